@@ -1,0 +1,14 @@
+# Placement: cost model, enumeration, and the solver on top of GLPK. Uses common and GLPK (GPLv3), so no
+# program that must not link GLPK may link this library.
+noinst_LIBRARIES += %D%/libpart.a
+%C%_libpart_a_SOURCES = \
+	%D%/partition.h \
+	%D%/internal.h \
+	%D%/bound.c \
+	%D%/cost.c \
+	%D%/enumerate.c \
+	%D%/explain.c \
+	%D%/milp.c \
+	%D%/search.c \
+	%D%/solve.c \
+	%D%/view.c
