@@ -1,0 +1,58 @@
+/* Private to model/: what the GGUF reader and writer both know about the format. */
+#ifndef MODEL_GGUF_H
+#define MODEL_GGUF_H
+
+#include "model/model.h"
+
+enum {
+    GGUF_HEADER_BYTES = 24, /* magic, version, tensor count, metadata count */
+    GGUF_VERSION_WRITTEN = 3,
+    GGUF_DIMS_MAX = 4,
+    GGUF_NAME_MAX = 64,    /* bytes of a tensor's name */
+    GGUF_KEY_MAX = 65535,  /* bytes of a metadata key */
+    GGUF_KV_MAX = 1 << 16, /* metadata entries */
+    GGUF_TENSORS_MAX = 1 << 18,
+    GGUF_ALIGNMENT_DEFAULT = 32, /* bytes, where general.alignment is absent */
+    GGUF_ALIGNMENT_MIN = 8,
+    GGUF_ALIGNMENT_MAX = 1 << 20,
+    GGUF_PRINTABLE_MAX = 72 /* bytes of a name as it goes into an error, NUL included */
+};
+
+/* How a ggml type lies in a file: rows are whole blocks of block_cols values in block_bytes bytes.
+ */
+struct gguf_type_info {
+    const char *name;
+    uint32_t block_cols, block_bytes;
+};
+const struct gguf_type_info *
+model_gguf_type_info(uint32_t ggml_type); /* NULL: not a type we know */
+
+/* Bytes of a tensor of a known type. ERR_FORMAT with the reason where the shape cannot be: no
+ * dimension or more than GGUF_DIMS_MAX, one that is 0, rows that are not whole blocks, a size past
+ * 2^63. Of an unknown type *bytes is 0 and only the shape is checked. */
+int model_gguf_shape_bytes(uint32_t ggml_type, uint32_t n_dims, const uint64_t *dims,
+                           uint64_t *bytes, struct err *e);
+/* Whether `alignment` is one that a file may ask for. */
+bool model_gguf_alignment_ok(uint64_t alignment);
+/* A name from a file as text that is safe on a terminal, cut where it is long. */
+const char *model_gguf_printable(struct span s, char out[static GGUF_PRINTABLE_MAX]);
+/* Bytes of one value of a scalar type; 0 for strings and arrays. */
+size_t model_gguf_value_bytes(enum model_gguf_type type);
+
+static inline uint64_t gguf_le(const uint8_t *p, size_t n_bytes)
+{
+    uint64_t v = 0;
+    for (size_t i = 0; i < n_bytes; i++)
+        v |= (uint64_t)p[i] << (8 * i);
+    return v;
+}
+
+static inline float gguf_le_f32(const uint8_t *p)
+{
+    const uint32_t bits = (uint32_t)gguf_le(p, 4);
+    float f;
+    __builtin_memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+#endif
