@@ -1,0 +1,226 @@
+/* The attention half of a layer, for the head units that a slice has: norm, Q K V, rotation, KV
+ * store, attention over the cache, and the slice's share of attn_output as fixed-point sums.
+ *
+ * Rows of one batch may belong to one slot: K and V of a whole tile are stored before any of its
+ * rows attends, and a row reads positions [0, its own], so rows of a prompt chunk see each other in
+ * order and later ones are never seen. Tiles go in the order of the batch, which ascends in each
+ * slot. That makes a row's bits independent of the batch and of where a prompt was cut.
+ *
+ * A query head needs its KV head only; heads that the slice does not have cost nothing and leave
+ * no trace in the sum. Left out: sliding windows, softcapping, norms of Q and K (later
+ * architectures). */
+#include "model/model_private.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+struct attention_job {
+    struct model_exec *x;
+    const struct model_layer *layer;
+    const struct model_row *rows; /* [n] */
+    const uint32_t *bad;          /* [n] */
+    uint32_t n;
+};
+
+/* ---- Q, K and V ------------------------------------------------------------------------------ */
+
+/* Compute groups [first, last) of an imaginary tall matrix made of n equal ones; y_step columns
+ * of y belong to each. Returns the number of groups that lie in it, so that a caller can walk
+ * several. */
+static uint32_t project(const struct attention_job *j, const struct kern_matrix *w,
+                        uint32_t n_matrices, uint32_t groups_each, uint32_t first, uint32_t last,
+                        float *y, uint32_t y_step)
+{
+    struct kern_act in = model_act_view(&j->x->normed);
+    uint32_t total = n_matrices * groups_each;
+    if (last > total)
+        last = total;
+    while (first < last) {
+        uint32_t i = first / groups_each, group0 = first % groups_each;
+        uint32_t group1 = group0 + (last - first);
+        if (group1 > groups_each)
+            group1 = groups_each;
+        j->x->kern->matmul[w[i].type](&w[i], group0, group1, &in, j->n, y + (size_t)i * y_step,
+                                      (size_t)n_matrices * y_step);
+        first += group1 - group0;
+    }
+    return total;
+}
+
+static uint32_t past(uint32_t at, uint32_t n)
+{
+    return at > n ? at - n : 0;
+}
+
+static void project_part(void *arg, unsigned part, unsigned n_parts)
+{
+    const struct attention_job *j = arg;
+    const struct model_exec *x = j->x;
+    const struct model_layer *l = j->layer;
+    uint32_t q_groups = x->unit_width / KERN_GROUP, kv_groups = x->head_pad / KERN_GROUP;
+    uint32_t n_units = x->heads.n_units, n_kv = x->heads.n_kv;
+    uint32_t first, last, n;
+    model_share(n_units * q_groups + 2 * n_kv * kv_groups, part, n_parts, &first, &last);
+    n = project(j, l->q, n_units, q_groups, first, last, x->q, x->unit_width);
+    first = past(first, n);
+    last = past(last, n);
+    n = project(j, l->k, n_kv, kv_groups, first, last, x->k, x->head_pad);
+    project(j, l->v, n_kv, kv_groups, past(first, n), past(last, n), x->v, x->head_pad);
+}
+
+/* ---- rotation and the cache ------------------------------------------------------------------ */
+
+/* The rotation of each row, kept from layer to layer while the batch stays the same. */
+static void prepare_rotations(struct model_exec *x, const struct model_row *rows, uint32_t n)
+{
+    const struct model_shape *s = &x->model->shape;
+    for (uint32_t t = 0; t < n; t++) {
+        if (x->rope_position[t] == rows[t].position)
+            continue;
+        kern_rope_table(rows[t].position, s->rope_dims, (double)s->rope_base, x->rope_factors,
+                        x->rope + (size_t)t * s->rope_dims);
+        x->rope_position[t] = rows[t].position;
+    }
+}
+
+static void rotate(const struct model_exec *x, uint32_t t, float *head)
+{
+    const struct model_shape *s = &x->model->shape;
+    const float *cs = x->rope + (size_t)t * s->rope_dims;
+    if (s->rope == MODEL_ROPE_NEOX)
+        kern_rope_neox(head, s->rope_dims, cs);
+    else
+        kern_rope_norm(head, s->rope_dims, cs);
+}
+
+static void add_bias(float *x, const float *bias, uint32_t n)
+{
+    for (uint32_t i = 0; bias != NULL && i < n; i++)
+        x[i] += bias[i];
+}
+
+/* Where slot `slot`'s K rows of a KV head begin; V rows are kv_half_bytes further. */
+static uint8_t *kv_of_slot(const struct model_exec *x, const struct model_layer *l, uint32_t kv,
+                           uint32_t slot)
+{
+    size_t row_bytes = kern_kv_row_bytes(x->config.kv, x->model->shape.head_dim);
+    return l->kv_rows[kv] + (size_t)slot * x->config.context * row_bytes;
+}
+
+static void store_part(void *arg, unsigned part, unsigned n_parts)
+{
+    const struct attention_job *j = arg;
+    struct model_exec *x = j->x;
+    const struct model_layer *l = j->layer;
+    uint32_t head_dim = x->model->shape.head_dim, n_kv = x->heads.n_kv, first, last;
+    size_t row_bytes = kern_kv_row_bytes(x->config.kv, head_dim);
+    size_t stride = (size_t)n_kv * x->head_pad;
+    uint8_t *flags = model_flags(x, part);
+    model_share(j->n * n_kv, part, n_parts, &first, &last);
+    for (uint32_t i = first; i < last; i++) {
+        uint32_t t = i / n_kv, kv = i % n_kv;
+        float *k = x->k + t * stride + (size_t)kv * x->head_pad;
+        float *v = x->v + t * stride + (size_t)kv * x->head_pad;
+        uint8_t *k_row = kv_of_slot(x, l, kv, j->rows[t].slot) + j->rows[t].position * row_bytes;
+        uint8_t *v_row = k_row + x->kv_half_bytes;
+        add_bias(k, l->k_bias[kv], head_dim);
+        add_bias(v, l->v_bias[kv], head_dim);
+        rotate(x, t, k);
+        if (j->bad[t] == 0 && x->kern->kv_store[x->config.kv](k, head_dim, k_row) &&
+            x->kern->kv_store[x->config.kv](v, head_dim, v_row))
+            continue;
+        memset(k_row, 0, row_bytes);
+        memset(v_row, 0, row_bytes);
+        flags[t] = 1;
+    }
+}
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+/* False where a query is out of range: a score that is not a number must not pass for a small
+ * one. */
+static bool attend_unit(const struct attention_job *j, uint32_t t, uint32_t unit)
+{
+    const struct model_exec *x = j->x;
+    const struct model_shape *s = &x->model->shape;
+    const struct model_layer *l = j->layer;
+    uint32_t share = s->n_heads / s->n_kv_heads;
+    float *q = x->q + ((size_t)t * x->heads.n_units + unit) * x->unit_width;
+    float *out = x->mixed.f + t * x->mixed.stride + (size_t)unit * x->unit_width;
+    add_bias(q, l->q_bias[unit], x->unit_width);
+    for (uint32_t i = 0; i < x->unit_width; i++) {
+        if (!model_f32_finite(q[i]))
+            return false;
+    }
+    for (uint32_t i = 0; i < s->unit_heads; i++) {
+        uint32_t head = x->heads.unit_id[unit] * s->unit_heads + i;
+        const uint8_t *k = kv_of_slot(x, l, x->heads.kv_at[head / share], j->rows[t].slot);
+        float *q_head = q + (size_t)i * s->head_dim;
+        rotate(x, t, q_head);
+        x->kern->attend[x->config.kv](q_head, k, k + x->kv_half_bytes, s->head_dim, 0,
+                                      j->rows[t].position + 1, 1.0f / sqrtf((float)s->head_dim),
+                                      out + (size_t)i * s->head_dim);
+    }
+    return !l->out_integer ||
+           model_act_quantise(x, &x->mixed, t, unit * x->unit_width, x->unit_width);
+}
+
+static void attend_part(void *arg, unsigned part, unsigned n_parts)
+{
+    const struct attention_job *j = arg;
+    struct model_exec *x = j->x;
+    uint32_t n_units = x->heads.n_units, first, last;
+    uint8_t *flags = model_flags(x, part);
+    model_share(j->n * n_units, part, n_parts, &first, &last);
+    for (uint32_t i = first; i < last; i++) {
+        uint32_t t = i / n_units, unit = i % n_units, col = unit * x->unit_width;
+        if (j->bad[t] == 0 && attend_unit(j, t, unit))
+            continue;
+        model_act_clear(&x->mixed, t, col, x->unit_width);
+        flags[t] = 1;
+    }
+}
+
+static void attention_tile(struct model_exec *x, uint32_t layer, const struct model_row *rows,
+                           uint32_t n, const float *hidden, int64_t *sum, uint32_t *bad)
+{
+    const struct model_layer *l = &x->layers[layer - x->slice.layer0];
+    struct attention_job j = {x, l, rows, bad, n};
+    uint32_t mark = 1 + layer;
+    model_norm_rows(x, l->attn_norm, l->qkv_integer, hidden, NULL, n, mark, bad);
+    prepare_rotations(x, rows, n);
+    model_phase(x, project_part, &j, x->config.n_threads);
+    model_phase(x, store_part, &j, n * x->heads.n_kv);
+    model_settle(x, n, mark, NULL, bad);
+    model_phase(x, attend_part, &j, n * x->heads.n_units);
+    model_settle(x, n, mark, NULL, bad);
+    model_add_units(x, l->out, x->heads.n_units, x->unit_width, &x->mixed, n, mark, sum, bad);
+}
+
+void model_exec_attention(struct model_exec *x, uint32_t layer, const struct model_row *rows,
+                          uint32_t n, const float *hidden, int64_t *sum, uint32_t *bad)
+{
+    uint32_t n_embd = x->model->shape.n_embd;
+    assert(layer >= x->slice.layer0 && layer < x->slice.layer1 && n <= x->config.max_rows);
+    for (uint32_t t = 0; t < n; t++)
+        assert(rows[t].slot < x->config.n_slots && rows[t].position < x->config.context);
+    kern_fp_init();
+    for (uint32_t at = 0; at < n && x->heads.n_units > 0; at += MODEL_TILE_ROWS) {
+        uint32_t n_tile = n - at < MODEL_TILE_ROWS ? n - at : MODEL_TILE_ROWS;
+        attention_tile(x, layer, rows + at, n_tile, hidden + (size_t)at * n_embd,
+                       sum + (size_t)at * n_embd, bad + at);
+    }
+}
+
+void model_exec_attention_close(struct model_exec *x, uint32_t layer, uint32_t n,
+                                const int64_t *sum, float *hidden)
+{
+    uint32_t n_embd = x->model->shape.n_embd;
+    const struct model_layer *l = &x->layers[layer - x->slice.layer0];
+    assert(layer >= x->slice.layer0 && layer < x->slice.layer1);
+    kern_fp_init();
+    for (uint32_t t = 0; t < n; t++)
+        x->kern->unit_close(sum + (size_t)t * n_embd, n_embd, l->out_bias,
+                            hidden + (size_t)t * n_embd);
+}

@@ -1,0 +1,170 @@
+/* What the steps of the forward pass share: phases over the thread pool, normed rows, and sums by
+ * units.
+ *
+ * A step is a few phases with a barrier after each. In a phase threads own rows, groups of output
+ * rows, or (row, head unit) pairs, never columns of a sum, and write to places nobody else writes;
+ * so the number of threads changes who computes a value and not how. A thread that finds a row out
+ * of range raises a flag of its own; model_settle folds the flags in after the barrier.
+ *
+ * A row that is out of range becomes zeros and travels on as zeros, which keeps batches in shape
+ * and costs the other rows nothing. */
+#include "model/model_private.h"
+
+#include <string.h>
+
+bool model_f32_finite(float v)
+{
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return (bits & 0x7fffffff) < 0x7f800000;
+}
+
+void model_share(uint32_t n, unsigned part, unsigned n_parts, uint32_t *first, uint32_t *last)
+{
+    *first = (uint32_t)((uint64_t)n * part / n_parts);
+    *last = (uint32_t)((uint64_t)n * (part + 1) / n_parts);
+}
+
+void model_phase(struct model_exec *x, model_phase_fn *fn, void *job, uint32_t n_items)
+{
+    if (n_items == 0)
+        return;
+    if (n_items == 1)
+        fn(job, 0, 1);
+    else
+        kern_pool_run(x->pool, fn, job);
+}
+
+uint8_t *model_flags(struct model_exec *x, unsigned part)
+{
+    return x->flags + (size_t)part * MODEL_TILE_ROWS;
+}
+
+void model_settle(struct model_exec *x, uint32_t n, uint32_t mark, const uint32_t *pick,
+                  uint32_t *bad)
+{
+    for (unsigned part = 0; part < x->config.n_threads; part++) {
+        uint8_t *flags = model_flags(x, part);
+        for (uint32_t t = 0; t < n; t++) {
+            uint32_t *b = &bad[pick != NULL ? pick[t] : t];
+            if (flags[t] != 0 && *b == 0)
+                *b = mark;
+        }
+        memset(flags, 0, n);
+    }
+}
+
+/* ---- activations ----------------------------------------------------------------------------- */
+
+struct kern_act model_act_view(const struct model_act *a)
+{
+    return (struct kern_act){
+        .f = a->f, .q = a->q, .a = a->a, .h = a->h, .f_stride = a->stride, .q_stride = a->stride};
+}
+
+bool model_act_quantise(const struct model_exec *x, const struct model_act *a, uint32_t t,
+                        uint32_t col, uint32_t n)
+{
+    size_t at = t * a->stride + col;
+    return x->kern->quantise(a->f + at, n, a->q + at, a->a + at / KERN_BLOCK, a->h + at / 16);
+}
+
+void model_act_clear(const struct model_act *a, uint32_t t, uint32_t col, uint32_t n)
+{
+    size_t at = t * a->stride + col;
+    memset(a->f + at, 0, n * sizeof *a->f);
+    if (a->q == NULL)
+        return;
+    memset(a->q + at, 0, n * sizeof *a->q);
+    memset(a->a + at / KERN_BLOCK, 0, n / KERN_BLOCK * sizeof *a->a);
+    memset(a->h + at / 16, 0, n / 16 * sizeof *a->h);
+}
+
+/* ---- norm ------------------------------------------------------------------------------------ */
+
+struct norm_job {
+    struct model_exec *x;
+    const float *weight; /* [n_embd] */
+    const float *hidden; /* [rows, n_embd] */
+    const uint32_t *pick;
+    uint32_t *bad;
+    uint32_t n, mark;
+    bool integer;
+};
+
+static void norm_part(void *arg, unsigned part, unsigned n_parts)
+{
+    struct norm_job *j = arg;
+    const struct model_exec *x = j->x;
+    const struct model_shape *s = &x->model->shape;
+    uint32_t first, last;
+    model_share(j->n, part, n_parts, &first, &last);
+    for (uint32_t t = first; t < last; t++) {
+        uint32_t row = j->pick != NULL ? j->pick[t] : t;
+        const float *from = j->hidden + (size_t)row * s->n_embd;
+        float *to = x->normed.f + t * x->normed.stride;
+        bool good = j->bad[row] == 0;
+        if (good)
+            good = x->kern->rms_norm(from, j->weight, s->n_embd, s->norm_eps, to) &&
+                   (!j->integer || model_act_quantise(x, &x->normed, t, 0, s->n_embd));
+        if (good)
+            continue;
+        model_act_clear(&x->normed, t, 0, s->n_embd);
+        if (j->bad[row] == 0)
+            j->bad[row] = j->mark;
+    }
+}
+
+void model_norm_rows(struct model_exec *x, const float *weight, bool integer, const float *hidden,
+                     const uint32_t *pick, uint32_t n, uint32_t mark, uint32_t *bad)
+{
+    struct norm_job j = {x, weight, hidden, pick, bad, n, mark, integer};
+    model_phase(x, norm_part, &j, n);
+}
+
+/* ---- sums by units --------------------------------------------------------------------------- */
+
+struct unit_job {
+    struct model_exec *x;
+    const struct kern_matrix *w; /* [n_units] of [n_embd, columns of the unit] */
+    const struct model_act *act;
+    int64_t *sum; /* [n, n_embd] */
+    const uint32_t *bad;
+    uint32_t n_units, unit_cols, n;
+};
+
+/* A thread owns a range of output rows for all units, so that it alone adds to their sums. */
+static void unit_part(void *arg, unsigned part, unsigned n_parts)
+{
+    struct unit_job *j = arg;
+    struct model_exec *x = j->x;
+    uint32_t n_embd = x->model->shape.n_embd, group0, group1;
+    uint8_t *flags = model_flags(x, part);
+    model_share((n_embd + KERN_GROUP - 1) / KERN_GROUP, part, n_parts, &group0, &group1);
+    if (group0 == group1)
+        return;
+    uint32_t row0 = group0 * KERN_GROUP;
+    uint32_t row1 = group1 * KERN_GROUP < n_embd ? group1 * KERN_GROUP : n_embd;
+    for (uint32_t u = 0; u < j->n_units; u++) {
+        struct kern_act in = kern_act_columns(model_act_view(j->act), u * j->unit_cols);
+        const struct kern_matrix *w = &j->w[u];
+        x->kern->matmul[w->type](w, group0, group1, &in, j->n, x->unit, x->unit_stride);
+        for (uint32_t t = 0; t < j->n; t++) {
+            if (j->bad[t] == 0 &&
+                !x->kern->unit_add(x->unit + t * x->unit_stride + row0, row1 - row0,
+                                   j->sum + (size_t)t * n_embd + row0))
+                flags[t] = 1;
+        }
+    }
+}
+
+void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t n_units,
+                     uint32_t unit_cols, const struct model_act *act, uint32_t n, uint32_t mark,
+                     int64_t *sum, uint32_t *bad)
+{
+    struct unit_job j = {x, w, act, sum, bad, n_units, unit_cols, n};
+    if (n_units == 0)
+        return;
+    model_phase(x, unit_part, &j, x->config.n_threads);
+    model_settle(x, n, mark, NULL, bad);
+}

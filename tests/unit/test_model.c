@@ -1,0 +1,606 @@
+/* Models: what is opened and what is refused, cards, pieces, slices and memory figures. Files
+ * come from tests/unit/tiny_model.c, each broken in one way; a refusal must be one sentence that
+ * names the key or tensor, and must give back what it had taken. */
+#include "tests/unit/tiny_model.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct model *must_open(const struct tiny_model *c)
+{
+    struct model *m = NULL;
+    struct err e = {0};
+    if (tiny_model_open(c, &m, &e) != 0)
+        fail_msg("%s", e.text);
+    return m;
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static void test_shape(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    c.head_dim = 80;
+    struct model *m = must_open(&c);
+    const struct model_shape *s = model_shape(m);
+    assert_string_equal(s->arch, "llama");
+    assert_int_equal(s->n_layers, 2);
+    assert_int_equal(s->n_embd, 64);
+    assert_int_equal(s->n_heads, 4);
+    assert_int_equal(s->n_kv_heads, 2);
+    assert_int_equal(s->head_dim, 80);
+    assert_int_equal(s->n_ff, 160);
+    assert_int_equal(s->n_vocab, 320);
+    assert_int_equal(s->context, 64);
+    assert_int_equal(s->rope, MODEL_ROPE_NORM);
+    assert_int_equal(s->rope_dims, 80);
+    assert_true(s->rope_base == 10000.0f && s->norm_eps == 1e-5f);
+    assert_false(s->tied);
+    assert_false(s->rope_factors);
+    assert_int_equal(s->unit_heads, 2);
+    assert_int_equal(s->n_head_units, 2);
+    assert_int_equal(s->unit_cols, 64);
+    assert_int_equal(s->n_ff_units, 3);
+    assert_int_equal(s->vocab_run, 320);
+    assert_int_equal(s->n_vocab_runs, 1);
+    model_close(m);
+}
+
+static void test_unit_heads(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t head_dim, unit_heads;
+    } list[] = {{32, 1},  {64, 1}, {96, 1}, {128, 1}, {80, 2},
+                {100, 8}, {16, 2}, {8, 4},  {2, 16},  {48, 2}};
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        struct tiny_model c = tiny_model_default(KERN_Q8_0);
+        c.n_heads = c.n_kv_heads = 16;
+        c.head_dim = list[i].head_dim;
+        c.n_layers = 1;
+        struct model *m = must_open(&c);
+        assert_int_equal(model_shape(m)->unit_heads, list[i].unit_heads);
+        model_close(m);
+    }
+}
+
+static void test_vocabulary_runs(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    c.n_embd = 256;
+    c.n_layers = 1;
+    c.n_vocab = 2500;
+    struct model *m = must_open(&c);
+    const struct model_shape *s = model_shape(m);
+    assert_int_equal(s->vocab_run % 16, 0);
+    size_t bytes = model_piece_bytes(m, (struct model_piece){MODEL_PIECE_EMBED, 0, 0});
+    assert_in_range(bytes, 240 * 1024, 256 * 1024);
+    assert_int_equal(s->n_vocab_runs, (2500 + s->vocab_run - 1) / s->vocab_run);
+    model_close(m);
+}
+
+static void odd_architecture(struct gguf_writer *w, void *arg)
+{
+    (void)arg;
+    model_gguf_put_string(w, "general.architecture", base_span_str("mamba"));
+}
+
+struct odd_key {
+    const char *key, *text; /* text NULL: a number */
+    float number;
+    bool is_float;
+};
+
+static void odd_key(struct gguf_writer *w, void *arg)
+{
+    const struct odd_key *k = arg;
+    if (k->text != NULL)
+        model_gguf_put_string(w, k->key, base_span_str(k->text));
+    else if (k->is_float)
+        model_gguf_put_f32(w, k->key, k->number);
+    else
+        model_gguf_put_u32(w, k->key, (uint32_t)k->number);
+}
+
+/* The file is refused with `code` and one sentence that names `named`; nothing leaks. */
+static void refused(const struct tiny_model *c, int code, const char *named)
+{
+    struct model *m = NULL;
+    struct err e = {0};
+    int64_t live = base_alloc_live();
+    int rc = tiny_model_open(c, &m, &e);
+    if (rc != code || strstr(e.text, named) == NULL)
+        fail_msg("\"%s\": %d \"%s\" instead of %d", named, rc, e.text, code);
+    assert_null(m);
+    assert_null(strchr(e.text, '\n'));
+    assert_int_equal(base_alloc_live(), live);
+}
+
+static void test_refuses_keys(void **state)
+{
+    (void)state;
+    static const struct {
+        struct odd_key key;
+        int code;
+    } list[] = {
+        {{"llama.expert_count", NULL, 8, false}, ERR_UNSUPPORTED},
+        {{"llama.logit_scale", NULL, 0.5f, true}, ERR_UNSUPPORTED},
+        {{"llama.attention.sliding_window", NULL, 4096, false}, ERR_UNSUPPORTED},
+        {{"llama.rope.scaling.type", "yarn", 0, false}, ERR_UNSUPPORTED},
+        {{"llama.rope.scaling.factor", NULL, 1e-6f, true}, ERR_RANGE},
+        {{"llama.rope.freq_base", NULL, 0.5f, true}, ERR_RANGE},
+        {{"llama.rope.freq_base", NULL, (float)NAN, true}, ERR_RANGE},
+        {{"llama.attention.key_length", NULL, 33, false}, ERR_UNSUPPORTED},
+        {{"llama.attention.value_length", NULL, 64, false}, ERR_UNSUPPORTED},
+        {{"split.count", NULL, 3, false}, ERR_UNSUPPORTED},
+    };
+    static const char *const named[] = {"expert_count", "logit_scale", "sliding_window", "yarn",
+                                        "scaling",      "freq_base",   "freq_base",      "33",
+                                        "64",           "3 files"};
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        struct tiny_model c = tiny_model_default(KERN_F32);
+        struct odd_key key = list[i].key;
+        c.n_embd = 128; /* no head widths written by default */
+        c.keys = odd_key;
+        c.arg = &key;
+        refused(&c, list[i].code, named[i]);
+    }
+    /* Values that change nothing are taken. */
+    struct tiny_model c = tiny_model_default(KERN_F32);
+    struct odd_key key = {"llama.expert_count", NULL, 0, false};
+    c.keys = odd_key;
+    c.arg = &key;
+    model_close(must_open(&c));
+    key = (struct odd_key){"llama.rope.scaling.type", "none", 0, false};
+    model_close(must_open(&c));
+}
+
+static void test_refuses_what_is_missing(void **state)
+{
+    (void)state;
+    static const char *const list[] = {"general.architecture",
+                                       "llama.block_count",
+                                       "llama.embedding_length",
+                                       "llama.feed_forward_length",
+                                       "llama.context_length",
+                                       "llama.attention.head_count",
+                                       "llama.attention.layer_norm_rms_epsilon",
+                                       "token_embd.weight",
+                                       "output_norm.weight",
+                                       "blk.0.attn_norm.weight",
+                                       "blk.1.attn_k.weight",
+                                       "blk.1.ffn_down.weight"};
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        struct tiny_model c = tiny_model_default(KERN_F32);
+        c.omit = list[i];
+        refused(&c, ERR_FORMAT, list[i]);
+    }
+    /* Absent output means tied, absent biases and KV count have their defaults. */
+    struct tiny_model c = tiny_model_default(KERN_F32);
+    c.omit = "output.weight";
+    struct model *m = must_open(&c);
+    assert_true(model_shape(m)->tied);
+    model_close(m);
+    c.n_kv_heads = c.n_heads;
+    c.omit = "llama.attention.head_count_kv";
+    m = must_open(&c);
+    assert_int_equal(model_shape(m)->n_kv_heads, 4);
+    model_close(m);
+}
+
+static void test_refuses_tensors(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *tensor;
+        uint32_t type;
+        uint64_t cols, rows;
+        int code;
+    } list[] = {
+        {"blk.0.attn_q.weight", 0, 64, 64, ERR_FORMAT},
+        {"blk.0.attn_k.weight", 0, 128, 64, ERR_FORMAT},
+        {"blk.1.ffn_down.weight", 0, 64, 160, ERR_FORMAT},
+        {"blk.1.ffn_norm.weight", 0, 65, 1, ERR_FORMAT},
+        {"blk.1.ffn_norm.weight", 1, 64, 1, ERR_UNSUPPORTED},
+        {"output.weight", 0, 64, 319, ERR_FORMAT},
+        {"token_embd.weight", 0, 64, 319, ERR_FORMAT},         /* against the vocabulary */
+        {"blk.0.ffn_up.weight", 3, 64, 160, ERR_UNSUPPORTED},  /* Q4_1 */
+        {"blk.0.ffn_up.weight", 26, 64, 160, ERR_UNSUPPORTED}, /* I32 */
+    };
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        struct tiny_model c = tiny_model_default(KERN_F32);
+        c.odd_tensor = list[i].tensor;
+        c.odd_type = list[i].type;
+        c.odd_dims[0] = list[i].cols;
+        c.odd_dims[1] = list[i].rows;
+        refused(&c, list[i].code, list[i].tensor);
+    }
+    static const char *const extra[] = {"blk.0.ffn_gate.bias",
+                                        "blk.0.attn_q_norm.weight",
+                                        "blk.2.attn_norm.weight",
+                                        "blk.00.attn_q.bias",
+                                        "blk.0.",
+                                        "rope_factors_long.weight",
+                                        "blk.99999999999.x",
+                                        "attn_norm.weight",
+                                        "blk.0.token_embd.weight"};
+    for (size_t i = 0; i < sizeof extra / sizeof extra[0]; i++) {
+        struct tiny_model c = tiny_model_default(KERN_F32);
+        c.extra_tensor = extra[i];
+        refused(&c, ERR_UNSUPPORTED, extra[i]);
+    }
+}
+
+static void test_refuses_shapes(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_F32);
+    c.keys = odd_architecture;
+    c.omit = "general.architecture";
+    refused(&c, ERR_UNSUPPORTED, "mamba");
+    c = tiny_model_default(KERN_F32);
+    c.n_kv_heads = 3;
+    refused(&c, ERR_UNSUPPORTED, "3 KV heads");
+    c = tiny_model_default(KERN_F32);
+    c.head_dim = 20; /* eight heads make 32-column blocks; there are four */
+    refused(&c, ERR_UNSUPPORTED, "32-column");
+    c = tiny_model_default(KERN_F32);
+    c.n_layers = 0;
+    refused(&c, ERR_RANGE, "block_count");
+    c = tiny_model_default(KERN_F32);
+    c.head_dim = 1024;
+    refused(&c, ERR_RANGE, "key_length");
+    c = tiny_model_default(KERN_F32);
+    c.n_heads = 512;
+    c.n_kv_heads = 1;
+    refused(&c, ERR_RANGE, "head_count");
+}
+
+/* ---- cards and pieces ------------------------------------------------------------------------ */
+
+static void test_card(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    c.biases = c.rope_factors = true;
+    c.n_vocab = 3000;
+    struct model *m = must_open(&c), *from_card = NULL;
+    struct base_buf card = {0}, again = {0};
+    struct err e = {0};
+    assert_int_equal(model_card_write(m, &card, &e), 0);
+    assert_in_range(card.len, 500, 8 * 1024);
+    if (model_open_card((struct span){card.ptr, card.len}, &from_card, &e) != 0)
+        fail_msg("%s", e.text);
+    const struct model_shape *a = model_shape(m), *b = model_shape(from_card);
+    assert_ptr_equal(a->arch, b->arch);
+    assert_int_equal(a->n_vocab, b->n_vocab);
+    assert_int_equal(a->vocab_run, b->vocab_run);
+    assert_int_equal(a->head_dim, b->head_dim);
+    assert_int_equal(a->n_ff_units, b->n_ff_units);
+    assert_int_equal(a->rope_factors, b->rope_factors);
+    assert_int_equal(model_n_pieces(m), model_n_pieces(from_card));
+    for (uint32_t i = 0; i < model_n_pieces(m); i++)
+        assert_int_equal(model_piece_bytes(m, model_piece_at(m, i)),
+                         model_piece_bytes(from_card, model_piece_at(from_card, i)));
+    assert_int_equal(model_card_write(from_card, &again, &e), 0);
+    assert_int_equal(card.len, again.len);
+    assert_memory_equal(card.ptr, again.ptr, card.len);
+    /* A cut-off card is an error, whatever the length; the card is copied, so it may go. */
+    for (size_t len = 0; len < card.len; len += 7) {
+        struct model *none = NULL;
+        uint8_t *part = malloc(len + 1);
+        assert_non_null(part);
+        memcpy(part, card.ptr, len);
+        if (model_open_card((struct span){part, len}, &none, &e) == 0)
+            fail_msg("a card of %zu bytes out of %zu was taken", len, card.len);
+        free(part);
+    }
+    base_buf_deinit(&card);
+    assert_int_equal(model_gguf_n_tensors(model_gguf(from_card)),
+                     model_gguf_n_tensors(model_gguf(m)));
+    base_buf_deinit(&again);
+    model_close(from_card);
+    model_close(m);
+}
+
+static void test_piece_numbers(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    for (unsigned factors = 0; factors < 2; factors++) {
+        c.rope_factors = factors != 0;
+        struct model *m = must_open(&c);
+        const struct model_shape *s = model_shape(m);
+        uint32_t n = model_n_pieces(m), all[256];
+        for (uint32_t i = 0; i < n; i++) {
+            struct model_piece p = model_piece_at(m, i);
+            assert_int_equal(model_piece_number(m, p), i);
+            assert_int_not_equal(model_piece_bytes(m, p), 0);
+            assert_int_equal(model_piece_bytes(m, p) % KERN_ALIGN, 0);
+        }
+        struct model_slice whole = model_slice_layers(m, 0, s->n_layers);
+        assert_int_equal(model_slice_pieces(m, &whole, all, 256), n);
+        for (uint32_t i = 0; i < n; i++)
+            assert_int_equal(all[i], i);
+        const struct model_piece none[] = {{MODEL_PIECE_HEAD, 0, s->n_head_units},
+                                           {MODEL_PIECE_HEAD, s->n_layers, 0},
+                                           {MODEL_PIECE_KV, 0, s->n_kv_heads},
+                                           {MODEL_PIECE_FFN, 1, s->n_ff_units},
+                                           {MODEL_PIECE_COMMON, 0, 1},
+                                           {MODEL_PIECE_EMBED, 1, 0},
+                                           {MODEL_PIECE_EMBED, 0, s->n_vocab_runs},
+                                           {MODEL_N_PIECE_KINDS, 0, 0}};
+        for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
+            assert_int_equal(model_piece_bytes(m, none[i]), 0);
+        assert_int_equal(model_piece_bytes(m, (struct model_piece){MODEL_PIECE_GLOBAL, 0, 0}) != 0,
+                         factors);
+        model_close(m);
+    }
+}
+
+/* Every byte is written, the same ones each time; tied output pieces are the embedding's. */
+static void test_piece_bytes(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q4_0);
+    c.biases = c.rope_factors = c.tied = true;
+    c.n_embd = 96;
+    c.n_vocab = 333;
+    c.head_dim = 40; /* biases that do not fill their last 64 bytes */
+    struct model *m = must_open(&c);
+    uint32_t n = model_n_pieces(m);
+    for (uint32_t i = 0; i < n; i++) {
+        struct model_piece p = model_piece_at(m, i);
+        size_t bytes = model_piece_bytes(m, p);
+        uint8_t *a = aligned_alloc(KERN_ALIGN, bytes), *b = aligned_alloc(KERN_ALIGN, bytes);
+        assert_true(a != NULL && b != NULL);
+        memset(a, 0xaa, bytes);
+        memset(b, 0x55, bytes);
+        model_piece_pack(m, p, a);
+        model_piece_pack(m, p, b);
+        assert_memory_equal(a, b, bytes);
+        if (p.kind == MODEL_PIECE_OUTPUT) {
+            model_piece_pack(m, (struct model_piece){MODEL_PIECE_EMBED, 0, p.index}, b);
+            assert_memory_equal(a, b, bytes);
+        }
+        free(a);
+        free(b);
+    }
+    model_close(m);
+}
+
+/* A head piece, part by part, against the file: rows of Q, their bias, columns of the output. */
+static void test_head_piece_content(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    c.biases = true;
+    c.head_dim = 80;
+    struct model *m = must_open(&c);
+    const struct gguf *g = model_gguf(m);
+    struct model_piece p = {MODEL_PIECE_HEAD, 1,
+                            1}; /* heads 2 and 3: rows and columns from 160 on */
+    uint8_t *bytes = aligned_alloc(KERN_ALIGN, model_piece_bytes(m, p));
+    double row[320];
+    float got[320];
+    struct kern_matrix w;
+    assert_non_null(bytes);
+    model_piece_pack(m, p, bytes);
+    kern_matrix_bind(&w, KERN_Q8_0, 160, 64, bytes);
+    for (uint32_t r = 0; r < 160; r++) {
+        kern_matrix_row(&w, r, got);
+        tiny_tensor_row(model_gguf_tensor(g, "blk.1.attn_q.weight"), 160 + r, row);
+        for (uint32_t i = 0; i < 64; i++)
+            assert_true(got[i] == (float)row[i]);
+    }
+    size_t at = kern_packed_bytes(KERN_Q8_0, 160, 64);
+    tiny_tensor_row(model_gguf_tensor(g, "blk.1.attn_q.bias"), 0, row);
+    memcpy(got, bytes + at, 160 * sizeof *got);
+    for (uint32_t i = 0; i < 160; i++)
+        assert_true(got[i] == (float)row[160 + i]);
+    at += 640;
+    kern_matrix_bind(&w, KERN_Q8_0, 64, 160, bytes + at);
+    for (uint32_t r = 0; r < 64; r++) {
+        kern_matrix_row(&w, r, got);
+        tiny_tensor_row(model_gguf_tensor(g, "blk.1.attn_output.weight"), r, row);
+        for (uint32_t i = 0; i < 160; i++)
+            assert_true(got[i] == (float)row[160 + i]);
+    }
+    assert_int_equal(model_piece_bytes(m, p), at + kern_packed_bytes(KERN_Q8_0, 64, 160));
+    free(bytes);
+    model_close(m);
+}
+
+/* ---- slices and executors -------------------------------------------------------------------- */
+
+static void test_slice_pieces(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    struct model *m = must_open(&c);
+    struct err e = {0};
+    uint32_t n[64];
+    /* Layer 1, head unit 3 alone, FFN unit 2: common, KV head 1, the unit, the columns. */
+    struct model_slice s = {.layer0 = 1, .layer1 = 2, .head_units = {8}, .unit0 = 2, .unit1 = 3};
+    assert_int_equal(model_slice_check(m, &s, &e), 0);
+    assert_int_equal(model_slice_pieces(m, &s, NULL, 0), 4);
+    assert_int_equal(model_slice_pieces(m, &s, n, 64), 4);
+    const struct model_piece expected[] = {{MODEL_PIECE_COMMON, 1, 0},
+                                           {MODEL_PIECE_KV, 1, 1},
+                                           {MODEL_PIECE_HEAD, 1, 3},
+                                           {MODEL_PIECE_FFN, 1, 2}};
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(n[i], model_piece_number(m, expected[i]));
+    struct model_slice bad = s;
+    bad.layer1 = 3;
+    assert_int_equal(model_slice_check(m, &bad, &e), ERR_RANGE);
+    bad = s;
+    bad.unit1 = 4;
+    assert_int_equal(model_slice_check(m, &bad, &e), ERR_RANGE);
+    bad = s;
+    bad.unit0 = 4;
+    assert_int_equal(model_slice_check(m, &bad, &e), ERR_RANGE);
+    bad = s;
+    bad.head_units[3] = 1;
+    assert_int_equal(model_slice_check(m, &bad, &e), ERR_RANGE);
+    assert_non_null(strstr(e.text, "192"));
+    bad = (struct model_slice){.layer0 = 1, .layer1 = 1};
+    assert_int_equal(model_slice_check(m, &bad, &e), ERR_RANGE);
+    bad = model_slice_layers(m, 0, 1);
+    assert_true(bad.embed && !bad.output);
+    bad = model_slice_layers(m, 1, 2);
+    assert_true(!bad.embed && bad.output);
+    model_close(m);
+}
+
+static void test_memory_figures(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    c.rope_factors = true;
+    struct model *m = must_open(&c);
+    struct model_slice whole = model_slice_layers(m, 0, 2), first = model_slice_layers(m, 0, 1);
+    struct model_exec_config config = {3, 100, 16, KERN_KV_F16, 1, kern_table_select(NULL)};
+    struct model_memory a = model_slice_memory(m, &whole, &config),
+                        b = model_slice_memory(m, &first, &config);
+    uint64_t weights = 0;
+    for (uint32_t i = 0; i < model_n_pieces(m); i++)
+        weights += model_piece_bytes(m, model_piece_at(m, i));
+    assert_int_equal(a.weight_bytes, weights);
+    /* 2 layers, 2 KV heads, K and V of 3 x 100 rows of 64 bytes: 38400 bytes in pages of 4096 */
+    assert_int_equal(a.kv_bytes, 2 * 2 * 40960);
+    assert_int_equal(b.kv_bytes, 2 * 40960);
+    assert_true(b.weight_bytes < a.weight_bytes && b.scratch_bytes < a.scratch_bytes);
+    config.kv = KERN_KV_F32;
+    assert_int_equal(model_slice_memory(m, &whole, &config).kv_bytes, 2 * 2 * 77824);
+    config.max_rows = 512; /* tiles bound the scratch */
+    assert_int_equal(model_slice_memory(m, &whole, &config).scratch_bytes, a.scratch_bytes);
+    model_close(m);
+    c.tied = true;
+    m = must_open(&c);
+    config.kv = KERN_KV_F16;
+    assert_true(model_slice_memory(m, &whole, &config).weight_bytes < weights);
+    model_close(m);
+}
+
+static void test_exec_refusals(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    struct model *m = must_open(&c);
+    struct tiny_store store = tiny_store_make(m);
+    struct model_slice whole = model_slice_layers(m, 0, 2);
+    struct model_exec_config config = {1, 16, 4, KERN_KV_F16, 2, kern_table_select(NULL)},
+                             bad = config;
+    struct model_exec *x = NULL;
+    struct err e = {0};
+    store.missing = model_piece_number(m, (struct model_piece){MODEL_PIECE_KV, 1, 1});
+    assert_int_equal(model_exec_new(m, &whole, &config, tiny_store_get, &store, &x, &e),
+                     ERR_NOTFOUND);
+    assert_non_null(strstr(e.text, "KV head 1 of layer 1"));
+    store.missing = UINT32_MAX;
+    bad.n_slots = MODEL_SLOTS_MAX + 1;
+    assert_int_equal(model_exec_new(m, &whole, &bad, tiny_store_get, &store, &x, &e), ERR_RANGE);
+    bad = config;
+    bad.max_rows = 0;
+    assert_int_equal(model_exec_new(m, &whole, &bad, tiny_store_get, &store, &x, &e), ERR_RANGE);
+    /* Every allocation fails once; what was taken before is given back. */
+    int64_t live = base_alloc_live();
+    int rc = ERR_NOMEM;
+    for (uint64_t n = 1; rc != 0; n++) {
+        assert_true(n < 100);
+        base_alloc_fail_nth(n);
+        rc = model_exec_new(m, &whole, &config, tiny_store_get, &store, &x, &e);
+        base_alloc_fail_nth(0);
+        assert_true(rc == 0 || rc == ERR_NOMEM);
+        assert_true(rc == 0 || base_alloc_live() == live);
+    }
+    model_exec_free(x);
+    assert_int_equal(base_alloc_live(), live);
+    tiny_store_free(&store);
+    model_close(m);
+}
+
+static void zero_factors(void *arg, const char *name, float *values, uint64_t n)
+{
+    (void)arg;
+    if (strcmp(name, "rope_freqs.weight") == 0)
+        values[n - 1] = 0;
+}
+
+static void test_rope_factors_checked(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    c.rope_factors = true;
+    c.patch = zero_factors;
+    struct model *m = must_open(&c);
+    struct tiny_store store = tiny_store_make(m);
+    struct model_slice whole = model_slice_layers(m, 0, 2);
+    struct model_exec_config config = {1, 16, 4, KERN_KV_F16, 1, kern_table_select(NULL)};
+    struct model_exec *x = NULL;
+    struct err e = {0};
+    assert_int_equal(model_exec_new(m, &whole, &config, tiny_store_get, &store, &x, &e), ERR_RANGE);
+    assert_non_null(strstr(e.text, "factor 15"));
+    tiny_store_free(&store);
+    model_close(m);
+}
+
+static void test_open_out_of_memory(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    char path[] = "/tmp/shoal-model-XXXXXX";
+    struct err e = {0};
+    struct model *m = NULL;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_true(tiny_model_write(&c, path, &e));
+    int64_t live = base_alloc_live();
+    int rc = ERR_NOMEM;
+    for (uint64_t n = 1; rc != 0; n++) {
+        assert_true(n < 1000);
+        base_alloc_fail_nth(n);
+        rc = model_open(path, &m, &e);
+        base_alloc_fail_nth(0);
+        assert_true(rc == 0 || rc == ERR_NOMEM);
+        assert_true(rc == 0 || base_alloc_live() == live);
+    }
+    unlink(path);
+    model_close(m);
+    assert_int_equal(base_alloc_live(), live);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_unit_heads),
+        cmocka_unit_test(test_vocabulary_runs),
+        cmocka_unit_test(test_refuses_keys),
+        cmocka_unit_test(test_refuses_what_is_missing),
+        cmocka_unit_test(test_refuses_tensors),
+        cmocka_unit_test(test_refuses_shapes),
+        cmocka_unit_test(test_card),
+        cmocka_unit_test(test_piece_numbers),
+        cmocka_unit_test(test_piece_bytes),
+        cmocka_unit_test(test_head_piece_content),
+        cmocka_unit_test(test_slice_pieces),
+        cmocka_unit_test(test_memory_figures),
+        cmocka_unit_test(test_exec_refusals),
+        cmocka_unit_test(test_rope_factors_checked),
+        cmocka_unit_test(test_open_out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

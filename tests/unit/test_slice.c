@@ -1,0 +1,726 @@
+/* One text: a row's bits do not depend on the cut, the batch, the chunking of the prompt, the
+ * number of threads or the kernels. The reference is the whole model on the scalar kernels, one
+ * thread, one row at a time; everything else here must equal it bit for bit, hidden states and
+ * logits, by memcmp.
+ *
+ * A way to run a model is a `plan`: stages by layers, each stage a team of parts that hold some
+ * head units and feed-forward units and whose int64 sums are added; and a rule that cuts the
+ * rows of several slots into batches. */
+#include "tests/unit/tiny_model.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { SLOTS = 3, STAGES_MAX = 4, PARTS_MAX = 3, CONTEXT = 150 };
+
+/* ---- a model with its reference answers ------------------------------------------------------ */
+
+struct fixture {
+    struct model *model;
+    const struct model_shape *shape;
+    struct tiny_store store;
+    uint32_t length[SLOTS]; /* tokens of each slot's text */
+    int32_t tokens[SLOTS][CONTEXT];
+    float *hidden, *logits; /* reference: [SLOTS][CONTEXT][n_embd], [...][n_vocab] */
+};
+
+struct plan {
+    unsigned n_stages, n_parts;
+    uint32_t border[STAGES_MAX + 1]; /* layers of stage i: [border[i], border[i + 1]) */
+    bool split_ends;                 /* embedding and output are stages without layers */
+    uint8_t part_of_unit[MODEL_HEADS_MAX];
+    uint32_t ff_border[PARTS_MAX + 1]; /* FFN units of part i */
+    bool steps;                        /* through the steps even with one part */
+    unsigned n_threads;
+    const struct kern_table *kernels;
+    enum kern_kv_type kv;
+    uint32_t batch; /* rows of a batch, at most */
+    /* 0: slot after slot, a run of positions each; otherwise a seed that mixes the slots. */
+    uint64_t mix;
+};
+
+static struct plan whole(const struct fixture *f)
+{
+    struct plan p = {.n_stages = 1,
+                     .n_parts = 1,
+                     .border = {0, f->shape->n_layers},
+                     .ff_border = {0, f->shape->n_ff_units},
+                     .n_threads = 1,
+                     .kernels = kern_table_select("generic"),
+                     .kv = KERN_KV_F16,
+                     .batch = 1};
+    assert_non_null(p.kernels);
+    return p;
+}
+
+/* ---- running a plan -------------------------------------------------------------------------- */
+
+struct machine {
+    const struct fixture *f;
+    const struct plan *p;
+    unsigned n_stages;
+    struct model_exec *exec[STAGES_MAX + 2][PARTS_MAX];
+    struct model_slice slice[STAGES_MAX + 2][PARTS_MAX];
+};
+
+static void add_stage(struct machine *m, uint32_t layer0, uint32_t layer1, bool embed, bool output)
+{
+    const struct plan *p = m->p;
+    unsigned n_parts = layer0 == layer1 ? 1 : p->n_parts;
+    for (unsigned k = 0; k < n_parts; k++) {
+        struct model_slice s = {.layer0 = layer0,
+                                .layer1 = layer1,
+                                .unit0 = p->ff_border[k],
+                                .unit1 = p->ff_border[k + 1],
+                                .embed = embed && k == 0,
+                                .output = output && k == 0};
+        struct model_exec_config c = {.n_slots = SLOTS,
+                                      .context = CONTEXT,
+                                      .max_rows = p->batch,
+                                      .kv = p->kv,
+                                      .n_threads = p->n_threads,
+                                      .kernels = p->kernels};
+        struct err e = {0};
+        for (uint32_t u = 0; u < m->f->shape->n_head_units; u++) {
+            if (p->part_of_unit[u] == k)
+                s.head_units[u / 64] |= (uint64_t)1 << (u % 64);
+        }
+        struct tiny_store *store = (struct tiny_store *)(uintptr_t)&m->f->store;
+        int rc = model_exec_new(m->f->model, &s, &c, tiny_store_get, store,
+                                &m->exec[m->n_stages][k], &e);
+        if (rc != 0)
+            fail_msg("%s", e.text);
+        m->slice[m->n_stages][k] = s;
+    }
+    m->n_stages++;
+}
+
+static struct machine machine_make(const struct fixture *f, const struct plan *p)
+{
+    struct machine m = {.f = f, .p = p};
+    if (p->split_ends)
+        add_stage(&m, 0, 0, true, false);
+    for (unsigned i = 0; i < p->n_stages; i++)
+        add_stage(&m, p->border[i], p->border[i + 1], i == 0 && !p->split_ends,
+                  i + 1 == p->n_stages && !p->split_ends);
+    if (p->split_ends)
+        add_stage(&m, f->shape->n_layers, f->shape->n_layers, false, true);
+    return m;
+}
+
+static void machine_free(struct machine *m)
+{
+    for (unsigned i = 0; i < m->n_stages; i++) {
+        for (unsigned k = 0; k < PARTS_MAX; k++)
+            model_exec_free(m->exec[i][k]);
+    }
+}
+
+/* Each part adds to a sum of its own; the leader, part 0, adds those up and closes. */
+static void team_layer(const struct machine *m, unsigned stage, uint32_t layer,
+                       const struct model_row *rows, uint32_t n, float *hidden, uint32_t *bad)
+{
+    size_t n_sum = (size_t)n * m->f->shape->n_embd;
+    int64_t *total = malloc(n_sum * sizeof *total), *share = malloc(n_sum * sizeof *share);
+    assert_true(total != NULL && share != NULL);
+    for (unsigned half = 0; half < 2; half++) {
+        memset(total, 0, n_sum * sizeof *total);
+        for (unsigned k = 0; k < m->p->n_parts; k++) {
+            memset(share, 0, n_sum * sizeof *share);
+            if (half == 0)
+                model_exec_attention(m->exec[stage][k], layer, rows, n, hidden, share, bad);
+            else
+                model_exec_ffn(m->exec[stage][k], layer, n, hidden, share, bad);
+            for (size_t i = 0; i < n_sum; i++)
+                total[i] += share[i];
+        }
+        if (half == 0)
+            model_exec_attention_close(m->exec[stage][0], layer, n, total, hidden);
+        else
+            model_exec_ffn_close(m->exec[stage][0], layer, n, total, hidden);
+    }
+    free(total);
+    free(share);
+}
+
+static void machine_run(const struct machine *m, const struct model_row *rows, uint32_t n,
+                        float *hidden, float *logits, uint32_t *bad)
+{
+    for (unsigned i = 0; i < m->n_stages; i++) {
+        const struct model_slice *s = &m->slice[i][0];
+        struct model_exec *x = m->exec[i][0];
+        if (m->p->n_parts == 1 && !m->p->steps) {
+            model_exec_run(x, rows, n, hidden, logits, bad);
+            continue;
+        }
+        memset(bad, 0, n * sizeof *bad);
+        if (s->embed)
+            model_exec_embed(x, rows, n, hidden, bad);
+        for (uint32_t layer = s->layer0; layer < s->layer1; layer++)
+            team_layer(m, i, layer, rows, n, hidden, bad);
+        if (s->output)
+            model_exec_logits(x, rows, n, hidden, logits, bad);
+    }
+}
+
+/* The next batch of a plan; next[slot] is the first position not yet taken. */
+static uint32_t next_batch(const struct fixture *f, const struct plan *p, uint64_t *rng,
+                           uint32_t next[SLOTS], struct model_row *rows)
+{
+    uint32_t n = 0, limit = p->batch;
+    if (p->mix != 0)
+        limit = 1 + (uint32_t)(base_rng_next(rng) % p->batch);
+    while (n < limit) {
+        uint32_t slot = p->mix != 0 ? (uint32_t)(base_rng_next(rng) % SLOTS) : 0, tries = 0;
+        while (tries < SLOTS && next[slot] == f->length[slot]) {
+            slot = (slot + 1) % SLOTS;
+            tries++;
+        }
+        if (tries == SLOTS)
+            break;
+        if (p->mix == 0 && n > 0 && rows[n - 1].slot != slot)
+            break; /* a chunk ends with its slot's text */
+        rows[n++] = (struct model_row){slot, next[slot], f->tokens[slot][next[slot]], true};
+        next[slot]++;
+    }
+    return n;
+}
+
+/* Run a plan over all texts into hidden and logits, laid out like the reference. */
+static void run_plan(const struct fixture *f, const struct plan *p, float *hidden, float *logits)
+{
+    const struct model_shape *s = f->shape;
+    struct machine m = machine_make(f, p);
+    struct model_row *rows = calloc(p->batch, sizeof *rows);
+    uint32_t *bad = calloc(p->batch, sizeof *bad), next[SLOTS] = {0}, n;
+    float *h = calloc((size_t)p->batch * s->n_embd, sizeof *h),
+          *l = calloc((size_t)p->batch * s->n_vocab, sizeof *l);
+    uint64_t rng = p->mix;
+    assert_true(rows != NULL && bad != NULL && h != NULL && l != NULL);
+    while ((n = next_batch(f, p, &rng, next, rows)) > 0) {
+        machine_run(&m, rows, n, h, l, bad);
+        for (uint32_t t = 0; t < n; t++) {
+            size_t at = (size_t)rows[t].slot * CONTEXT + rows[t].position;
+            assert_int_equal(bad[t], 0);
+            memcpy(hidden + at * s->n_embd, h + (size_t)t * s->n_embd, s->n_embd * sizeof *h);
+            memcpy(logits + at * s->n_vocab, l + (size_t)t * s->n_vocab, s->n_vocab * sizeof *l);
+        }
+    }
+    free(l);
+    free(h);
+    free(bad);
+    free(rows);
+    machine_free(&m);
+}
+
+static struct fixture fixture_make(const struct tiny_model *c, uint32_t length)
+{
+    struct fixture f = {0};
+    struct err e = {0};
+    if (tiny_model_open(c, &f.model, &e) != 0)
+        fail_msg("%s", e.text);
+    f.shape = model_shape(f.model);
+    f.store = tiny_store_make(f.model);
+    uint64_t rng = c->seed + 77;
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        f.length[slot] = length - slot * (length / 4);
+        for (uint32_t i = 0; i < f.length[slot]; i++)
+            f.tokens[slot][i] = (int32_t)(base_rng_next(&rng) % c->n_vocab);
+    }
+    f.hidden = calloc((size_t)SLOTS * CONTEXT * c->n_embd, sizeof *f.hidden);
+    f.logits = calloc((size_t)SLOTS * CONTEXT * c->n_vocab, sizeof *f.logits);
+    assert_true(f.hidden != NULL && f.logits != NULL);
+    struct plan p = whole(&f);
+    run_plan(&f, &p, f.hidden, f.logits);
+    return f;
+}
+
+static void fixture_free(struct fixture *f)
+{
+    free(f->hidden);
+    free(f->logits);
+    tiny_store_free(&f->store);
+    model_close(f->model);
+}
+
+/* Where two runs part, as a text for the failure. */
+static void compare(const struct fixture *f, const char *what, const float *a, const float *b,
+                    uint32_t width)
+{
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        for (uint32_t i = 0; i < f->length[slot]; i++) {
+            size_t at = ((size_t)slot * CONTEXT + i) * width;
+            for (uint32_t k = 0; k < width; k++) {
+                if (memcmp(&a[at + k], &b[at + k], sizeof *a) != 0)
+                    fail_msg("%s: slot %u position %u value %u: %.9g instead of %.9g", what, slot,
+                             i, k, (double)a[at + k], (double)b[at + k]);
+            }
+        }
+    }
+}
+
+static void check_plan(const struct fixture *f, const struct plan *p)
+{
+    float *hidden = calloc((size_t)SLOTS * CONTEXT * f->shape->n_embd, sizeof *hidden);
+    float *logits = calloc((size_t)SLOTS * CONTEXT * f->shape->n_vocab, sizeof *logits);
+    assert_true(hidden != NULL && logits != NULL);
+    run_plan(f, p, hidden, logits);
+    compare(f, "hidden", hidden, f->hidden, f->shape->n_embd);
+    compare(f, "logits", logits, f->logits, f->shape->n_vocab);
+    free(hidden);
+    free(logits);
+}
+
+/* ---- kinds of models ------------------------------------------------------------------------- */
+
+/* Shapes and types that between them reach every path: each type, mixed ones, several heads a
+ * unit, one KV head, widths that end inside a group, a vocabulary that does, biases, factors,
+ * tied output. */
+static struct tiny_model kind(unsigned i)
+{
+    struct tiny_model c = tiny_model_default(i < KERN_N_TYPES ? (enum kern_type)i : KERN_Q8_0);
+    c.n_layers = 3;
+    c.seed = 100 + i;
+    switch (i) {
+    case KERN_N_TYPES: /* mixed types in every layer */
+        for (unsigned k = 0; k < TINY_N_MATRICES; k++)
+            c.type[k] = (enum kern_type)(k % KERN_N_TYPES);
+        c.type[TINY_ATTN_OUT] = KERN_F16;
+        c.type[TINY_V] = KERN_F16;
+        break;
+    case KERN_N_TYPES + 1: /* two heads of 80 to a unit; 80 rows are five groups */
+        c.head_dim = 80;
+        c.n_kv_heads = 4;
+        c.biases = true;
+        break;
+    case KERN_N_TYPES + 2: /* eight heads of 20 to a unit, KV rows end inside a group */
+        c.head_dim = 20;
+        c.n_heads = 16;
+        c.n_kv_heads = 1;
+        c.tied = true;
+        c.rope_factors = true;
+        break;
+    case KERN_N_TYPES + 3: /* widths that no block divides */
+        tiny_model_set_types(&c, KERN_F32);
+        c.n_embd = 52;
+        c.n_ff = 101;
+        c.n_vocab = 303;
+        c.head_dim = 16;
+        c.n_heads = 8;
+        c.n_kv_heads = 4;
+        break;
+    case KERN_N_TYPES + 4: /* many runs of a vocabulary that ends inside a group */
+        c.n_embd = 256;
+        c.n_vocab = 2500;
+        c.n_layers = 1;
+        c.tied = true;
+        break;
+    default:
+        break;
+    }
+    return c;
+}
+enum { N_KINDS = KERN_N_TYPES + 5 };
+
+static const struct kern_table *best(void)
+{
+    return kern_table_select(NULL);
+}
+
+/* ---- tests ----------------------------------------------------------------------------------- */
+
+static void test_kernels_threads_and_batches(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < N_KINDS; i++) {
+        struct tiny_model c = kind(i);
+        struct fixture f = fixture_make(&c, 20);
+        struct plan p = whole(&f);
+        for (unsigned t = 0; kern_table_at(t) != NULL; t++) {
+            p.kernels = kern_table_at(t);
+            if (!kern_table_runs(p.kernels))
+                continue;
+            for (p.n_threads = 1; p.n_threads <= 4; p.n_threads++) {
+                p.batch = 4 * p.n_threads;
+                p.mix = 1 + p.n_threads;
+                check_plan(&f, &p);
+            }
+        }
+        p.n_threads = 2;
+        p.batch = 1;
+        p.mix = 0;
+        check_plan(&f, &p);
+        fixture_free(&f);
+    }
+}
+
+static void test_batches_of_1_to_16_rows(void **state)
+{
+    (void)state;
+    struct tiny_model c = kind(KERN_Q8_0);
+    struct fixture f = fixture_make(&c, 30);
+    struct plan p = whole(&f);
+    p.kernels = best();
+    for (p.batch = 1; p.batch <= 16; p.batch++) {
+        for (p.mix = 1; p.mix <= 4; p.mix++)
+            check_plan(&f, &p);
+    }
+    fixture_free(&f);
+}
+
+/* Chunks around the sizes of tiles (64 rows) and attention chunks (128 positions) among them. */
+static void test_prompt_chunks(void **state)
+{
+    (void)state;
+    static const uint32_t chunks[] = {2,  3,   5,   7,   16,  31,  63,  64,
+                                      65, 100, 127, 128, 129, 149, 150, 512};
+    struct tiny_model c = kind(KERN_Q8_0);
+    struct fixture f = fixture_make(&c, CONTEXT);
+    struct plan p = whole(&f);
+    p.kernels = best();
+    for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
+        p.batch = chunks[i];
+        p.n_threads = 1 + (unsigned)i % 3;
+        p.mix = 0;
+        check_plan(&f, &p);
+        p.mix = 9;
+        check_plan(&f, &p);
+    }
+    p.steps = true; /* a step takes more rows than a tile too */
+    p.mix = 0;
+    check_plan(&f, &p);
+    fixture_free(&f);
+}
+
+static void test_cuts_by_layers(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < N_KINDS; i++) {
+        struct tiny_model c = kind(i);
+        c.n_layers = i == KERN_Q8_0 ? 5 : 3;
+        struct fixture f = fixture_make(&c, 10);
+        struct plan p = whole(&f);
+        p.kernels = best();
+        p.batch = 8;
+        p.mix = 5;
+        p.n_stages = 2;
+        p.border[2] = c.n_layers;
+        for (p.border[1] = 1; p.border[1] < c.n_layers; p.border[1]++)
+            check_plan(&f, &p);
+        p.n_stages = 3;
+        p.border[3] = c.n_layers;
+        for (p.border[1] = 1; p.border[1] < c.n_layers; p.border[1]++) {
+            for (p.border[2] = p.border[1] + 1; p.border[2] < c.n_layers; p.border[2]++)
+                check_plan(&f, &p);
+        }
+        p.n_stages = 1;
+        p.border[1] = c.n_layers;
+        p.split_ends = true;
+        check_plan(&f, &p);
+        fixture_free(&f);
+    }
+}
+
+/* Every set of head units against its complement, empty ones too, with the FFN border moving
+ * along. */
+static void test_cuts_by_heads_and_columns(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < N_KINDS; i++) {
+        struct tiny_model c = kind(i);
+        struct fixture f = fixture_make(&c, 8);
+        struct plan p = whole(&f);
+        uint32_t n_units = f.shape->n_head_units, n_ff = f.shape->n_ff_units;
+        p.kernels = best();
+        p.batch = 6;
+        p.mix = 3;
+        p.steps = true;
+        check_plan(&f, &p);
+        p.n_parts = 2;
+        p.ff_border[2] = n_ff;
+        for (uint32_t set = 0; set < 1u << n_units; set++) {
+            for (uint32_t u = 0; u < n_units; u++)
+                p.part_of_unit[u] = set >> u & 1;
+            p.ff_border[1] = set % (n_ff + 1);
+            p.n_threads = 1 + set % 2;
+            check_plan(&f, &p);
+        }
+        p.n_parts = 3;
+        p.ff_border[3] = n_ff;
+        uint64_t rng = i;
+        for (unsigned trial = 0; trial < 12; trial++) {
+            for (uint32_t u = 0; u < n_units; u++)
+                p.part_of_unit[u] = (uint8_t)(base_rng_next(&rng) % 3);
+            p.ff_border[1] = (uint32_t)(base_rng_next(&rng) % (n_ff + 1));
+            p.ff_border[2] =
+                p.ff_border[1] + (uint32_t)(base_rng_next(&rng) % (n_ff - p.ff_border[1] + 1));
+            p.n_stages = 1 + trial % 2;
+            p.border[1] = p.n_stages == 2 ? c.n_layers / 2 : c.n_layers;
+            p.border[2] = c.n_layers;
+            check_plan(&f, &p);
+        }
+        fixture_free(&f);
+    }
+}
+
+static void test_kv_types(void **state)
+{
+    (void)state;
+    struct tiny_model c = kind(KERN_F32);
+    struct fixture f = fixture_make(&c, 20);
+    struct plan p = whole(&f);
+    p.kv = KERN_KV_F32;
+    run_plan(&f, &p, f.hidden, f.logits); /* the reference of this KV type */
+    p.kernels = best();
+    p.batch = 16;
+    p.mix = 4;
+    p.n_threads = 3;
+    check_plan(&f, &p);
+    fixture_free(&f);
+}
+
+/* Both pairings of RoPE go through the same steps; no architecture of the table asks for the
+ * second yet, so the shape is told. */
+static void test_neox_pairing(void **state)
+{
+    (void)state;
+    struct tiny_model c = kind(KERN_Q8_0);
+    struct fixture f = fixture_make(&c, 12);
+    struct plan p = whole(&f);
+    size_t n_bytes = (size_t)SLOTS * CONTEXT * c.n_vocab * sizeof(float);
+    float *norm = malloc(n_bytes);
+    assert_non_null(norm);
+    memcpy(norm, f.logits, n_bytes);
+    ((struct model_shape *)(uintptr_t)f.shape)->rope = MODEL_ROPE_NEOX;
+    run_plan(&f, &p, f.hidden, f.logits);
+    assert_memory_not_equal(norm, f.logits, n_bytes);
+    p.kernels = best();
+    p.batch = 12;
+    p.n_threads = 2;
+    check_plan(&f, &p);
+    free(norm);
+    fixture_free(&f);
+}
+
+/* ---- rows out of range ----------------------------------------------------------------------- */
+
+/* Column 0 of the residual stream is zero for every token but the poison, because no layer writes
+ * to it; one weight that reads it is enormous. */
+enum { POISON = 7, POISON_ROWS = 6, POISON_AT = 3 };
+struct poison {
+    const char *tensor; /* whose [0, 0] becomes `value` */
+    float value;
+    uint32_t mark; /* what bad[] must say */
+};
+
+static void poison_patch(void *arg, const char *name, float *values, uint64_t n)
+{
+    const struct poison *p = arg;
+    const uint64_t width = 64;
+    if (strcmp(name, "token_embd.weight") == 0) {
+        for (uint64_t i = 0; i < n; i += width)
+            values[i] = i == POISON * width ? 8.0f : 0.0f;
+    }
+    if (strstr(name, "attn_output.weight") != NULL)
+        memset(values, 0, 128 * sizeof *values);
+    if (strstr(name, "ffn_down.weight") != NULL)
+        memset(values, 0, 160 * sizeof *values);
+    if (strcmp(name, p->tensor) == 0)
+        values[strcmp(name, "token_embd.weight") == 0 ? POISON * width : 0] = p->value;
+}
+
+/* One row of slot 2, which must be good; its logits in `logits`. */
+static void good_row(const struct machine *m, uint32_t position, int32_t token, float *logits)
+{
+    struct model_row row = {2, position, token, true};
+    uint32_t bad;
+    float hidden[64];
+    machine_run(m, &row, 1, hidden, logits, &bad);
+    assert_int_equal(bad, 0);
+}
+
+/* A batch of two good texts with the poison among them, at position 1 of slot 2. */
+static void poisoned_batch(const struct machine *m, const struct poison *poison, float *logits)
+{
+    const struct fixture *f = m->f;
+    const uint32_t n_embd = f->shape->n_embd, n_vocab = f->shape->n_vocab;
+    struct model_row rows[POISON_ROWS];
+    uint32_t bad[POISON_ROWS] = {9, 9, 9, 9, 9, 9}, next[2] = {0};
+    float hidden[POISON_ROWS * 64];
+    for (uint32_t t = 0; t < POISON_ROWS; t++) {
+        uint32_t slot = t % 2, at = t == POISON_AT ? 1 : next[slot]++;
+        rows[t] = (struct model_row){slot, at, f->tokens[slot][at], true};
+    }
+    rows[POISON_AT].slot = 2;
+    rows[POISON_AT].token = POISON;
+    machine_run(m, rows, POISON_ROWS, hidden, logits, bad);
+    for (uint32_t t = 0; t < POISON_ROWS; t++) {
+        const float *h = hidden + (size_t)t * n_embd, *l = logits + (size_t)t * n_vocab;
+        size_t at = (size_t)rows[t].slot * CONTEXT + rows[t].position;
+        assert_int_equal(bad[t], t == POISON_AT ? poison->mark : 0);
+        if (t != POISON_AT) {
+            assert_memory_equal(h, f->hidden + at * n_embd, n_embd * sizeof *h);
+            assert_memory_equal(l, f->logits + at * n_vocab, n_vocab * sizeof *l);
+            continue;
+        }
+        for (uint32_t i = 0; i < n_embd; i++)
+            assert_true(h[i] == 0.0f);
+        for (uint32_t i = 0; i < n_vocab; i++)
+            assert_true(l[i] == 0.0f);
+    }
+}
+
+static void check_poison(struct poison *poison, unsigned n_threads,
+                         const struct kern_table *kernels)
+{
+    struct tiny_model c = tiny_model_default(KERN_F32);
+    c.patch = poison_patch;
+    c.arg = poison;
+    struct fixture f = fixture_make(&c, 10);
+    struct plan p = whole(&f);
+    p.batch = 8;
+    p.n_threads = n_threads;
+    p.kernels = kernels;
+    size_t n_bytes = f.shape->n_vocab * sizeof(float);
+    float *logits = malloc(POISON_ROWS * n_bytes), *fresh = malloc(n_bytes);
+    assert_true(logits != NULL && fresh != NULL);
+    struct machine m = machine_make(&f, &p);
+    good_row(&m, 0, f.tokens[0][0], logits);
+    poisoned_batch(&m, poison, logits);
+    good_row(&m, 2, f.tokens[0][2], fresh);
+    /* The slot that failed serves the next text as if nothing had been. */
+    for (uint32_t i = 0; i < 4; i++) {
+        good_row(&m, i, f.tokens[0][i], logits);
+        assert_memory_equal(logits, f.logits + (size_t)i * f.shape->n_vocab, n_bytes);
+    }
+    /* A bad row leaves zeros in the cache, not what an earlier text had there. */
+    poisoned_batch(&m, poison, logits);
+    good_row(&m, 2, f.tokens[0][2], logits);
+    assert_memory_equal(logits, fresh, n_bytes);
+    free(fresh);
+    free(logits);
+    machine_free(&m);
+    fixture_free(&f);
+}
+
+static void test_bad_rows_fail_alone(void **state)
+{
+    (void)state;
+    struct poison list[] = {
+        {"token_embd.weight", __builtin_inff(), 1}, /* the embedding itself */
+        {"token_embd.weight", 1e30f, 1},            /* finite, but its square is not: the norm */
+        {"blk.0.attn_q.weight", 3e38f, 1},          /* a query */
+        {"blk.0.attn_k.weight", 3e38f, 1},          /* KV rows */
+        {"blk.1.attn_v.weight", 1e5f, 2},           /* finite, but no F16 */
+        {"blk.1.ffn_gate.weight", 3e38f, 2},        /* the FFN's sum */
+        {"blk.0.ffn_up.weight", 1e12f, 1},          /* finite, but beyond the fixed point */
+        {"output.weight", 3e38f, 3},                /* a logit */
+    };
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        for (unsigned t = 0; kern_table_at(t) != NULL; t++) {
+            if (kern_table_runs(kern_table_at(t)))
+                check_poison(&list[i], 1 + t, kern_table_at(t));
+        }
+    }
+}
+
+/* A first stage without layers catches a bad embedding itself. */
+static void test_bad_embedding_alone(void **state)
+{
+    (void)state;
+    struct poison poison = {"token_embd.weight", __builtin_inff(), 1};
+    struct tiny_model c = tiny_model_default(KERN_F32);
+    c.patch = poison_patch;
+    c.arg = &poison;
+    struct fixture f = fixture_make(&c, 4);
+    struct plan p = whole(&f);
+    p.split_ends = true;
+    struct machine m = machine_make(&f, &p);
+    struct model_row row = {0, 0, POISON, false};
+    uint32_t bad;
+    float hidden[64];
+    model_exec_run(m.exec[0][0], &row, 1, hidden, NULL, &bad);
+    assert_int_equal(bad, 1);
+    for (uint32_t i = 0; i < 64; i++)
+        assert_true(hidden[i] == 0.0f);
+    machine_free(&m);
+    fixture_free(&f);
+}
+
+/* A token that the vocabulary does not have is a bad row, not a crash. */
+static void test_impossible_token(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    struct fixture f = fixture_make(&c, 4);
+    struct plan p = whole(&f);
+    p.batch = 3;
+    struct machine m = machine_make(&f, &p);
+    struct model_row rows[] = {
+        {0, 0, f.tokens[0][0], true}, {1, 0, -1, true}, {2, 0, (int32_t)c.n_vocab, true}};
+    uint32_t bad[3];
+    float hidden[3 * 64], *logits = calloc((size_t)3 * c.n_vocab, sizeof *logits);
+    assert_non_null(logits);
+    machine_run(&m, rows, 3, hidden, logits, bad);
+    assert_int_equal(bad[0], 0);
+    assert_int_equal(bad[1], 1);
+    assert_int_equal(bad[2], 1);
+    assert_memory_equal(logits, f.logits, c.n_vocab * sizeof *logits);
+    free(logits);
+    machine_free(&m);
+    fixture_free(&f);
+}
+
+/* Rows that want no logits get none, and the others' come in row order. */
+static void test_wanted_logits_only(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q4_0);
+    struct fixture f = fixture_make(&c, 100);
+    struct plan p = whole(&f);
+    p.batch = 100;
+    p.kernels = best();
+    struct machine m = machine_make(&f, &p);
+    struct model_row rows[100];
+    uint32_t bad[100], n_wanted = 0;
+    float *hidden = calloc((size_t)100 * c.n_embd, sizeof *hidden);
+    float *logits = calloc((size_t)101 * c.n_vocab, sizeof *logits);
+    assert_true(hidden != NULL && logits != NULL);
+    for (uint32_t t = 0; t < 100; t++)
+        rows[t] = (struct model_row){0, t, f.tokens[0][t], t % 3 != 1};
+    machine_run(&m, rows, 100, hidden, logits, bad);
+    for (uint32_t t = 0; t < 100; t++) {
+        if (rows[t].want_logits)
+            assert_memory_equal(logits + (size_t)n_wanted++ * c.n_vocab,
+                                f.logits + (size_t)t * c.n_vocab, c.n_vocab * sizeof *logits);
+    }
+    for (uint32_t i = 0; i < c.n_vocab; i++)
+        assert_true(logits[(size_t)n_wanted * c.n_vocab + i] == 0.0f);
+    free(logits);
+    free(hidden);
+    machine_free(&m);
+    fixture_free(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kernels_threads_and_batches),
+        cmocka_unit_test(test_batches_of_1_to_16_rows),
+        cmocka_unit_test(test_prompt_chunks),
+        cmocka_unit_test(test_cuts_by_layers),
+        cmocka_unit_test(test_cuts_by_heads_and_columns),
+        cmocka_unit_test(test_kv_types),
+        cmocka_unit_test(test_neox_pairing),
+        cmocka_unit_test(test_bad_rows_fail_alone),
+        cmocka_unit_test(test_bad_embedding_alone),
+        cmocka_unit_test(test_impossible_token),
+        cmocka_unit_test(test_wanted_logits_only),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
