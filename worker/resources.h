@@ -1,0 +1,25 @@
+/* What this process may use of the machine: memory, and cores, as the system and its control groups
+ * say. Only readings; what follows from them is decided elsewhere.
+ *
+ * `root` is put before every path that is read, so that a test can bring a machine of its own; ""
+ * is this one. Safe in any thread. */
+#ifndef WORKER_RESOURCES_H
+#define WORKER_RESOURCES_H
+
+#include "common/common.h"
+
+/* Bytes that this process can take without being killed or swapped out: the smallest of the limit
+ * given (0: none), of what each control group above the process has left, and of MemAvailable. File
+ * cache that a group could drop counts as left. 0 where nothing at all is known. */
+uint64_t worker_memory_available(const char *root, uint64_t limit_bytes);
+
+/* Bytes of memory that this process has: its share (Pss) where the system counts that, otherwise
+ * its resident set, which counts shared pages in full. 0 where neither can be read. */
+uint64_t worker_memory_resident(const char *root);
+
+/* Cores that this process can keep busy: those it may run on, and no more than the whole ones in
+ * the quota of each control group above it, as a thread that is held back stalls the others. At
+ * least 1. */
+unsigned worker_cores(const char *root);
+
+#endif
