@@ -1,0 +1,92 @@
+/* What every kernel file shares: the conditions under which the bits of docs/numerics.md come out,
+ * views of a float as its bits, the function type of each slot, and the declarations derived from
+ * kernels.def. Private to kernels/. */
+#ifndef KERNELS_INTERNAL_H
+#define KERNELS_INTERNAL_H
+
+#include "kernels/kernels.h"
+
+#include <float.h>
+#include <string.h>
+
+#ifdef __FAST_MATH__
+#error "the kernels promise bits: build them without -ffast-math and -Ofast"
+#endif
+_Static_assert(FLT_EVAL_METHOD == 0,
+               "float expressions must be evaluated in float (i386: -mfpmath=sse)");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "packed matrices are little-endian");
+
+enum {
+    KERN_SEGMENT_BLOCKS = KERN_SEGMENT / KERN_BLOCK,
+    KERN_Q8_0_BLOCK_BYTES = KERN_GROUP * KERN_BLOCK,     /* quants of one block of one group */
+    KERN_Q4_0_BLOCK_BYTES = KERN_GROUP * KERN_BLOCK / 2, /* the same, two to a byte */
+    KERN_SCALE_BLOCK_BYTES = KERN_GROUP * 2              /* its F16 scales */
+};
+
+#define KERN_ABS_MASK      0x7fffffffu /* bits of |x| */
+#define KERN_INF_BITS      0x7f800000u /* |x| at least this: infinite or not a number */
+#define KERN_TINY_BITS     0x0d800000u /* 2^-100: a block that is all below counts as zeros */
+#define KERN_UNIT_MAX_BITS 0x4a000000u /* 2^21: largest |u| that a unit sum may have */
+#define KERN_F16_OVER_BITS 0x477ff000u /* 65520: the least |x| that rounds to F16 infinity */
+#define KERN_NAN_BITS      0x7fc00000u
+
+#define KERN_ALWAYS_INLINE static inline __attribute__((always_inline))
+
+static inline uint32_t kern_bits(float x)
+{
+    uint32_t b;
+    memcpy(&b, &x, sizeof b);
+    return b;
+}
+
+static inline float kern_float(uint32_t b)
+{
+    float x;
+    memcpy(&x, &b, sizeof x);
+    return x;
+}
+
+/* As integers, because comparisons with NaN are where machines and compilers differ. */
+static inline bool kern_is_finite(float x)
+{
+    return (kern_bits(x) & KERN_ABS_MASK) < KERN_INF_BITS;
+}
+
+static inline size_t kern_min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Sum of 16 lanes in the one order the numerics know: halves onto halves. Overwrites them. */
+static inline float kern_fold16(float lane[static 16])
+{
+    for (unsigned width = 8; width > 0; width /= 2)
+        for (unsigned i = 0; i < width; i++)
+            lane[i] = lane[i] + lane[i + width];
+    return lane[0];
+}
+
+/* The i-th of an array of little-endian F16 that need not be aligned. */
+static inline float kern_f16_at(const uint8_t *p, size_t i)
+{
+    uint16_t half;
+    memcpy(&half, p + 2 * i, sizeof half);
+    return kern_f32_from_f16(half);
+}
+
+/* The function type of each slot; kernels.h says what each computes. */
+typedef bool kern_quantise_fn(const float *x, uint32_t n, int8_t *q, float *a, int16_t *h);
+typedef void kern_matmul_fn(const struct kern_matrix *w, uint32_t group0, uint32_t group1,
+                            const struct kern_act *x, uint32_t n_x, float *y, size_t y_stride);
+typedef bool kern_unit_add_fn(const float *u, uint32_t n, int64_t *acc);
+typedef void kern_unit_close_fn(const int64_t *acc, uint32_t n, const float *bias, float *x);
+typedef bool kern_rms_norm_fn(const float *x, const float *weight, uint32_t n, float eps, float *y);
+typedef void kern_silu_mul_fn(const float *gate, const float *up, uint32_t n, float *y);
+typedef bool kern_kv_store_fn(const float *x, uint32_t head_dim, void *row);
+typedef void kern_attend_fn(const float *q, const void *k, const void *v, uint32_t head_dim,
+                            uint32_t first, uint32_t n_pos, float scale, float *out);
+
+#define KERNEL(op, type, isa, function, tile) kern_##op##_fn function;
+#include "kernels/kernels.def"
+
+#endif

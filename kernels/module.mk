@@ -1,0 +1,73 @@
+# The arithmetic: scalar definitions, and one archive per instruction set with flags of its own, so
+# that no such flag reaches portable code. table.c refers to the archives that are built, by
+# SHOAL_WITH_*.
+noinst_LIBRARIES += %D%/libkern.a
+KERNEL_LIBS += %D%/libkern.a
+EXTRA_DIST += %D%/kernels.def
+%C%_libkern_a_SOURCES = \
+	%D%/kernels.h \
+	%D%/internal.h \
+	%D%/fp.c \
+	%D%/pool.c \
+	%D%/table.c \
+	%D%/table_hash.c \
+	%D%/generic/attend.c \
+	%D%/generic/exp.c \
+	%D%/generic/half.c \
+	%D%/generic/kv_store.c \
+	%D%/generic/math64.c \
+	%D%/generic/matmul_float.c \
+	%D%/generic/matmul_q4_0.c \
+	%D%/generic/matmul_q8_0.c \
+	%D%/generic/pack.c \
+	%D%/generic/quantise.c \
+	%D%/generic/rms_norm.c \
+	%D%/generic/rope.c \
+	%D%/generic/silu_mul.c \
+	%D%/generic/types.c \
+	%D%/generic/unit.c
+
+if WITH_AVX2
+noinst_LIBRARIES += %D%/libkern_avx2.a
+KERNEL_LIBS += %D%/libkern_avx2.a
+%C%_libkern_avx2_a_CFLAGS = $(AM_CFLAGS) $(AVX2_CFLAGS)
+%C%_libkern_avx2_a_SOURCES = \
+	%D%/avx2/avx2.h \
+	%D%/avx2/blocks.h \
+	%D%/avx2/attend.c \
+	%D%/avx2/kv_store.c \
+	%D%/avx2/matmul_float.c \
+	%D%/avx2/matmul_q4_0.c \
+	%D%/avx2/matmul_q8_0.c \
+	%D%/avx2/quantise.c \
+	%D%/avx2/rms_norm.c \
+	%D%/avx2/silu_mul.c \
+	%D%/avx2/unit.c
+endif
+
+if WITH_NEON
+noinst_LIBRARIES += %D%/libkern_neon.a
+KERNEL_LIBS += %D%/libkern_neon.a
+%C%_libkern_neon_a_CFLAGS = $(AM_CFLAGS) $(NEON_CFLAGS)
+%C%_libkern_neon_a_SOURCES = \
+	%D%/neon/neon.h \
+	%D%/neon/blocks.h \
+	%D%/neon/attend.c \
+	%D%/neon/kv_store.c \
+	%D%/neon/matmul_float.c \
+	%D%/neon/matmul_q4_0.c \
+	%D%/neon/matmul_q8_0.c \
+	%D%/neon/quantise.c \
+	%D%/neon/rms_norm.c \
+	%D%/neon/silu_mul.c \
+	%D%/neon/unit.c
+endif
+
+if WITH_NEONDOT
+noinst_LIBRARIES += %D%/libkern_neondot.a
+KERNEL_LIBS += %D%/libkern_neondot.a
+%C%_libkern_neondot_a_CFLAGS = $(AM_CFLAGS) $(NEONDOT_CFLAGS)
+%C%_libkern_neondot_a_SOURCES = \
+	%D%/neon-dotprod/matmul_q4_0.c \
+	%D%/neon-dotprod/matmul_q8_0.c
+endif

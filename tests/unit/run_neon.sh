@@ -1,0 +1,66 @@
+#!/bin/sh
+# The NEON kernels against the definition, on a machine that has none: the kernels, the comparison
+# and its main program are built statically for 64-bit Arm and run by qemu as three processors
+# (without and with the dot-product instructions, and everything qemu knows). Each must also give
+# the one hash that all machines have. TAP on stdout; skipped where a tool is missing.
+#
+# SHOAL_SRCDIR: the source tree (default: the current folder). CROSS_CC, QEMU: the tools.
+set -u
+
+src=${SHOAL_SRCDIR:-.}
+cc=${CROSS_CC:-aarch64-linux-gnu-gcc}
+qemu=${QEMU:-qemu-aarch64-static}
+for tool in "$cc" "$qemu"; do
+    if ! command -v "$tool" >/dev/null 2>&1; then
+        echo "1..0 # SKIP $tool is not installed"
+        exit 0
+    fi
+done
+
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
+
+flags="-std=c11 -O2 -g -ffp-contract=off -fno-fast-math -Wall -Wextra -Werror -pthread
+    -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -DSHOAL_WITH_NEON -DSHOAL_WITH_NEONDOT"
+
+# compile NAME FLAGS FILE...: objects are named after NAME, as folders share file names
+compile() {
+    name=$1 extra=$2
+    shift 2
+    for file in "$@"; do
+        # shellcheck disable=SC2086
+        "$cc" $flags $extra -I "$src" -c "$file" -o "$dir/$name-$(basename "$file" .c).o" ||
+            return 1
+    done
+}
+
+build() {
+    compile base "" "$src"/common/*.c &&
+        compile kern "" "$src"/kernels/*.c "$src"/kernels/generic/*.c &&
+        compile neon "" "$src"/kernels/neon/*.c &&
+        compile dot -march=armv8.2-a+dotprod "$src"/kernels/neon-dotprod/*.c &&
+        compile test "" "$src"/tests/unit/kernel_cases.c "$src"/tests/unit/kernel_cases_main.c &&
+        "$cc" -static -pthread "$dir"/*.o -lm -o "$dir/kernel_cases"
+}
+
+echo 1..3
+if ! build >"$dir/log" 2>&1; then
+    sed 's/^/# /' "$dir/log"
+    echo "Bail out! the kernels do not build for 64-bit Arm"
+    exit 1
+fi
+n=0
+for cpu in "cortex-a72 generic neon" "cortex-a76 generic neon neon-dotprod" \
+    "max generic neon neon-dotprod"; do
+    n=$((n + 1))
+    # shellcheck disable=SC2086
+    set -- $cpu
+    model=$1
+    shift
+    if "$qemu" -cpu "$model" "$dir/kernel_cases" "$@"; then
+        echo "ok $n - $model: $*"
+    else
+        echo "not ok $n - $model: $*"
+    fi
+done
