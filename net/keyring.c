@@ -2,14 +2,15 @@
  *
  * The table is read whole and replaced whole, so a scan that fails half-way leaves the old one in
  * force. A name with a key has a serial number that lives as long as the pair does; whoever was
- * authenticated under it is cut off when it is gone, even if another key has come under the same name.
+ * authenticated under it is cut off when it is gone, even if another key has come under the same
+ * name.
  *
  * A folder's time of change has the granularity of a timer tick and moves when a file is made, not
  * when its text is finished. So it is believed only where it lies well behind the moment of reading
  * and all files were good; until then the folder counts as changed.
  *
- * The secret is read straight into libsodium's guarded pages, which are locked and wiped when freed.
- * ZeroMQ keeps copies of its own in its sockets' options, which we cannot wipe.
+ * The secret is read straight into libsodium's guarded pages, which are locked and wiped when
+ * freed. ZeroMQ keeps copies of its own in its sockets' options, which we cannot wipe.
  *
  * Left out: noticing that a key file was edited in place. net_keys_reload does. */
 #include "net/socket_private.h"
@@ -26,7 +27,8 @@
 
 enum { KEYS_SETTLE_MS = 2000, PATH_ROOM = NET_PATH_MAX + NET_NAME_MAX + 16 };
 
-/* Read a line of Z85 into `text`, 40 characters and a NUL. `text` may be the caller's locked memory. */
+/* Read a line of Z85 into `text`, 40 characters and a NUL. `text` may be the caller's locked
+ * memory. */
 static int key_text_read(const char *path, char text[static NET_KEY_TEXT + 2], struct err *e)
 {
     struct stat st;
@@ -60,8 +62,8 @@ static int key_text_read(const char *path, char text[static NET_KEY_TEXT + 2], s
     }
     if (used < NET_KEY_TEXT || (used > NET_KEY_TEXT && text[NET_KEY_TEXT] != '\n') ||
         used > NET_KEY_TEXT + 1) {
-        rc = err_set(e, ERR_FORMAT, "%s is no key: it should hold %d characters and a newline", path,
-                     NET_KEY_TEXT);
+        rc = err_set(e, ERR_FORMAT, "%s is no key: it should hold %d characters and a newline",
+                     path, NET_KEY_TEXT);
         goto out;
     }
     text[NET_KEY_TEXT] = '\0';
@@ -109,7 +111,8 @@ const struct net_key *net_key_serial(const struct net_keys *k, uint64_t serial)
     return NULL;
 }
 
-const struct net_key *net_key_bytes(const struct net_keys *k, const uint8_t bytes[static NET_KEY_BYTES])
+const struct net_key *net_key_bytes(const struct net_keys *k,
+                                    const uint8_t bytes[static NET_KEY_BYTES])
 {
     for (size_t i = 0; i < k->n; i++) {
         if (memcmp(k->list[i].bytes, bytes, NET_KEY_BYTES) == 0) {
@@ -140,8 +143,8 @@ static bool public_name(const char *file, char name[static NET_NAME_MAX])
     return net_name_ok(name);
 }
 
-/* Files that are no key, perhaps not yet. `names` tells one set of them from another, so that each is
- * logged once and not at every look at the folder. */
+/* Files that are no key, perhaps not yet. `names` tells one set of them from another, so that
+ * each is logged once and not at every look at the folder. */
 struct bad_files {
     unsigned n;
     uint64_t names;
@@ -163,7 +166,8 @@ static void bad_add(struct bad_files *bad, const char *name, const struct err *e
 }
 
 /* Append the folder's good keys to `list`. */
-static bool folder_read(const struct net_keys *k, struct net_key *list, size_t *n, struct bad_files *bad)
+static bool folder_read(const struct net_keys *k, struct net_key *list, size_t *n,
+                        struct bad_files *bad)
 {
     char text[NET_KEY_TEXT + 2];
     DIR *dir = opendir(k->dir);
@@ -213,13 +217,15 @@ static int64_t folder_time_ns(const struct net_keys *k)
 {
     struct stat st;
 
-    return stat(k->dir, &st) == 0 ? (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec : -1;
+    return stat(k->dir, &st) == 0 ? (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec
+                                  : -1;
 }
 
 bool net_keys_scan(struct net_keys *k)
 {
     struct net_key *list = base_zalloc(NET_KEYS_MAX, sizeof *list), *fitting;
-    const int64_t changed_ns = folder_time_ns(k); /* before reading: what changes meanwhile is seen later */
+    const int64_t changed_ns =
+        folder_time_ns(k); /* before reading: what changes meanwhile is seen later */
     struct timespec now;
     struct bad_files bad = {0};
     size_t n = 0;
@@ -245,8 +251,9 @@ bool net_keys_scan(struct net_keys *k)
     k->n = n;
     (void)clock_gettime(CLOCK_REALTIME, &now);
     k->mtime_ns = changed_ns;
-    k->settled = bad.n == 0 && changed_ns >= 0 &&
-                 (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 - changed_ns / 1000000 > KEYS_SETTLE_MS;
+    k->settled =
+        bad.n == 0 && changed_ns >= 0 &&
+        (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 - changed_ns / 1000000 > KEYS_SETTLE_MS;
     return true;
 }
 
@@ -259,7 +266,7 @@ bool net_keys_changed(struct net_keys *k, int64_t now_ms, int64_t every_ms)
     return !k->settled || folder_time_ns(k) != k->mtime_ns;
 }
 
-/* ---- our own key ------------------------------------------------------------------------------ */
+/* ---- our own key ---------------------------------------------------------------------------- */
 
 static int own_read(struct net_keys *k, const char *self, struct err *e)
 {
@@ -281,7 +288,8 @@ static int own_read(struct net_keys *k, const char *self, struct err *e)
     if (rc != 0) {
         goto out;
     }
-    if (crypto_scalarmult_base(derived, k->secret) != 0 || memcmp(derived, k->own, sizeof derived) != 0) {
+    if (crypto_scalarmult_base(derived, k->secret) != 0 ||
+        memcmp(derived, k->own, sizeof derived) != 0) {
         rc = err_set(e, ERR_MISMATCH, "%s/%s.pub and .secret are no pair", k->dir, self);
     }
 out:
@@ -294,7 +302,8 @@ int net_keys_open(struct net_keys *k, const char *dir, const char *self, struct 
     int rc;
 
     if (!net_name_ok(self)) {
-        return err_set(e, ERR_RANGE, "\"%.80s\" is no name: a name is made of a-z, 0-9 and -", self);
+        return err_set(e, ERR_RANGE, "\"%.80s\" is no name: a name is made of a-z, 0-9 and -",
+                       self);
     }
     k->dir = base_strdup(dir);
     if (k->dir == NULL) {
