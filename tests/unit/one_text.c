@@ -1,0 +1,82 @@
+/* The demo model's logits as one number. Plain C without a test library, so that the same code runs
+ * in the unit tests and, built for another machine, under an emulator. The hash is chained over the
+ * bits of every logit of every position, so no difference is small enough to get lost. */
+#include "tests/unit/one_text.h"
+
+#include "tests/unit/tiny_model.h"
+
+#include <string.h>
+
+enum { PROMPT = 12, MORE = 2 };
+
+static const int32_t prompt[PROMPT] = {1, 726, 262, 1875, 1070, 412, 1777, 286, 262, 853, 272, 262};
+
+static uint64_t mix_logits(uint64_t hash, const float *logits, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &logits[i], sizeof bits);
+        hash = base_mix64(hash ^ bits);
+    }
+    return hash;
+}
+
+static int32_t best(const float *logits, uint32_t n)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 1; i < n; i++)
+        if (logits[i] > logits[at])
+            at = i;
+    return (int32_t)at;
+}
+
+/* Run n rows from `position` on and chain their logits; returns the best token of the last. */
+static int32_t run(struct model_exec *x, const int32_t *tokens, uint32_t position, uint32_t n,
+                   float *hidden, float *logits, uint32_t n_vocab, uint64_t *hash)
+{
+    struct model_row rows[PROMPT] = {{0}};
+    uint32_t bad[PROMPT] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        rows[i] = (struct model_row){0, position + i, tokens[i], true};
+    model_exec_run(x, rows, n, hidden, logits, bad);
+    for (uint32_t i = 0; i < n; i++)
+        *hash = base_mix64(*hash ^ bad[i]);
+    *hash = mix_logits(*hash, logits, (size_t)n * n_vocab);
+    return best(logits + (size_t)(n - 1) * n_vocab, n_vocab);
+}
+
+uint64_t one_text_hash(const char *path, const struct kern_table *kernels, unsigned n_threads,
+                       uint32_t chunk, struct err *e)
+{
+    struct model *m = NULL;
+    struct model_exec *x = NULL;
+    uint64_t hash = 0;
+    if (model_open(path, &m, e) != 0)
+        return 0;
+    const struct model_shape *s = model_shape(m);
+    const struct model_slice whole = model_slice_layers(m, 0, s->n_layers);
+    const struct model_exec_config c = {1, 64, PROMPT, KERN_KV_F16, n_threads, kernels};
+    struct tiny_store store = tiny_store_make(m);
+    float *hidden = base_zalloc((size_t)PROMPT * s->n_embd, sizeof *hidden);
+    float *logits = base_zalloc((size_t)PROMPT * s->n_vocab, sizeof *logits);
+    if (hidden == NULL || logits == NULL) {
+        err_set(e, ERR_NOMEM, "out of memory");
+        goto out;
+    }
+    if (model_exec_new(m, &whole, &c, tiny_store_get, &store, &x, e) != 0)
+        goto out;
+    int32_t token = 0;
+    for (uint32_t p = 0; p < PROMPT; p += chunk) {
+        const uint32_t n = PROMPT - p < chunk ? PROMPT - p : chunk;
+        token = run(x, prompt + p, p, n, hidden, logits, s->n_vocab, &hash);
+    }
+    for (uint32_t p = PROMPT; p < PROMPT + MORE; p++)
+        token = run(x, &token, p, 1, hidden, logits, s->n_vocab, &hash);
+out:
+    base_free(hidden);
+    base_free(logits);
+    model_exec_free(x);
+    tiny_store_free(&store);
+    model_close(m);
+    return hash;
+}

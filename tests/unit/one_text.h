@@ -1,0 +1,16 @@
+/* One text, as one number: a hash over the bits of the demo model's logits. */
+#ifndef TESTS_UNIT_ONE_TEXT_H
+#define TESTS_UNIT_ONE_TEXT_H
+
+#include "model/model.h"
+
+/* What every machine, kernel table and thread count must give. It changes only where the numbers
+ * of docs/numerics.md change, which changes the text of every model. */
+#define ONE_TEXT_HASH 0xe3a57bc57fb1974full
+
+/* Run the model in the file over a fixed prompt in chunks of `chunk` rows and two greedy tokens
+ * more, and hash all logits. 0: it cannot be run, and the reason is in *e. */
+uint64_t one_text_hash(const char *path, const struct kern_table *kernels, unsigned n_threads,
+                       uint32_t chunk, struct err *e);
+
+#endif
