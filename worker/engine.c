@@ -1,0 +1,197 @@
+/* A plan's executor on one worker, and what runs beside it: buffers, sampling, summaries.
+ *
+ * The network thread owns `decode` and `prompt` (rows that wait) and gathers a pass's rows into `hidden` before it hands
+ * the pass to the compute thread; until the pass comes back only the compute thread touches `hidden`. So no lock is
+ * needed, and the invariant is the core's: one pass at a time. Weights are the store's mappings, used in place. All
+ * memory is taken at the start, in one sealed arena beside the executor's own; decoding allocates nothing.
+ *
+ * Logits are made for few rows at a time, since a logits request wants them for every row of a chunk and a vocabulary
+ * may have a quarter of a million entries. */
+#include "worker/engine.h"
+
+#include <assert.h>
+#include <string.h>
+
+struct pieces {
+    const uint32_t *numbers; /* ascending */
+    const void **ptrs;
+    uint32_t n;
+};
+
+/* Where the executor finds piece `number`. */
+static const void *find_piece(void *arg, uint32_t number)
+{
+    const struct pieces *p = arg;
+    uint32_t a = 0, b = p->n;
+    while (a < b) {
+        const uint32_t mid = a + (b - a) / 2;
+        if (p->numbers[mid] < number)
+            a = mid + 1;
+        else
+            b = mid;
+    }
+    return a < p->n && p->numbers[a] == number ? p->ptrs[a] : NULL;
+}
+
+static size_t part(size_t n, size_t bytes)
+{
+    return base_round_up(n * bytes, KERN_ALIGN);
+}
+
+static size_t arena_bytes(const struct model_shape *shape, const struct model_slice *s, const struct model_exec_config *c,
+                          uint32_t prompt_rows)
+{
+    const size_t row = shape->n_embd * sizeof(float);
+    size_t n = part(c->n_slots, row) + part(prompt_rows, row) + part(c->max_rows, row);
+    if (s->output)
+        n += part(WORKER_LOGIT_ROWS, row) + part(WORKER_LOGIT_ROWS, shape->n_vocab * sizeof(float)) +
+             part(c->max_rows, sizeof(struct worker_summary));
+    return n;
+}
+
+struct model_memory worker_engine_memory(const struct model *m, const struct model_slice *s,
+                                         const struct model_exec_config *c, uint32_t prompt_rows)
+{
+    struct model_memory mem = model_slice_memory(m, s, c);
+    mem.scratch_bytes += arena_bytes(model_shape(m), s, c, prompt_rows);
+    return mem;
+}
+
+static int map_pieces(const struct model *m, const struct model_slice *s, struct worker_store *store,
+                      const uint8_t *hashes, struct pieces *p, uint32_t *numbers, struct err *e)
+{
+    p->numbers = numbers;
+    model_slice_pieces(m, s, numbers, p->n);
+    for (uint32_t i = 0; i < p->n; i++) {
+        size_t bytes = 0;
+        const int rc = worker_store_map(store, hashes + (size_t)i * NET_HASH_BYTES, &p->ptrs[i], &bytes, e);
+        if (rc != 0)
+            return err_wrap(e, rc, "piece %u of the model", numbers[i]);
+        if (bytes != model_piece_bytes(m, model_piece_at(m, numbers[i])))
+            return err_set(e, ERR_MISMATCH, "piece %u of the model has %zu bytes, the card says %zu", numbers[i], bytes,
+                           model_piece_bytes(m, model_piece_at(m, numbers[i])));
+    }
+    return 0;
+}
+
+static void take_buffers(struct worker_engine *g, uint32_t prompt_rows)
+{
+    const size_t row = g->shape->n_embd * sizeof(float);
+    g->decode = base_arena_take(g->arena, g->config.n_slots * row);
+    g->prompt = base_arena_take(g->arena, prompt_rows * row);
+    g->hidden = base_arena_take(g->arena, g->config.max_rows * row);
+    if (g->slice.output) {
+        g->gather = base_arena_take(g->arena, WORKER_LOGIT_ROWS * row);
+        g->logits = base_arena_take(g->arena, WORKER_LOGIT_ROWS * (size_t)g->shape->n_vocab * sizeof(float));
+        g->summaries = base_arena_take(g->arena, g->config.max_rows * sizeof *g->summaries);
+    }
+    base_arena_seal(g->arena);
+}
+
+int worker_engine_new(const struct model *m, const struct model_slice *s, const struct model_exec_config *c,
+                      uint32_t prompt_rows, struct worker_store *store, const uint8_t *hashes, uint64_t epoch,
+                      struct worker_engine **out, struct err *e)
+{
+    struct pieces p = {.n = model_slice_pieces(m, s, NULL, 0)};
+    struct worker_engine *g = base_zalloc(1, sizeof *g);
+    uint32_t *numbers = base_zalloc(p.n, sizeof *numbers);
+    const struct model_memory mem = worker_engine_memory(m, s, c, prompt_rows);
+    int rc = err_set(e, ERR_NOMEM, "out of memory for the plan's buffers");
+    p.ptrs = base_zalloc(p.n, sizeof *p.ptrs);
+    if (g == NULL || numbers == NULL || p.ptrs == NULL)
+        goto out;
+    g->epoch = epoch;
+    g->slice = *s;
+    g->config = *c;
+    g->shape = model_shape(m);
+    g->planned_bytes = mem.weight_bytes + mem.kv_bytes + mem.scratch_bytes;
+    g->arena = base_arena_new(arena_bytes(g->shape, s, c, prompt_rows));
+    g->sampler = s->output ? model_sampler_new(g->shape->n_vocab) : NULL;
+    if (g->arena == NULL || (s->output && g->sampler == NULL))
+        goto out;
+    take_buffers(g, prompt_rows);
+    if ((rc = map_pieces(m, s, store, hashes, &p, numbers, e)) != 0)
+        goto out;
+    rc = model_exec_new(m, s, c, find_piece, &p, &g->exec, e);
+out:
+    base_free(numbers);
+    base_free(p.ptrs);
+    if (rc != 0) {
+        worker_engine_free(g);
+        return rc;
+    }
+    *out = g;
+    return 0;
+}
+
+void worker_engine_free(struct worker_engine *g)
+{
+    if (g == NULL)
+        return;
+    model_exec_free(g->exec);
+    model_sampler_free(g->sampler);
+    base_arena_free(g->arena);
+    base_free(g);
+}
+
+void worker_engine_gather(struct worker_engine *g, const struct worker_pass *p)
+{
+    const size_t n = g->shape->n_embd;
+    for (uint32_t i = 0; i < p->n; i++) {
+        const struct worker_pass_row *r = &p->rows[i];
+        if (r->from != WORKER_FROM_TOKEN)
+            memcpy(g->hidden + i * n, (r->from == WORKER_FROM_DECODE ? g->decode : g->prompt) + r->index * n,
+                   n * sizeof(float));
+    }
+}
+
+/* Sample or summarise a group of rows whose hidden states stand in `gather`. */
+static void finish_rows(struct worker_engine *g, struct worker_pass *p, const uint32_t *rows, uint32_t n)
+{
+    struct model_row row[WORKER_LOGIT_ROWS];
+    uint32_t bad[WORKER_LOGIT_ROWS] = {0};
+    for (uint32_t k = 0; k < n; k++) {
+        row[k] = p->rows[rows[k]].row;
+        row[k].want_logits = true;
+    }
+    model_exec_logits(g->exec, row, n, g->gather, g->logits, bad);
+    for (uint32_t k = 0; k < n; k++) {
+        const uint32_t i = rows[k];
+        const struct worker_pass_row *r = &p->rows[i];
+        float *logits = g->logits + (size_t)k * g->shape->n_vocab;
+        p->bad[i] = bad[k];
+        if (bad[k] != 0)
+            continue;
+        if (r->summarise) {
+            model_logits_summarise(logits, g->shape->n_vocab, &g->summaries[i].s);
+            net_hash16((struct span){(const uint8_t *)logits, g->shape->n_vocab * sizeof *logits}, g->summaries[i].hash);
+        }
+        if (r->sample)
+            p->tokens[i] = model_sample(g->sampler, &r->sampling, logits, r->row.position + 1, r->recent, r->n_recent);
+    }
+}
+
+void worker_engine_run(struct worker_engine *g, struct worker_pass *p)
+{
+    struct model_row rows[MODEL_ROWS_MAX];
+    uint32_t wanted[WORKER_LOGIT_ROWS], n = 0;
+    const size_t width = g->shape->n_embd;
+    assert(p->n <= g->config.max_rows);
+    for (uint32_t i = 0; i < p->n; i++) {
+        rows[i] = p->rows[i].row;
+        p->bad[i] = 0;
+    }
+    model_exec_run(g->exec, rows, p->n, g->hidden, NULL, p->bad);
+    base_guard_begin("sampling");
+    for (uint32_t i = 0; i < p->n; i++) {
+        if ((p->rows[i].sample || p->rows[i].summarise) && p->bad[i] == 0) {
+            memcpy(g->gather + n * width, g->hidden + i * width, width * sizeof(float));
+            wanted[n++] = i;
+        }
+        if (n == WORKER_LOGIT_ROWS || (i + 1 == p->n && n > 0)) {
+            finish_rows(g, p, wanted, n);
+            n = 0;
+        }
+    }
+    base_guard_end();
+}

@@ -1,0 +1,118 @@
+/* shoal-worker: one node of a cluster. */
+#include "worker/worker.h"
+
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+static const char usage[] =
+    "usage: shoal-worker -c FILE --name NAME [--kernels TABLE] [-v | -q]\n"
+    "       shoal-worker -c FILE --name NAME --verify-store\n"
+    "Runs one node of the cluster that FILE describes; it is the section [worker NAME].\n"
+    "  -c, --config FILE     the cluster's configuration\n"
+    "      --name NAME       which worker of it this is\n"
+    "      --kernels TABLE   generic, avx2, neon or neon-dotprod instead of the best for this processor\n"
+    "      --verify-store    check the content of every stored piece, remove what is damaged, and end\n"
+    "  -v, --verbose         log every step      -q, --quiet  log warnings and errors only\n"
+    "      --help            this text           --version    the version\n"
+    "For tests: --test-pass-ms MS sleeps in every pass, --test-rows N takes at most N rows a pass.\n";
+
+enum { OPT_NAME = 256, OPT_KERNELS, OPT_VERIFY, OPT_PASS_MS, OPT_ROWS, OPT_HELP, OPT_VERSION };
+
+static const struct option options[] = {
+    {"config", required_argument, NULL, 'c'},         {"name", required_argument, NULL, OPT_NAME},
+    {"kernels", required_argument, NULL, OPT_KERNELS}, {"verify-store", no_argument, NULL, OPT_VERIFY},
+    {"test-pass-ms", required_argument, NULL, OPT_PASS_MS}, {"test-rows", required_argument, NULL, OPT_ROWS},
+    {"verbose", no_argument, NULL, 'v'},               {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, OPT_HELP},             {"version", no_argument, NULL, OPT_VERSION},
+    {NULL, 0, NULL, 0},
+};
+
+static int bad_usage(const char *why)
+{
+    fprintf(stderr, "shoal-worker: %s\n%s", why, usage);
+    return 2;
+}
+
+/* A number of at most `max`, or false. */
+static bool number(const char *text, unsigned long max, uint32_t *out)
+{
+    char *end;
+    const unsigned long v = strtoul(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != 0 || v > max)
+        return false;
+    *out = (uint32_t)v;
+    return true;
+}
+
+static int verify(const struct worker_options *o)
+{
+    struct err e = {0};
+    uint64_t n = 0, bad = 0;
+    if (worker_verify_store(o, &n, &bad, &e) != 0) {
+        fprintf(stderr, "shoal-worker: %s\n", e.text);
+        return 1;
+    }
+    printf("%llu pieces checked, %llu damaged%s\n", (unsigned long long)n, (unsigned long long)bad,
+           bad > 0 ? " and removed: they are fetched anew when a plan needs them" : "");
+    return bad > 0 ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct worker_options o = {0};
+    struct err e = {0};
+    enum base_log_level level = BASE_LOG_INFO;
+    bool check = false;
+    int c;
+    while ((c = getopt_long(argc, argv, "c:vq", options, NULL)) != -1)
+        switch (c) {
+        case 'c':
+            o.config = optarg;
+            break;
+        case OPT_NAME:
+            o.name = optarg;
+            break;
+        case OPT_KERNELS:
+            o.kernels = optarg;
+            break;
+        case OPT_VERIFY:
+            check = true;
+            break;
+        case OPT_PASS_MS:
+            if (!number(optarg, 10000, &o.test_pass_ms))
+                return bad_usage("--test-pass-ms takes milliseconds up to 10000");
+            break;
+        case OPT_ROWS:
+            if (!number(optarg, MODEL_ROWS_MAX, &o.test_rows))
+                return bad_usage("--test-rows takes a number of rows");
+            break;
+        case 'v':
+            level = BASE_LOG_DEBUG;
+            break;
+        case 'q':
+            level = BASE_LOG_WARN;
+            break;
+        case OPT_HELP:
+            fputs(usage, stdout);
+            return 0;
+        case OPT_VERSION:
+            printf("shoal-worker %s\n", PACKAGE_VERSION);
+            return 0;
+        default:
+            fputs(usage, stderr);
+            return 2;
+        }
+    if (o.config == NULL || o.name == NULL || optind != argc)
+        return bad_usage("-c FILE and --name NAME are needed, and nothing else");
+    base_log_init("shoal-worker", level);
+    if (net_init(&e) != 0 || (!check && worker_run(&o, &e) != 0)) {
+        fprintf(stderr, "shoal-worker: %s\n", e.text);
+        return 1;
+    }
+    return check ? verify(&o) : 0;
+}

@@ -1,0 +1,95 @@
+/* The worker's shell, shared by shell.c (loop, events), shell_act.c (the core's actions) and shell_load.c (card, plans,
+ * jobs). Network thread only, but for what a job holds while it runs. */
+#ifndef WORKER_SHELL_H
+#define WORKER_SHELL_H
+
+#include "worker/engine.h"
+#include "worker/linktest.h"
+#include "worker/loader.h"
+#include "worker/resources.h"
+
+enum { WORKER_DEPTH_MAX = 8, WORKER_NOOPS = 15 }; /* empty jobs timed for the fixed cost of a pass */
+
+struct worker_link {
+    char name[NET_NAME_MAX];
+    net_peer peer;
+    bool up;
+};
+
+/* What the loader's shipment is for. */
+enum worker_loading { WORKER_LOADING_NONE, WORKER_LOADING_CARD, WORKER_LOADING_PLAN };
+
+/* The plan being prepared, or in force: what the core does not keep. */
+struct worker_shard {
+    uint64_t epoch;
+    uint32_t layer0, layer1, max_rows, n_pieces;
+    uint8_t *hashes; /* [n_pieces, 32] */
+};
+
+struct worker_shell {
+    const struct worker_options *options;
+    struct net_config config;
+    const struct net_config_worker *self;
+    const struct kern_table *kernels;
+    unsigned threads;
+    struct net *net;
+    struct worker_core *core;
+    struct worker_store *store;
+    struct base_jobs *compute, *disk;
+    struct worker_loader *loader;
+    int signals;
+    bool stop;
+    struct err quit; /* code != 0: why the program ends */
+
+    net_peer control, bulk;
+    unsigned bulk_port;
+    bool bulk_up;
+    struct worker_link links[NET_WORKERS_MAX];
+    uint32_t n_links;
+    struct worker_linktest test;
+    struct worker_answers answers;
+
+    /* settings of WELCOME */
+    uint32_t context, n_slots;
+    enum kern_kv_type kv;
+    uint8_t card_hash[NET_HASH_BYTES];
+    uint64_t card_bytes;
+
+    struct model *model, *old_models[16]; /* cards of former coordinators: engines may still point into them */
+    uint32_t n_old_models;
+    enum worker_loading loading;
+    bool card_posted; /* the card is with the disk thread */
+    void *pass_job;
+    struct worker_shard next, now;
+    struct worker_engine *engine, *next_engine;
+    int64_t progress_ms;
+
+    uint64_t passes, busy_us, resident, base_bytes;
+    int64_t resident_ms;
+    uint32_t noops;
+    uint32_t profile_rows;
+    double noop_at, noop_s[WORKER_NOOPS];
+    /* one list of actions a level: carrying an action out may itself be an event */
+    struct worker_actions *actions[WORKER_DEPTH_MAX];
+    int depth;
+};
+
+/* shell.c */
+void worker_shell_step(struct worker_shell *sh, struct worker_event *ev);
+/* shell_act.c */
+void worker_shell_act(struct worker_shell *sh, const struct worker_actions *list, const struct worker_event *ev);
+struct worker_link *worker_shell_link(struct worker_shell *sh, const char *peer, bool make);
+/* shell_load.c */
+void worker_shell_card(struct worker_shell *sh, const struct net_msg_WELCOME *m);
+void worker_shell_prepare(struct worker_shell *sh, const struct net_msg_PLAN *m);
+void worker_shell_manifest(struct worker_shell *sh, const struct net_msg_MANIFEST *m);
+void worker_shell_load(struct worker_shell *sh, uint64_t epoch);
+void worker_shell_activate(struct worker_shell *sh, uint64_t epoch);
+void worker_shell_deactivate(struct worker_shell *sh);
+void worker_shell_loader_pump(struct worker_shell *sh);
+void worker_shell_pass(struct worker_shell *sh, struct worker_pass *pass);
+void worker_shell_profile(struct worker_shell *sh, uint32_t rows);
+int worker_shell_jobs_init(struct worker_shell *sh, struct err *e);
+void worker_shell_reap(struct worker_shell *sh);
+
+#endif

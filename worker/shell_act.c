@@ -1,0 +1,193 @@
+/* The worker's shell: carrying out what the core decided. Each action is a few lines; none decides anything. A message
+ * that a ring connection does not take comes back to the core as RING_BROKEN after the actions of this step. */
+#include "worker/shell.h"
+
+#include <string.h>
+
+struct worker_link *worker_shell_link(struct worker_shell *sh, const char *peer, bool make)
+{
+    const struct net_config_worker *w = net_config_worker(&sh->config, peer);
+    struct err e = {0};
+    for (uint32_t i = 0; i < sh->n_links; i++)
+        if (strcmp(sh->links[i].name, peer) == 0)
+            return &sh->links[i];
+    if (!make)
+        return NULL;
+    struct worker_link *l = &sh->links[sh->n_links];
+    if (w == NULL || sh->n_links == NET_WORKERS_MAX) {
+        base_log(BASE_LOG_ERROR, "ring", "peer=%s error=\"this worker's configuration file does not name it\"", peer);
+        return NULL;
+    }
+    if (net_connect(sh->net, NET_KIND_RING, peer, w->data, &l->peer, &e) != 0) {
+        base_log(BASE_LOG_ERROR, "ring", "peer=%s error=\"%s\"", peer, e.text);
+        return NULL;
+    }
+    snprintf(l->name, sizeof l->name, "%s", peer);
+    l->up = false;
+    sh->n_links++;
+    return l;
+}
+
+/* Whether the message went out. */
+static bool send_ring(struct worker_shell *sh, const char *peer, const struct net_msg *m, struct err *e)
+{
+    const struct worker_link *l = worker_shell_link(sh, peer, false);
+    if (l == NULL) {
+        err_set(e, ERR_PEER, "there is no connection to it");
+        return false;
+    }
+    return net_send(sh->net, l->peer, m, e) == 0;
+}
+
+static void send_control(struct worker_shell *sh, const struct net_msg *m)
+{
+    struct err e = {0};
+    /* A control connection that takes nothing is about to be noticed as broken; what was said is said anew then. */
+    if (net_send(sh->net, sh->control, m, &e) != 0)
+        base_log(BASE_LOG_WARN, "control", "message=%s error=\"%s\"", net_msg_name(m->code), e.text);
+}
+
+static void keep(struct worker_shell *sh, const struct worker_action *a, const struct net_msg_ROWS *m)
+{
+    const size_t row = sh->engine->shape->n_embd * sizeof(float);
+    float *to = a->to == WORKER_FROM_DECODE ? sh->engine->decode : sh->engine->prompt;
+    memcpy((uint8_t *)to + a->index * row, m->hidden.ptr + a->from_row * row, a->n_rows * row);
+}
+
+/* Send rows of a finished pass to the next stage; they are moved together in place. */
+static bool send_rows(struct worker_shell *sh, const struct worker_action *a, struct err *e)
+{
+    static uint8_t requests[MODEL_ROWS_MAX * 8], slots[MODEL_ROWS_MAX * 4], positions[MODEL_ROWS_MAX * 4];
+    const size_t n_embd = sh->engine->shape->n_embd;
+    float *to = sh->engine->hidden + a->rows[0] * n_embd;
+    for (uint32_t k = 0; k < a->n_rows; k++) {
+        const struct worker_pass_row *r = &a->pass->rows[a->rows[k]];
+        net_put_u64(requests, k, r->request);
+        net_put_u32(slots, k, r->row.slot);
+        net_put_u32(positions, k, r->row.position);
+        if (a->rows[k] != a->rows[0] + k)
+            memcpy(to + k * n_embd, sh->engine->hidden + a->rows[k] * n_embd, n_embd * sizeof(float));
+    }
+    const struct net_msg m = {.code = NET_MSG_ROWS,
+                              .u.ROWS = {a->epoch,
+                                         a->rows_kind,
+                                         {requests, a->n_rows},
+                                         {slots, a->n_rows},
+                                         {positions, a->n_rows},
+                                         {(const uint8_t *)to, a->n_rows * n_embd * sizeof(float)}}};
+    return send_ring(sh, a->peer, &m, e);
+}
+
+static void send_summary(struct worker_shell *sh, const struct worker_action *a)
+{
+    const struct worker_pass_row *r = &a->pass->rows[a->from_row];
+    const struct worker_summary *s = &sh->engine->summaries[a->from_row];
+    double values[MODEL_BEST];
+    for (int i = 0; i < MODEL_BEST; i++)
+        values[i] = (double)s->s.values[i];
+    const struct net_msg m = {.code = NET_MSG_LOGITS,
+                              .u.LOGITS = {a->pass->epoch, r->request, r->row.position, s->s.mean, s->s.rms,
+                                           net_list_i32(s->s.ids, MODEL_BEST), net_list_f64(values, MODEL_BEST), s->hash}};
+    send_control(sh, &m);
+}
+
+static void test_link(struct worker_shell *sh, const struct net_msg_TEST_LINK *m)
+{
+    char peer[NET_NAME_MAX];
+    snprintf(peer, sizeof peer, "%.*s", (int)m->peer.len, (const char *)m->peer.ptr);
+    const struct worker_link *l = peer[0] != 0 ? worker_shell_link(sh, peer, true) : NULL;
+    worker_linktest_begin(&sh->test, peer, peer[0] == 0 ? sh->bulk : l != NULL ? l->peer : 0, m->bytes, base_clock_ms());
+    if (peer[0] == 0 ? sh->bulk_up : l != NULL && l->up)
+        worker_linktest_linked(&sh->test, sh->net, sh->test.to);
+}
+
+static void reconnect(struct worker_shell *sh)
+{
+    struct err e = {0};
+    net_disconnect(sh->net, sh->control);
+    sh->control = 0;
+    if (net_connect(sh->net, NET_KIND_CONTROL, "coordinator", sh->config.control, &sh->control, &e) != 0) {
+        sh->quit = e;
+        sh->stop = true;
+    }
+}
+
+static void act(struct worker_shell *sh, const struct worker_action *a, const struct worker_event *ev, struct err *broken,
+                const char **peer)
+{
+    struct err e = {0};
+    switch (a->type) {
+    case WORKER_ACT_CONTROL:
+        send_control(sh, &a->msg);
+        break;
+    case WORKER_ACT_RING:
+    case WORKER_ACT_SEND_ROWS:
+        if (!(a->type == WORKER_ACT_RING ? send_ring(sh, a->peer, &a->msg, &e) : send_rows(sh, a, &e))) {
+            *broken = e;
+            *peer = a->peer;
+        }
+        break;
+    case WORKER_ACT_CARD:
+        worker_shell_card(sh, &a->msg.u.WELCOME);
+        break;
+    case WORKER_ACT_PROFILE:
+        worker_shell_profile(sh, a->msg.u.PROFILE.rows);
+        break;
+    case WORKER_ACT_TEST_LINK:
+        test_link(sh, &a->msg.u.TEST_LINK);
+        break;
+    case WORKER_ACT_PREPARE:
+        worker_shell_prepare(sh, &a->msg.u.PLAN);
+        break;
+    case WORKER_ACT_MANIFEST:
+        worker_shell_manifest(sh, &a->msg.u.MANIFEST);
+        break;
+    case WORKER_ACT_LOAD:
+        worker_shell_load(sh, a->epoch);
+        break;
+    case WORKER_ACT_CONNECT:
+        worker_shell_link(sh, a->peer, true);
+        break;
+    case WORKER_ACT_ACTIVATE:
+        worker_shell_activate(sh, a->epoch);
+        break;
+    case WORKER_ACT_DEACTIVATE:
+        worker_shell_deactivate(sh);
+        break;
+    case WORKER_ACT_KEEP:
+        keep(sh, a, &ev->msg->u.ROWS);
+        break;
+    case WORKER_ACT_PASS:
+        worker_shell_pass(sh, a->pass);
+        break;
+    case WORKER_ACT_LOGITS:
+        send_summary(sh, a);
+        break;
+    case WORKER_ACT_RECONNECT:
+        reconnect(sh);
+        break;
+    case WORKER_ACT_LOG:
+        base_log(BASE_LOG_DEBUG, "core", "%s", a->text);
+        break;
+    case WORKER_ACT_QUIT:
+        err_set(&sh->quit, ERR_REFUSED, "%s", a->text);
+        sh->stop = true;
+        break;
+    }
+}
+
+void worker_shell_act(struct worker_shell *sh, const struct worker_actions *list, const struct worker_event *ev)
+{
+    struct err broken = {0};
+    char peer[NET_NAME_MAX];
+    const char *lost = NULL;
+    for (uint32_t i = 0; i < list->n; i++) {
+        act(sh, &list->list[i], ev, &broken, &lost);
+        if (lost != NULL)
+            snprintf(peer, sizeof peer, "%s", lost);
+    }
+    if (lost == NULL)
+        return;
+    struct worker_event down = {.type = WORKER_EV_RING_BROKEN, .peer = peer, .reason = broken.text};
+    worker_shell_step(sh, &down);
+}

@@ -1,0 +1,471 @@
+/* The worker's shell: the card, plans on their way from manifest to engine, and the jobs of the two threads.
+ *
+ * The disk thread owns the store while it works: the loader's jobs, mapping the card, building an engine. The compute
+ * thread runs passes, profiling, and frees engines, so that one is never freed under a running pass. Everything else
+ * happens here, on the network thread, when a job comes back. A job that comes back for a plan or card that is no longer
+ * wanted is thrown away. */
+#include "worker/shell.h"
+
+#include <string.h>
+#include <time.h>
+
+enum job_kind { JOB_CARD, JOB_ENGINE, JOB_PASS, JOB_NOOP, JOB_PROFILE, JOB_FREE };
+
+struct job {
+    struct worker_job base;
+    struct worker_shell *shell;
+    enum job_kind kind;
+    struct err e;
+    int rc;
+    /* CARD */
+    uint8_t card[NET_HASH_BYTES];
+    struct model *model;
+    /* ENGINE, PASS, FREE */
+    struct worker_shard shard; /* hashes are the job's own copy */
+    struct model_exec_config config;
+    uint32_t prompt_rows;
+    struct worker_engine *engine;
+    struct worker_pass *pass;
+    double seconds;
+    /* PROFILE */
+    struct worker_profile profile;
+};
+
+/* Where a job cannot be had the worker cannot go on: it ends, and is started again by whoever watches it. */
+static struct job *new_job(struct worker_shell *sh, enum job_kind kind)
+{
+    struct job *j = base_zalloc(1, sizeof *j);
+    if (j == NULL) {
+        err_set(&sh->quit, ERR_NOMEM, "out of memory for a job");
+        sh->stop = true;
+        return NULL;
+    }
+    j->base.owner = sh;
+    j->shell = sh;
+    j->kind = kind;
+    return j;
+}
+
+static void run_card(struct job *j)
+{
+    const void *ptr;
+    size_t bytes;
+    j->rc = worker_store_map(j->shell->store, j->card, &ptr, &bytes, &j->e);
+    if (j->rc == 0)
+        j->rc = model_open_card((struct span){ptr, bytes}, &j->model, &j->e);
+}
+
+static void run_pass(struct job *j)
+{
+    const double t = base_clock_s();
+    const uint32_t slow_ms = j->shell->options->test_pass_ms;
+    kern_fp_init();
+    worker_engine_run(j->engine, j->pass);
+    if (slow_ms > 0) {
+        const struct timespec ts = {slow_ms / 1000, (long)(slow_ms % 1000) * 1000000};
+        nanosleep(&ts, NULL);
+    }
+    j->seconds = base_clock_s() - t;
+}
+
+static void run_job(void *arg)
+{
+    struct job *j = arg;
+    struct model_slice slice;
+    switch (j->kind) {
+    case JOB_CARD:
+        run_card(j);
+        break;
+    case JOB_ENGINE:
+        slice = model_slice_layers(j->shell->model, j->shard.layer0, j->shard.layer1);
+        j->rc = worker_engine_new(j->shell->model, &slice, &j->config, j->prompt_rows, j->shell->store, j->shard.hashes,
+                                  j->shard.epoch, &j->engine, &j->e);
+        break;
+    case JOB_PASS:
+        run_pass(j);
+        break;
+    case JOB_PROFILE:
+        kern_fp_init();
+        j->rc = worker_profile_run(j->shell->model, &j->config, &j->profile, &j->e);
+        break;
+    case JOB_FREE:
+        worker_engine_free(j->engine);
+        break;
+    case JOB_NOOP:
+        break;
+    }
+}
+
+static void post(struct worker_shell *sh, struct base_jobs *thread, struct job *j)
+{
+    if (base_jobs_post(thread, run_job, j) == 0)
+        return;
+    if (j != sh->pass_job) {
+        base_free(j->shard.hashes);
+        base_free(j);
+    }
+    err_set(&sh->quit, ERR_FULL, "a thread's queue of jobs is full");
+    sh->stop = true;
+}
+
+static struct model_exec_config exec_config(const struct worker_shell *sh, uint32_t max_rows)
+{
+    return (struct model_exec_config){sh->n_slots, sh->context, max_rows, sh->kv, sh->threads, sh->kernels};
+}
+
+/* ---- the card ------------------------------------------------------------------------------------ */
+
+static void card_event(struct worker_shell *sh, const char *reason)
+{
+    struct worker_event ev = {.type = WORKER_EV_CARD, .ok = reason == NULL, .reason = reason};
+    if (reason == NULL)
+        ev.shape = model_shape(sh->model);
+    sh->loading = WORKER_LOADING_NONE;
+    worker_shell_step(sh, &ev);
+}
+
+static void connect_bulk(struct worker_shell *sh, unsigned port)
+{
+    char host[NET_ENDPOINT_MAX], endpoint[NET_ENDPOINT_MAX + 16];
+    unsigned control_port;
+    struct err e = {0};
+    if (sh->bulk != 0 && sh->bulk_port == port)
+        return;
+    if (sh->bulk != 0)
+        net_disconnect(sh->net, sh->bulk);
+    sh->bulk_up = false;
+    sh->bulk_port = port;
+    if (net_endpoint_split(sh->config.control, host, sizeof host, &control_port, &e) == 0) {
+        snprintf(endpoint, sizeof endpoint, "tcp://%s:%u", host, port);
+        if (net_connect(sh->net, NET_KIND_BULK, "coordinator", endpoint, &sh->bulk, &e) == 0)
+            return;
+    }
+    sh->bulk = 0;
+    base_log(BASE_LOG_ERROR, "bulk", "error=\"%s\"", e.text);
+}
+
+void worker_shell_card(struct worker_shell *sh, const struct net_msg_WELCOME *m)
+{
+    struct err e = {0};
+    const bool same = sh->model != NULL && memcmp(sh->card_hash, m->card, NET_HASH_BYTES) == 0;
+    sh->context = m->context;
+    sh->n_slots = m->slots;
+    sh->kv = (enum kern_kv_type)m->kv;
+    connect_bulk(sh, m->bulk_port);
+    if (same) {
+        card_event(sh, NULL);
+        return;
+    }
+    memcpy(sh->card_hash, m->card, NET_HASH_BYTES);
+    sh->card_bytes = m->card_bytes;
+    sh->loading = WORKER_LOADING_CARD;
+    if (worker_loader_begin(sh->loader, sh->card_hash, &sh->card_bytes, 1, NULL, 0, &e) != 0)
+        card_event(sh, e.text);
+}
+
+static void card_done(struct worker_shell *sh, struct job *j)
+{
+    if (sh->loading != WORKER_LOADING_CARD || memcmp(j->card, sh->card_hash, NET_HASH_BYTES) != 0) {
+        model_close(j->model);
+        return;
+    }
+    if (j->rc == 0 && sh->model != NULL) {
+        if (sh->n_old_models == sizeof sh->old_models / sizeof *sh->old_models) {
+            j->rc = err_set(&j->e, ERR_FULL, "the coordinator has changed its model too often: restart this worker");
+            model_close(j->model);
+        } else {
+            sh->old_models[sh->n_old_models++] = sh->model;
+        }
+    }
+    if (j->rc == 0)
+        sh->model = j->model;
+    card_event(sh, j->rc == 0 ? NULL : j->e.text);
+}
+
+/* ---- a plan --------------------------------------------------------------------------------------- */
+
+static void loaded_event(struct worker_shell *sh, const char *reason)
+{
+    struct worker_event ev = {.type = WORKER_EV_LOADED, .epoch = sh->next.epoch, .ok = reason == NULL, .reason = reason};
+    worker_loader_progress(sh->loader, &ev.done_bytes, &ev.total_bytes, &ev.fetched_bytes);
+    if (sh->next_engine != NULL)
+        ev.planned_bytes = sh->next_engine->planned_bytes + sh->base_bytes;
+    sh->loading = WORKER_LOADING_NONE;
+    worker_shell_step(sh, &ev);
+}
+
+static void free_engine(struct worker_shell *sh, struct worker_engine *g)
+{
+    struct job *j = g != NULL ? new_job(sh, JOB_FREE) : NULL;
+    if (j == NULL)
+        return;
+    j->engine = g;
+    post(sh, sh->compute, j);
+}
+
+void worker_shell_prepare(struct worker_shell *sh, const struct net_msg_PLAN *m)
+{
+    base_free(sh->next.hashes);
+    free_engine(sh, sh->next_engine);
+    sh->next_engine = NULL;
+    sh->next = (struct worker_shard){m->epoch, m->layer0, m->layer1, m->max_rows, m->n_pieces, NULL};
+    sh->next.hashes = base_zalloc(m->n_pieces, NET_HASH_BYTES);
+}
+
+void worker_shell_manifest(struct worker_shell *sh, const struct net_msg_MANIFEST *m)
+{
+    if (sh->next.hashes != NULL)
+        memcpy(sh->next.hashes + (size_t)m->first * NET_HASH_BYTES, m->hashes.ptr, m->hashes.len);
+}
+
+/* Can this slice run here at all? Said before a byte is shipped. */
+static int check_memory(struct worker_shell *sh, const struct model_slice *s, uint32_t prompt_rows, struct err *e)
+{
+    const struct model_exec_config c = exec_config(sh, sh->next.max_rows);
+    const struct model_memory mem = worker_engine_memory(sh->model, s, &c, prompt_rows);
+    const uint64_t need = mem.weight_bytes + mem.kv_bytes + mem.scratch_bytes;
+    const uint64_t have = worker_memory_available("", sh->self->memory_bytes);
+    char a[24], b[24];
+    if (have == 0 || need <= have)
+        return 0;
+    return err_set(e, ERR_NOMEM, "the plan needs %s here, there are %s", base_bytes_text(need, a), base_bytes_text(have, b));
+}
+
+void worker_shell_load(struct worker_shell *sh, uint64_t epoch)
+{
+    struct err e = {0};
+    const struct model_slice s = model_slice_layers(sh->model, sh->next.layer0, sh->next.layer1);
+    const uint32_t n = sh->next.n_pieces, have = model_slice_pieces(sh->model, &s, NULL, 0);
+    const uint32_t n_keep = 1 + (sh->now.epoch != 0 ? sh->now.n_pieces : 0);
+    uint32_t *numbers = base_zalloc(n, sizeof *numbers);
+    uint64_t *bytes = base_zalloc(n, sizeof *bytes);
+    uint8_t *keep = base_zalloc(n_keep, NET_HASH_BYTES);
+    int rc = err_set(&e, ERR_NOMEM, "out of memory for the plan's list of pieces");
+    sh->loading = WORKER_LOADING_PLAN;
+    if (n != have) {
+        rc = err_set(&e, ERR_MISMATCH, "the plan names %u pieces, this worker's model has %u in those layers", n, have);
+        goto out;
+    }
+    if (numbers == NULL || bytes == NULL || keep == NULL || sh->next.hashes == NULL)
+        goto out;
+    if ((rc = check_memory(sh, &s, worker_core_prompt_rows(sh->core, epoch), &e)) != 0)
+        goto out;
+    model_slice_pieces(sh->model, &s, numbers, n);
+    for (uint32_t i = 0; i < n; i++)
+        bytes[i] = model_piece_bytes(sh->model, model_piece_at(sh->model, numbers[i]));
+    memcpy(keep, sh->card_hash, NET_HASH_BYTES);
+    if (n_keep > 1)
+        memcpy(keep + NET_HASH_BYTES, sh->now.hashes, (size_t)sh->now.n_pieces * NET_HASH_BYTES);
+    rc = worker_loader_begin(sh->loader, sh->next.hashes, bytes, n, keep, n_keep, &e);
+out:
+    base_free(numbers);
+    base_free(bytes);
+    base_free(keep);
+    if (rc != 0)
+        loaded_event(sh, e.text);
+}
+
+static void build_engine(struct worker_shell *sh)
+{
+    struct job *j = new_job(sh, JOB_ENGINE);
+    if (j == NULL)
+        return;
+    j->shard = sh->next;
+    j->shard.hashes = base_zalloc(sh->next.n_pieces, NET_HASH_BYTES);
+    if (j->shard.hashes == NULL) {
+        base_free(j);
+        loaded_event(sh, "out of memory for the plan's list of pieces");
+        return;
+    }
+    memcpy(j->shard.hashes, sh->next.hashes, (size_t)sh->next.n_pieces * NET_HASH_BYTES);
+    j->config = exec_config(sh, sh->next.max_rows);
+    j->prompt_rows = worker_core_prompt_rows(sh->core, sh->next.epoch);
+    sh->loading = WORKER_LOADING_NONE;
+    post(sh, sh->disk, j);
+}
+
+static void engine_done(struct worker_shell *sh, struct job *j)
+{
+    if (j->shard.epoch != sh->next.epoch) {
+        free_engine(sh, j->engine);
+        return;
+    }
+    sh->next_engine = j->engine;
+    loaded_event(sh, j->rc == 0 ? NULL : j->e.text);
+}
+
+void worker_shell_activate(struct worker_shell *sh, uint64_t epoch)
+{
+    free_engine(sh, sh->engine);
+    base_free(sh->now.hashes);
+    sh->engine = sh->next_engine;
+    sh->now = sh->next;
+    sh->next_engine = NULL;
+    sh->next = (struct worker_shard){0};
+    base_log(BASE_LOG_INFO, "serving", "epoch=%llx layers=%u-%u", (unsigned long long)epoch, sh->now.layer0,
+             sh->now.layer1 - 1);
+}
+
+void worker_shell_deactivate(struct worker_shell *sh)
+{
+    free_engine(sh, sh->engine);
+    free_engine(sh, sh->next_engine);
+    base_free(sh->now.hashes);
+    base_free(sh->next.hashes);
+    sh->engine = sh->next_engine = NULL;
+    sh->now = sh->next = (struct worker_shard){0};
+}
+
+/* Requests of the loader that its window allows, and its end. */
+void worker_shell_loader_pump(struct worker_shell *sh)
+{
+    const char *reason;
+    struct net_msg m;
+    const int64_t now_ms = base_clock_ms();
+    while (sh->bulk_up && worker_loader_next(sh->loader, worker_core_waiting(sh->core) > 0, &m))
+        if (net_send(sh->net, sh->bulk, &m, NULL) != 0) {
+            worker_loader_reset(sh->loader, now_ms);
+            break;
+        }
+    worker_loader_tick(sh->loader, now_ms);
+    if (sh->loading == WORKER_LOADING_NONE)
+        return;
+    const enum worker_loader_state s = worker_loader_state(sh->loader, &reason);
+    if (s == WORKER_LOADER_FAILED && sh->loading == WORKER_LOADING_CARD)
+        card_event(sh, reason);
+    else if (s == WORKER_LOADER_FAILED)
+        loaded_event(sh, reason);
+    else if (s == WORKER_LOADER_DONE && sh->loading == WORKER_LOADING_CARD && !sh->card_posted) {
+        struct job *j = new_job(sh, JOB_CARD);
+        if (j != NULL) {
+            memcpy(j->card, sh->card_hash, NET_HASH_BYTES);
+            sh->card_posted = true;
+            post(sh, sh->disk, j);
+        }
+    } else if (s == WORKER_LOADER_DONE && sh->loading == WORKER_LOADING_PLAN)
+        build_engine(sh);
+    else if (s == WORKER_LOADER_BUSY && sh->loading == WORKER_LOADING_PLAN && now_ms - sh->progress_ms >= 200) {
+        struct worker_event ev = {.type = WORKER_EV_FETCHED, .epoch = sh->next.epoch};
+        worker_loader_progress(sh->loader, &ev.done_bytes, &ev.total_bytes, &ev.fetched_bytes);
+        sh->progress_ms = now_ms;
+        worker_shell_step(sh, &ev);
+    }
+}
+
+/* ---- passes and profiles ----------------------------------------------------------------------------- */
+
+void worker_shell_pass(struct worker_shell *sh, struct worker_pass *pass)
+{
+    struct job *j = sh->pass_job; /* one pass at a time: one job serves them all, and decoding allocates nothing */
+    worker_engine_gather(sh->engine, pass);
+    j->engine = sh->engine;
+    j->pass = pass;
+    post(sh, sh->compute, j);
+}
+
+static void pass_done(struct worker_shell *sh, struct job *j)
+{
+    struct worker_event ev = {.type = WORKER_EV_PASS, .pass = j->pass};
+    sh->passes++;
+    sh->busy_us += (uint64_t)(j->seconds * 1e6);
+    worker_shell_step(sh, &ev);
+}
+
+int worker_shell_jobs_init(struct worker_shell *sh, struct err *e)
+{
+    if ((sh->pass_job = new_job(sh, JOB_PASS)) == NULL)
+        return err_set(e, ERR_NOMEM, "out of memory for a job");
+    const int rc = base_jobs_new("compute", 8, &sh->compute, e);
+    return rc != 0 ? rc : base_jobs_new("disk", 64, &sh->disk, e);
+}
+
+static void profiled_event(struct worker_shell *sh, const struct worker_profile *p, char *error)
+{
+    const uint32_t n = error == NULL ? model_shape(sh->model)->n_layers : 0;
+    double pass = sh->noop_s[0];
+    for (uint32_t i = 1; i < WORKER_NOOPS; i++)
+        pass = sh->noop_s[i] < pass ? sh->noop_s[i] : pass;
+    const struct net_msg m = {.code = NET_MSG_PROFILED,
+                              .u.PROFILED = {
+                                  .rows = p->rows,
+                                  .layer_one = net_list_f64(p->layer_one, n),
+                                  .layer_many = net_list_f64(p->layer_many, n),
+                                  .embed_one = p->embed_one,
+                                  .embed_many = p->embed_many,
+                                  .output_one = p->output_one,
+                                  .output_many = p->output_many,
+                                  .pass = pass,
+                                  .memory_bytes = worker_memory_available("", sh->self->memory_bytes),
+                                  .base_bytes = sh->base_bytes,
+                                  .error = error != NULL ? net_text_fit(error, 300) : base_span_str(""),
+                              }};
+    struct worker_event ev = {.type = WORKER_EV_PROFILED, .msg = &m};
+    worker_shell_step(sh, &ev);
+}
+
+static void post_noop(struct worker_shell *sh)
+{
+    struct job *j = new_job(sh, JOB_NOOP);
+    sh->noop_at = base_clock_s();
+    if (j != NULL)
+        post(sh, sh->compute, j);
+}
+
+/* First the fixed cost of a pass: empty jobs to the compute thread and back, one at a time. */
+void worker_shell_profile(struct worker_shell *sh, uint32_t rows)
+{
+    sh->profile_rows = rows < 2 ? 2 : rows > MODEL_SLOTS_MAX ? MODEL_SLOTS_MAX : rows;
+    sh->noops = 0;
+    post_noop(sh);
+}
+
+static void noop_done(struct worker_shell *sh)
+{
+    sh->noop_s[sh->noops] = base_clock_s() - sh->noop_at;
+    if (++sh->noops < WORKER_NOOPS) {
+        post_noop(sh);
+        return;
+    }
+    struct job *j = new_job(sh, JOB_PROFILE);
+    if (j == NULL)
+        return;
+    j->config = exec_config(sh, sh->profile_rows);
+    j->profile.rows = sh->profile_rows;
+    post(sh, sh->compute, j);
+}
+
+static void job_done(struct worker_shell *sh, struct job *j)
+{
+    switch (j->kind) {
+    case JOB_CARD:
+        sh->card_posted = false;
+        card_done(sh, j);
+        break;
+    case JOB_ENGINE:
+        engine_done(sh, j);
+        base_free(j->shard.hashes);
+        break;
+    case JOB_PASS:
+        pass_done(sh, j);
+        return; /* kept for the next pass */
+    case JOB_NOOP:
+        noop_done(sh);
+        break;
+    case JOB_PROFILE:
+        profiled_event(sh, &j->profile, j->rc == 0 ? NULL : j->e.text);
+        break;
+    case JOB_FREE:
+        break;
+    }
+    base_free(j);
+}
+
+void worker_shell_reap(struct worker_shell *sh)
+{
+    void *job;
+    while (base_jobs_reap(sh->compute, &job))
+        job_done(sh, job);
+    while (base_jobs_reap(sh->disk, &job))
+        if (!worker_loader_reap(sh->loader, job, base_clock_ms()))
+            job_done(sh, job);
+}
