@@ -1,0 +1,166 @@
+/* The coordinator core: measuring workers and links.
+ *
+ * One task at a time in the whole cluster: first every worker's own speed (PROFILE), then every ordered pair of
+ * workers and every worker's link to the coordinator (TEST_LINK). So no two transfers share a board, and workers that
+ * share a machine do not disturb each other. Each task has a deadline; one that fails is logged and noted, and its
+ * numbers stay NAN, which coord_problem takes for a link that is not to be used. A worker that reconnects is measured
+ * anew. Left out: re-measuring in the background while the cluster serves. */
+#include "coordinator/core_private.h"
+
+#include <math.h>
+#include <string.h>
+
+void coord_core_profile_forget(struct coord_core *c, uint32_t node)
+{
+    struct coord_profile *p = &c->profile;
+    p->nodes[node].measured = false;
+    for (uint32_t i = 0; i < NET_WORKERS_MAX; i++) {
+        p->rtt[node][i] = p->rtt[i][node] = p->rate[node][i] = p->rate[i][node] = NAN;
+        c->link_tried[node][i] = c->link_tried[i][node] = false;
+    }
+    c->link_tried[node][NET_WORKERS_MAX] = false;
+    p->coord_rtt[node] = p->coord_up[node] = p->coord_down[node] = NAN;
+}
+
+static void begin(struct coord_core *c, enum task_kind kind, uint32_t node, uint32_t peer, struct coord_actions *out)
+{
+    c->task = (struct task){kind, node, peer, c->now_ms, c->now_ms + (kind == TASK_PROFILE ? PROFILE_MS : LINK_MS)};
+    struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
+    a->node = node;
+    if (kind == TASK_PROFILE) {
+        a->msg.code = NET_MSG_PROFILE;
+        a->msg.u.PROFILE.rows = c->config.slots > 1 ? c->config.slots : 2;
+        return;
+    }
+    const char *peer_name = peer < NET_WORKERS_MAX ? c->config.workers[peer].name : "";
+    a->msg.code = NET_MSG_TEST_LINK;
+    a->msg.u.TEST_LINK = (struct net_msg_TEST_LINK){base_span_str(peer_name), 4u << 20};
+    c->link_tried[node][peer] = true;
+}
+
+/* The plan will need this worker's numbers. */
+static bool counts(const struct coord_core *c, uint32_t i)
+{
+    return c->nodes[i].connected && !c->config.workers[i].exclude;
+}
+
+void coord_core_measure(struct coord_core *c, struct coord_actions *out)
+{
+    const uint32_t n = c->config.n_workers;
+    if (c->task.kind != TASK_NONE)
+        return;
+    for (uint32_t i = 0; i < n; i++)
+        if (counts(c, i) && c->nodes[i].state == NODE_READY && c->nodes[i].avoid_until_ms <= c->now_ms) {
+            begin(c, TASK_PROFILE, i, 0, out);
+            return;
+        }
+    for (uint32_t i = 0; i < n; i++) {
+        if (!counts(c, i) || c->nodes[i].state != NODE_MEASURED)
+            continue;
+        if (!c->link_tried[i][NET_WORKERS_MAX]) {
+            begin(c, TASK_LINK, i, NET_WORKERS_MAX, out);
+            return;
+        }
+        for (uint32_t k = 0; k < n; k++)
+            if (k != i && counts(c, k) && c->nodes[k].state == NODE_MEASURED && !c->link_tried[i][k]) {
+                begin(c, TASK_LINK, i, k, out);
+                return;
+            }
+    }
+}
+
+/* A task is over, well or not: the numbers are what they are. */
+static void end_task(struct coord_core *c, const char *error, struct coord_actions *out)
+{
+    const struct task t = c->task;
+    c->task.kind = TASK_NONE;
+    /* A compute thread that has measured has not hung meanwhile. */
+    c->nodes[t.node].progress_ms = c->now_ms;
+    if (error[0] != 0) {
+        coord_core_node_error(c, t.node, error);
+        coord_core_log(out, true, "measuring_failed name=%s reason=\"%s\"", c->config.workers[t.node].name, error);
+        if (t.kind == TASK_PROFILE)
+            c->nodes[t.node].avoid_until_ms = c->now_ms + PREPARE_SILENT_MS;
+    }
+    coord_core_act(out, COORD_ACT_SAVE);
+    coord_core_want_plan(c, 0, false);
+}
+
+static bool numbers_ok(struct net_list l)
+{
+    for (uint32_t i = 0; i < l.n; i++)
+        if (!(net_f64_at(l, i) >= 0 && net_f64_at(l, i) < 1e6))
+            return false;
+    return true;
+}
+
+void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_msg_PROFILED *m, struct coord_actions *out)
+{
+    if (c->task.kind != TASK_PROFILE || c->task.node != node)
+        return;
+    struct coord_node_profile *p = &c->profile.nodes[node];
+    char error[301];
+    snprintf(error, sizeof error, "%.*s", (int)m->error.len, (const char *)m->error.ptr);
+    if (error[0] == 0 && (m->layer_one.n != c->model.n_layers || m->layer_many.n != c->model.n_layers || m->rows < 2 ||
+                          !numbers_ok(m->layer_one) || !numbers_ok(m->layer_many)))
+        snprintf(error, sizeof error, "its profile does not fit the model");
+    if (error[0] == 0) {
+        p->measured = true;
+        p->rows = m->rows;
+        for (uint32_t i = 0; i < c->model.n_layers; i++) {
+            p->layer_one[i] = net_f64_at(m->layer_one, i);
+            p->layer_many[i] = net_f64_at(m->layer_many, i);
+        }
+        p->embed_one = m->embed_one;
+        p->embed_many = m->embed_many;
+        p->output_one = m->output_one;
+        p->output_many = m->output_many;
+        p->pass = m->pass;
+        p->memory_bytes = m->memory_bytes;
+        p->base_bytes = m->base_bytes;
+        coord_core_log(out, false, "profiled name=%s layer_ms=%.3f output_ms=%.3f pass_ms=%.3f memory=%llu",
+                       c->config.workers[node].name, p->layer_one[0] * 1e3, p->output_one * 1e3, p->pass * 1e3,
+                       (unsigned long long)p->memory_bytes);
+    }
+    end_task(c, error, out);
+}
+
+void coord_core_link_tested(struct coord_core *c, uint32_t node, const struct net_msg_LINK_TESTED *m,
+                            struct coord_actions *out)
+{
+    const uint32_t peer = c->task.peer;
+    const char *name = peer < NET_WORKERS_MAX ? c->config.workers[peer].name : "";
+    if (c->task.kind != TASK_LINK || c->task.node != node || !base_span_is(m->peer, name))
+        return;
+    char error[301];
+    snprintf(error, sizeof error, "%.*s", (int)m->error.len, (const char *)m->error.ptr);
+    if (error[0] == 0 && !(m->rtt > 0 && m->rtt < 1e3 && m->up > 0 && m->down >= 0))
+        snprintf(error, sizeof error, "its link test to %s gave no sound numbers", name[0] != 0 ? name : "the coordinator");
+    if (error[0] == 0 && peer == NET_WORKERS_MAX) {
+        c->profile.coord_rtt[node] = m->rtt;
+        c->profile.coord_up[node] = m->up;
+        c->profile.coord_down[node] = m->down;
+    } else if (error[0] == 0) {
+        /* Round trips in both directions cross the same wire: the smaller one has less of other work in it. */
+        const double back = c->profile.rtt[peer][node], rtt = back < m->rtt ? back : m->rtt;
+        c->profile.rtt[node][peer] = c->profile.rtt[peer][node] = rtt;
+        c->profile.rate[node][peer] = m->up;
+    }
+    if (error[0] == 0)
+        coord_core_log(out, false, "link from=%s to=%s rtt_ms=%.3f up_mb_s=%.1f down_mb_s=%.1f", c->config.workers[node].name,
+                       name[0] != 0 ? name : "coordinator", m->rtt * 1e3, m->up / 1e6, m->down / 1e6);
+    end_task(c, error, out);
+}
+
+void coord_core_task_drop(struct coord_core *c, uint32_t node)
+{
+    if (c->task.kind != TASK_NONE && (c->task.node == node || (c->task.kind == TASK_LINK && c->task.peer == node)))
+        c->task.kind = TASK_NONE;
+}
+
+void coord_core_task_time(struct coord_core *c, struct coord_actions *out)
+{
+    if (c->task.kind != TASK_NONE && c->now_ms > c->task.deadline_ms)
+        end_task(c, c->task.kind == TASK_PROFILE ? "it did not finish profiling in time"
+                                                 : "it did not finish testing a link in time", out);
+}

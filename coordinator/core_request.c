@@ -1,0 +1,512 @@
+/* The coordinator core: requests, from SUBMIT to DONE.
+ *
+ * A request waits in a bounded queue, in order of arrival, until a slot is free and a plan in force; then the first
+ * stage is sent OPEN with all tokens known so far, and the last stage's TOKENS come back one position at a time. The
+ * coordinator keeps the tokens: after a change of plan the request is opened again under a new number with prompt and
+ * generated tokens together, and goes on at the next position. A token is taken only for the number and position that
+ * the request is at, so none is lost, repeated or out of order; that is the invariant.
+ *
+ * Clients pull: ASK names how much the client has and is answered when there is more, or WAITING after a second. So a
+ * slow reader costs only the tokens that are kept anyway, a client that was cut off asks again by its request's id, and
+ * one that has not asked for COORD_CLIENT_DEAD_MS is gone and its slot is freed. */
+#include "coordinator/core_private.h"
+
+#include <assert.h>
+#include <string.h>
+
+static uint32_t index_of(const struct coord_core *c, const struct request *r)
+{
+    return (uint32_t)(r - c->requests);
+}
+
+static struct request *by_id(struct coord_core *c, const uint8_t *id)
+{
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+        if (c->requests[i].state != REQ_FREE && memcmp(c->requests[i].id, id, 16) == 0)
+            return &c->requests[i];
+    return NULL;
+}
+
+static struct request *by_number(struct coord_core *c, uint64_t number)
+{
+    for (uint32_t i = 0; i < c->config.slots; i++)
+        if (c->slot_request[i] != 0 && c->requests[c->slot_request[i] - 1].number == number)
+            return &c->requests[c->slot_request[i] - 1];
+    return NULL;
+}
+
+static void request_free(struct request *r)
+{
+    base_free(r->tokens);
+    base_free(r->logits);
+    model_text_deinit(&r->text);
+    memset(r, 0, sizeof *r);
+}
+
+void coord_core_requests_free(struct coord_core *c)
+{
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+        request_free(&c->requests[i]);
+}
+
+/* Tokens that the client may have: all that were generated. */
+static uint32_t n_generated(const struct request *r)
+{
+    return r->n_tokens - r->n_prompt;
+}
+
+static uint32_t queued_before(const struct coord_core *c, const struct request *r)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+        n += c->requests[i].state == REQ_QUEUED && c->requests[i].order < r->order ? 1u : 0u;
+    return n;
+}
+
+/* ---- answers to the client ----------------------------------------------------------------------- */
+
+void coord_core_no(uint64_t client, const uint8_t *id, int code, struct coord_actions *out, const char *fmt, ...)
+{
+    static const uint8_t none[16];
+    struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(a->text, 300, fmt, ap);
+    va_end(ap);
+    a->client = client;
+    a->msg.code = NET_MSG_NO;
+    a->msg.u.NO = (struct net_msg_NO){id == NULL ? none : id, (uint32_t)code, net_text_fit(a->text, 300)};
+}
+
+static void send_waiting(struct coord_core *c, struct request *r, struct coord_actions *out)
+{
+    struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
+    snprintf(a->text, sizeof a->text, "%s", c->now.epoch == 0 ? c->waits : "");
+    a->client = r->client;
+    a->msg.code = NET_MSG_WAITING;
+    a->msg.u.WAITING = (struct net_msg_WAITING){r->id, r->state == REQ_QUEUED ? queued_before(c, r) + 1 : 0,
+                                                net_text_fit(a->text, 300)};
+    r->asking = false;
+}
+
+static void send_done(struct request *r, struct coord_actions *out)
+{
+    const uint32_t n = n_generated(r);
+    const double ttft = n > 0 ? (double)(r->first_ms - r->arrived_ms) : 0;
+    const double rest = (double)(r->last_ms - r->first_ms) / 1000.0;
+    struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
+    a->client = r->client;
+    a->msg.code = NET_MSG_DONE;
+    a->msg.u.DONE = (struct net_msg_DONE){r->id, r->finish, net_text_fit(r->error, 300), n, r->n_prompt, ttft,
+                                          n > 1 && rest > 0 ? (n - 1) / rest : 0, r->replays};
+}
+
+/* One position of a logits request, as many messages as there is news. */
+static bool send_logits(struct request *r, struct coord_actions *out)
+{
+    if (r->ask_from >= r->n_logits)
+        return false;
+    const struct logits_entry *l = &r->logits[r->ask_from];
+    struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
+    a->client = r->client;
+    a->msg.code = NET_MSG_ANSWER_LOGITS;
+    a->msg.u.ANSWER_LOGITS = (struct net_msg_ANSWER_LOGITS){r->id,
+                                                            r->ask_from,
+                                                            net_list_i32(r->tokens + r->ask_from, 1),
+                                                            l->mean,
+                                                            l->rms,
+                                                            net_list_i32(l->ids, MODEL_BEST),
+                                                            net_list_f64(l->values, MODEL_BEST),
+                                                            l->hash};
+    r->asking = false;
+    return true;
+}
+
+static bool send_news(struct request *r, struct coord_actions *out)
+{
+    const uint32_t have = n_generated(r), from = r->ask_from;
+    const size_t text = r->text.certain, from_text = r->ask_text;
+    if (from >= have && from_text >= text)
+        return false;
+    const uint32_t n = from >= have ? 0 : have - from < 4096 ? have - from : 4096;
+    const size_t bytes = from_text >= text ? 0 : text - from_text < 65536 ? text - from_text : 65536;
+    struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
+    a->client = r->client;
+    a->msg.code = NET_MSG_ANSWER;
+    a->msg.u.ANSWER = (struct net_msg_ANSWER){
+        r->id, from, net_list_i32(r->tokens + r->n_prompt + (n > 0 ? from : 0), n), r->ask_text, {bytes > 0 ? r->text.text.ptr + from_text : NULL, bytes}};
+    r->asking = false;
+    return true;
+}
+
+/* Answer the ASK that waits, if there is news. */
+static void answer(struct request *r, struct coord_actions *out)
+{
+    if (!r->asking)
+        return;
+    if ((r->flags & 1) != 0 ? send_logits(r, out) : send_news(r, out))
+        return;
+    if (r->state == REQ_DONE) {
+        r->asking = false;
+        send_done(r, out);
+    }
+}
+
+/* ---- the end of a request --------------------------------------------------------------------------- */
+
+enum { FINISH_STOP, FINISH_LENGTH, FINISH_ERROR };
+
+static void leave_slot(struct coord_core *c, struct request *r, struct coord_actions *out)
+{
+    if (r->state != REQ_ACTIVE)
+        return;
+    c->slot_request[r->slot] = 0;
+    if (c->now.epoch == 0)
+        return;
+    struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
+    a->node = c->now.plan.stages[0].device;
+    a->msg = (struct net_msg){.code = NET_MSG_CLOSE, .u.CLOSE = {c->now.epoch, r->number, r->slot}};
+}
+
+static void finish(struct coord_core *c, struct request *r, uint32_t how, const char *why, struct coord_actions *out)
+{
+    leave_slot(c, r, out);
+    r->state = REQ_DONE;
+    r->finish = how;
+    snprintf(r->error, sizeof r->error, "%s", why);
+    r->done_ms = c->now_ms;
+    model_text_end(&r->text);
+    coord_core_log(out, how == FINISH_ERROR, "request_done order=%llu finish=%s tokens=%u prompt=%u replays=%u%s%s%s",
+                   (unsigned long long)r->order, how == FINISH_STOP ? "stop" : how == FINISH_LENGTH ? "length" : "error",
+                   n_generated(r), r->n_prompt, r->replays, why[0] != 0 ? " error=\"" : "", why, why[0] != 0 ? "\"" : "");
+    answer(r, out);
+}
+
+/* ---- SUBMIT, ASK, CANCEL ----------------------------------------------------------------------------- */
+
+static struct model_sampling sampling_of(const struct net_msg_SUBMIT *m)
+{
+    return (struct model_sampling){(float)m->temperature, m->top_k, (float)m->top_p, (float)m->min_p,
+                                   (float)m->repeat_penalty, m->seed};
+}
+
+static struct request *free_request(struct coord_core *c)
+{
+    struct request *oldest = NULL;
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++) {
+        struct request *r = &c->requests[i];
+        if (r->state == REQ_FREE)
+            return r;
+        if (r->state == REQ_DONE && (oldest == NULL || r->done_ms < oldest->done_ms))
+            oldest = r;
+    }
+    if (oldest != NULL)
+        request_free(oldest);
+    return oldest;
+}
+
+static int fill_request(struct coord_core *c, struct request *r, const struct coord_event *ev, struct err *e)
+{
+    const struct net_msg_SUBMIT *m = &ev->msg->u.SUBMIT;
+    struct span stops[COORD_STOPS_MAX];
+    const uint32_t left = c->model.context - ev->n_tokens;
+    r->flags = m->flags & 1;
+    r->n_prompt = r->n_tokens = ev->n_tokens;
+    r->end_position = ev->n_tokens + ((r->flags & 1) != 0 ? 0 : m->n < left ? m->n : left);
+    r->sampling = sampling_of(m);
+    r->tokens = base_alloc((size_t)r->end_position * sizeof *r->tokens);
+    r->logits = (r->flags & 1) != 0 ? base_zalloc(ev->n_tokens, sizeof *r->logits) : NULL;
+    if (r->tokens == NULL || ((r->flags & 1) != 0 && r->logits == NULL))
+        return err_set(e, ERR_NOMEM, "the coordinator is out of memory for the request");
+    memcpy(r->tokens, ev->tokens, ev->n_tokens * sizeof *r->tokens);
+    for (uint32_t i = 0; i < m->stops.n; i++)
+        stops[i] = net_str_at(m->stops, i);
+    return model_text_init(&r->text, stops, m->stops.n, e);
+}
+
+/* The reason for which a request is refused, or 0. */
+static int refuse_submit(const struct coord_core *c, const struct coord_event *ev, struct err *e)
+{
+    const struct net_msg_SUBMIT *m = &ev->msg->u.SUBMIT;
+    const struct model_sampling s = sampling_of(m);
+    uint32_t queued = 0;
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+        queued += c->requests[i].state == REQ_QUEUED ? 1u : 0u;
+    if (ev->n_tokens == 0)
+        return err_set(e, ERR_RANGE, "the prompt is empty");
+    if (ev->n_tokens > c->model.context || (ev->n_tokens == c->model.context && (m->flags & 1) == 0 && m->n > 0))
+        return err_set(e, ERR_RANGE, "the prompt has %u tokens, a slot %u positions: shorten it or raise context",
+                       ev->n_tokens, c->model.context);
+    if (m->stops.n > COORD_STOPS_MAX)
+        return err_set(e, ERR_RANGE, "%u stop strings, at most %d are allowed", m->stops.n, COORD_STOPS_MAX);
+    if (c->now.epoch == 0 && c->hopeless)
+        return err_set(e, ERR_INFEASIBLE, "%s", c->waits);
+    if (queued >= c->config.queue)
+        return err_set(e, ERR_FULL, "the queue is full: %u requests wait already; try again later", queued);
+    return model_sampling_check(&s, e);
+}
+
+static void on_submit(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
+{
+    const struct net_msg_SUBMIT *m = &ev->msg->u.SUBMIT;
+    struct err e = {0};
+    if (m->version != NET_CLIENT_VERSION) {
+        coord_core_no(ev->client, m->id, ERR_MISMATCH, out, "the client speaks version %u, the coordinator %u", m->version,
+                      (unsigned)NET_CLIENT_VERSION);
+        return;
+    }
+    struct request *r = by_id(c, m->id);
+    if (r != NULL) { /* sent again after a cut */
+        r->client = ev->client;
+        r->asked_ms = c->now_ms;
+        return;
+    }
+    int rc = refuse_submit(c, ev, &e);
+    if (rc == 0 && (r = free_request(c)) == NULL)
+        rc = err_set(&e, ERR_FULL, "too many requests");
+    if (rc == 0 && (rc = fill_request(c, r, ev, &e)) != 0)
+        request_free(r);
+    if (rc != 0) {
+        coord_core_no(ev->client, m->id, rc, out, "%s", e.text);
+        return;
+    }
+    memcpy(r->id, m->id, 16);
+    r->state = REQ_QUEUED;
+    r->client = ev->client;
+    r->order = ++c->order;
+    r->arrived_ms = r->asked_ms = c->now_ms;
+    if ((r->flags & 1) == 0 && r->end_position == r->n_prompt)
+        finish(c, r, FINISH_LENGTH, "", out);
+}
+
+static void on_ask(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
+{
+    const struct net_msg_ASK *m = &ev->msg->u.ASK;
+    struct request *r = by_id(c, m->id);
+    if (r == NULL) {
+        coord_core_no(ev->client, m->id, ERR_NOTFOUND, out, "there is no such request here any more");
+        return;
+    }
+    r->client = ev->client;
+    r->asked_ms = r->ask_ms = c->now_ms;
+    r->asking = true;
+    r->ask_from = m->from;
+    r->ask_text = m->from_text;
+    answer(r, out);
+}
+
+void coord_core_client(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
+{
+    struct request *r;
+    switch ((int)ev->msg->code) {
+    case NET_MSG_SUBMIT:
+        on_submit(c, ev, out);
+        break;
+    case NET_MSG_ASK:
+        on_ask(c, ev, out);
+        break;
+    case NET_MSG_CANCEL:
+        r = by_id(c, ev->msg->u.CANCEL.id);
+        if (r != NULL && r->state != REQ_DONE)
+            finish(c, r, FINISH_ERROR, "cancelled", out);
+        break;
+    case NET_MSG_ASK_STATUS:
+        coord_core_status(c, ev->client, out);
+        break;
+    default:
+        break;
+    }
+}
+
+void coord_core_client_down(struct coord_core *c, uint64_t client, struct coord_actions *out)
+{
+    (void)out;
+    /* It may come back within COORD_CLIENT_DEAD_MS; nobody is there to be answered meanwhile. */
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+        if (c->requests[i].state != REQ_FREE && c->requests[i].client == client)
+            c->requests[i].asking = false;
+}
+
+/* ---- what the ring says -------------------------------------------------------------------------------- */
+
+static bool is_end(const struct coord_core *c, int32_t token)
+{
+    for (uint32_t i = 0; i < c->model.n_ends; i++)
+        if (c->model.ends[i] == token)
+            return true;
+    return false;
+}
+
+static void time_token(struct coord_core *c, struct request *r)
+{
+    if (n_generated(r) == 0)
+        r->first_ms = c->now_ms;
+    else if (coord_core_n_active(c) == 1) {
+        const double ms = (double)(c->now_ms - r->last_ms);
+        c->token_ms = c->token_ms == 0 ? ms : 0.9 * c->token_ms + 0.1 * ms;
+    }
+    r->last_ms = c->now_ms;
+}
+
+static void on_token(struct coord_core *c, struct request *r, uint32_t position, int32_t token, struct coord_actions *out)
+{
+    if (position != r->n_tokens || position >= r->end_position || token < 0 || (uint32_t)token >= c->model.n_vocab) {
+        finish(c, r, FINISH_ERROR, "the ring sent a token out of order: a worker is at fault", out);
+        return;
+    }
+    time_token(c, r);
+    if (is_end(c, token)) {
+        finish(c, r, FINISH_STOP, "", out);
+        return;
+    }
+    r->tokens[r->n_tokens++] = token;
+    model_text_add(&r->text, c->model.text(c->model.arg, token));
+    if (r->text.text.failed)
+        finish(c, r, FINISH_ERROR, "the coordinator is out of memory for the answer", out);
+    else if (r->text.stopped)
+        finish(c, r, FINISH_STOP, "", out);
+    else if (r->n_tokens == r->end_position)
+        finish(c, r, FINISH_LENGTH, "", out);
+    else
+        answer(r, out);
+}
+
+void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m, struct coord_actions *out)
+{
+    if (m->epoch == 0 || m->epoch != c->now.epoch || m->positions.n != m->requests.n || m->tokens.n != m->requests.n)
+        return;
+    c->stalled_ms = c->now_ms;
+    for (uint32_t i = 0; i < m->requests.n; i++) {
+        struct request *r = by_number(c, net_u64_at(m->requests, i));
+        if (r != NULL && (r->flags & 1) == 0)
+            on_token(c, r, net_u32_at(m->positions, i), net_i32_at(m->tokens, i), out);
+    }
+}
+
+void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m, struct coord_actions *out)
+{
+    struct request *r = m->epoch != 0 && m->epoch == c->now.epoch ? by_number(c, m->request) : NULL;
+    if (r == NULL || (r->flags & 1) == 0 || m->position != r->n_logits || m->ids.n != MODEL_BEST || m->values.n != MODEL_BEST)
+        return;
+    c->stalled_ms = c->now_ms;
+    struct logits_entry *l = &r->logits[r->n_logits++];
+    l->mean = m->mean;
+    l->rms = m->rms;
+    for (uint32_t i = 0; i < MODEL_BEST; i++) {
+        l->ids[i] = net_i32_at(m->ids, i);
+        l->values[i] = net_f64_at(m->values, i);
+    }
+    memcpy(l->hash, m->hash, 16);
+    if (r->n_logits == r->n_prompt)
+        finish(c, r, FINISH_STOP, "", out);
+    else
+        answer(r, out);
+}
+
+void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m, struct coord_actions *out)
+{
+    struct request *r = m->epoch != 0 && m->epoch == c->now.epoch ? by_number(c, m->request) : NULL;
+    char why[301];
+    if (r == NULL)
+        return;
+    snprintf(why, sizeof why, "%.*s", (int)m->reason.len, (const char *)m->reason.ptr);
+    finish(c, r, FINISH_ERROR, why, out);
+}
+
+/* ---- slots ------------------------------------------------------------------------------------------------ */
+
+void coord_core_requeue(struct coord_core *c)
+{
+    for (uint32_t i = 0; i < c->config.slots; i++) {
+        if (c->slot_request[i] == 0)
+            continue;
+        struct request *r = &c->requests[c->slot_request[i] - 1];
+        r->state = REQ_QUEUED;
+        r->n_logits = 0;
+        r->replays++;
+        c->slot_request[i] = 0;
+    }
+}
+
+static void open_request(struct coord_core *c, struct request *r, uint32_t slot, struct coord_actions *out)
+{
+    r->state = REQ_ACTIVE;
+    r->slot = slot;
+    r->number = ++c->number;
+    c->slot_request[slot] = index_of(c, r) + 1;
+    struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
+    a->node = c->now.plan.stages[0].device;
+    a->msg.code = NET_MSG_OPEN;
+    a->msg.u.OPEN = (struct net_msg_OPEN){
+        .epoch = c->now.epoch,
+        .request = r->number,
+        .slot = slot,
+        .flags = r->flags,
+        .end_position = r->end_position,
+        .temperature = (double)r->sampling.temperature,
+        .top_k = r->sampling.top_k,
+        .top_p = (double)r->sampling.top_p,
+        .min_p = (double)r->sampling.min_p,
+        .repeat_penalty = (double)r->sampling.repeat_penalty,
+        .seed = r->sampling.seed,
+        .ends = net_list_i32(c->model.ends, c->model.n_ends),
+        .tokens = net_list_i32(r->tokens, r->n_tokens),
+    };
+}
+
+void coord_core_dispatch(struct coord_core *c, struct coord_actions *out)
+{
+    if (c->now.epoch == 0)
+        return;
+    for (uint32_t slot = 0; slot < c->config.slots; slot++) {
+        struct request *next = NULL;
+        if (c->slot_request[slot] != 0)
+            continue;
+        for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+            if (c->requests[i].state == REQ_QUEUED && (next == NULL || c->requests[i].order < next->order))
+                next = &c->requests[i];
+        if (next == NULL)
+            return;
+        open_request(c, next, slot, out);
+    }
+}
+
+void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord_actions *out)
+{
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+        if (c->requests[i].state == REQ_QUEUED)
+            finish(c, &c->requests[i], FINISH_ERROR, why, out);
+}
+
+/* ---- time --------------------------------------------------------------------------------------------------- */
+
+void coord_core_request_time(struct coord_core *c, struct coord_actions *out)
+{
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++) {
+        struct request *r = &c->requests[i];
+        if (r->state == REQ_FREE)
+            continue;
+        if (r->state != REQ_DONE && c->now_ms - r->asked_ms > COORD_CLIENT_DEAD_MS)
+            finish(c, r, FINISH_ERROR, "the client went away", out);
+        if (r->state == REQ_DONE && c->now_ms - r->done_ms > COORD_KEEP_DONE_MS &&
+            c->now_ms - r->asked_ms > COORD_KEEP_DONE_MS)
+            request_free(r);
+        else if (r->asking && c->now_ms - r->ask_ms >= COORD_WAITING_MS)
+            send_waiting(c, r, out);
+    }
+}
+
+int64_t coord_core_request_deadline(const struct coord_core *c)
+{
+    int64_t t = INT64_MAX;
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++) {
+        const struct request *r = &c->requests[i];
+        int64_t due = INT64_MAX;
+        if (r->state == REQ_DONE)
+            due = (r->done_ms > r->asked_ms ? r->done_ms : r->asked_ms) + COORD_KEEP_DONE_MS + 1;
+        else if (r->state != REQ_FREE)
+            due = r->asking ? r->ask_ms + COORD_WAITING_MS : r->asked_ms + COORD_CLIENT_DEAD_MS + 1;
+        t = due < t ? due : t;
+    }
+    return t;
+}

@@ -1,0 +1,98 @@
+/* The coordinator core: what `shoal status`, `top` and `plan` are told: a STATUS_NODE for each worker, LEFT_OUT for each
+ * that has no layers, and STATUS. Numbers come from the plan (predicted) and from heartbeats (measured); a figure that
+ * is not known is 0. Left out: history. */
+#include "coordinator/core_private.h"
+
+#include <string.h>
+
+static const char *state_name(const struct coord_core *c, uint32_t i)
+{
+    if (coord_core_in_plan(&c->now, i))
+        return "serving";
+    if (c->plan_state == PLAN_PREPARING && coord_core_in_plan(&c->next, i))
+        return "preparing";
+    if (c->task.kind == TASK_PROFILE && c->task.node == i)
+        return "profiling";
+    static const char *const names[] = {"absent", "joining", "joining", "idle"};
+    return names[c->nodes[i].state];
+}
+
+static void send_node(struct coord_core *c, uint32_t i, uint64_t client, struct coord_actions *out)
+{
+    struct node *n = &c->nodes[i];
+    struct net_msg_STATUS_NODE m = {
+        .name = base_span_str(c->config.workers[i].name),
+        .state = base_span_str(state_name(c, i)),
+        .stage = UINT32_MAX,
+        .memory_bytes = c->profile.nodes[i].measured ? c->profile.nodes[i].memory_bytes : 0,
+        .memory_used = n->connected ? n->memory_used : 0,
+        .ms = n->pass_ms,
+        .busy = n->connected ? n->busy : 0,
+        .kernels = base_span_str(n->kernels),
+        .last_error = net_text_fit(n->last_error, 300),
+    };
+    for (uint32_t s = 0; c->now.epoch != 0 && s < c->now.plan.n_stages; s++) {
+        const struct part_stage *g = &c->now.plan.stages[s];
+        if (g->device != i)
+            continue;
+        m.stage = s;
+        m.layer0 = g->layer0;
+        m.layer1 = g->layer1;
+        m.heads = c->model.n_heads;
+        m.columns = c->model.n_ff;
+        m.ms_predicted = c->now.stage_s[s] * 1e3;
+        m.memory_planned = n->planned_bytes;
+    }
+    struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
+    a->client = client;
+    a->msg.code = NET_MSG_STATUS_NODE;
+    a->msg.u.STATUS_NODE = m;
+}
+
+static void send_left_out(struct coord_core *c, uint32_t i, uint64_t client, struct coord_actions *out)
+{
+    if (c->now.epoch == 0 || coord_core_in_plan(&c->now, i))
+        return;
+    const char *why = c->config.workers[i].exclude   ? "excluded by the configuration"
+                      : !c->nodes[i].connected       ? "not connected"
+                      : c->now.plan.left_out[i][0] != 0 ? c->now.plan.left_out[i]
+                                                        : "not needed by the plan in force";
+    struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
+    a->client = client;
+    a->msg.code = NET_MSG_LEFT_OUT;
+    a->msg.u.LEFT_OUT = (struct net_msg_LEFT_OUT){base_span_str(c->config.workers[i].name), base_span_str(why)};
+}
+
+void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actions *out)
+{
+    uint32_t queued = 0;
+    uint64_t shipped = 0;
+    for (uint32_t i = 0; i < c->config.n_workers; i++) {
+        send_node(c, i, client, out);
+        shipped += coord_core_in_plan(&c->now, i) ? c->nodes[i].fetched_bytes : 0;
+    }
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        send_left_out(c, i, client, out);
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+        queued += c->requests[i].state == REQ_QUEUED ? 1u : 0u;
+    const bool serving = c->now.epoch != 0;
+    struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
+    snprintf(a->text, sizeof a->text, "%s%.280s", serving ? "serving" : c->hopeless ? "no plan: " : "waiting for ",
+             serving ? "" : c->waits);
+    a->client = client;
+    a->msg.code = NET_MSG_STATUS;
+    a->msg.u.STATUS = (struct net_msg_STATUS){
+        .epoch = c->now.epoch,
+        .cluster = base_span_str(c->config.name),
+        .model = net_text_fit(c->model.file, 255),
+        .state = net_text_fit(a->text, 300),
+        .slots = c->config.slots,
+        .active = coord_core_n_active(c),
+        .queued = queued,
+        .ms_predicted = serving ? c->now.plan.latency_s * 1e3 : 0,
+        .ms = c->token_ms,
+        .tok_s_predicted = serving ? c->now.batch_rate : 0,
+        .gap = serving ? c->now.plan.gap : 0,
+        .shipped_bytes = shipped,
+    };
+}

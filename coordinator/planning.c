@@ -1,0 +1,175 @@
+/* From measurements to the placement problem and back: shared by the coordinator and `shoal plan`.
+ *
+ * A device's time for a pass of r rows is taken as linear between the two batch sizes that were measured. The latency
+ * objective asks for one row; throughput for the rows that a stage will have at once when all slots are in use. A hidden
+ * state is n_embd F32 values a row and arrives half a round trip after it was sent plus its bytes over the bandwidth. A
+ * link that was not measured (NAN) costs LINK_UNUSABLE_S, so that a ring avoids it where another is to be had.
+ *
+ * Memory: weights and KV are exact, from the model; the queues of a stage are an upper bound here, since they depend on
+ * the stage's place; the worker, which knows, refuses before anything is shipped. */
+#include "coordinator/core_private.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double LINK_UNUSABLE_S = 10.0;
+
+uint32_t coord_context(const struct net_config *c, const struct model *m)
+{
+    const uint32_t own = model_shape(m)->context;
+    return c->context != 0 ? c->context : own < 4096 ? own : 4096;
+}
+
+static struct model_exec_config exec_config(const struct net_config *c, const struct model *m)
+{
+    return (struct model_exec_config){.n_slots = c->slots,
+                                      .context = coord_context(c, m),
+                                      .max_rows = coord_core_rows_max(c, coord_core_chunk_max(c)),
+                                      .kv = (enum kern_kv_type)c->kv,
+                                      .n_threads = 4};
+}
+
+static uint64_t weights(const struct model *m, const struct model_exec_config *c, uint32_t a, bool embed, bool output)
+{
+    struct model_slice s = model_slice_layers(m, a, a + 1);
+    s.embed = embed;
+    s.output = output;
+    return model_slice_memory(m, &s, c).weight_bytes;
+}
+
+void coord_blocks_of(const struct model *m, const struct net_config *config, struct coord_blocks *out)
+{
+    const struct model_shape *shape = model_shape(m);
+    const struct model_exec_config c = exec_config(config, m);
+    struct model_slice whole = model_slice_layers(m, 0, 1);
+    whole.embed = whole.output = true;
+    memset(out, 0, sizeof *out);
+    out->n_layers = shape->n_layers;
+    out->n_embd = shape->n_embd;
+    out->n_heads = shape->n_heads;
+    out->n_ff = shape->n_ff;
+    for (uint32_t l = 0; l < shape->n_layers; l++)
+        out->layer_weights[l] = weights(m, &c, l, false, false);
+    out->layer_kv = model_slice_memory(m, &whole, &c).kv_bytes;
+    out->embed_bytes = weights(m, &c, 0, true, false) - out->layer_weights[0];
+    out->output_bytes = weights(m, &c, 0, false, true) - out->layer_weights[0];
+    if (shape->tied)
+        out->shared_bytes = out->embed_bytes < out->output_bytes ? out->embed_bytes : out->output_bytes;
+    /* Waiting rows: a decode row a slot, up to five chunks of prompt, the pass itself; and some logits. */
+    const uint64_t rows = c.n_slots + 5ull * coord_core_chunk_max(config) + c.max_rows;
+    out->scratch_bytes = model_slice_memory(m, &whole, &c).scratch_bytes + rows * shape->n_embd * sizeof(float) +
+                         8ull * shape->n_vocab * sizeof(float);
+}
+
+static double at_rows(double one, double many, uint32_t rows_many, double rows)
+{
+    return rows_many < 2 ? one : fmax(one + (many - one) * (rows - 1) / (rows_many - 1), 1e-9);
+}
+
+static void fill_device(struct part_device *d, const struct net_config_worker *w, const struct coord_node_profile *p,
+                        uint32_t n_layers, double rows)
+{
+    snprintf(d->name, sizeof d->name, "%s", p->name);
+    for (uint32_t l = 0; l < n_layers; l++)
+        d->layer_s[l] = at_rows(p->layer_one[l], p->layer_many[l], p->rows, rows);
+    d->embed_s = at_rows(p->embed_one, p->embed_many, p->rows, rows);
+    d->output_s = at_rows(p->output_one, p->output_many, p->rows, rows);
+    d->pass_s = p->pass;
+    d->memory_bytes = p->memory_bytes;
+    d->pin0 = w->layer0;
+    d->pin1 = w->layer1;
+}
+
+static void fill_link(struct part_problem *out, uint32_t d, uint32_t e, double rtt, double rate, double bytes)
+{
+    const bool ok = rtt > 0 && rate > 0; /* false for NAN */
+    out->token_s[d][e] = ok ? rtt / 2 : LINK_UNUSABLE_S;
+    out->busy_s[d][e] = ok ? bytes / rate : LINK_UNUSABLE_S;
+    out->link_s[d][e] = ok ? rtt / 2 + bytes / rate : LINK_UNUSABLE_S;
+}
+
+static void build_problem(const struct net_config *c, const struct coord_blocks *b, const struct coord_profile *p,
+                          uint32_t present, double rows, struct part_problem *out, uint32_t *device_node)
+{
+    memset(out, 0, sizeof *out);
+    for (uint32_t i = 0; i < p->n_nodes; i++)
+        if ((present >> i & 1) != 0 && p->nodes[i].measured) {
+            device_node[out->n_devices] = i;
+            fill_device(&out->devices[out->n_devices++], &c->workers[i], &p->nodes[i], b->n_layers, rows);
+            if (p->nodes[i].base_bytes > out->base_bytes)
+                out->base_bytes = p->nodes[i].base_bytes;
+        }
+    for (uint32_t d = 0; d < out->n_devices; d++)
+        for (uint32_t e = 0; e < out->n_devices; e++)
+            if (d != e)
+                fill_link(out, d, e, p->rtt[device_node[d]][device_node[e]], p->rate[device_node[d]][device_node[e]],
+                          rows * b->n_embd * 4.0);
+    out->n_layers = b->n_layers;
+    for (uint32_t l = 0; l < b->n_layers; l++)
+        out->layer_bytes[l] = b->layer_weights[l] + b->layer_kv;
+    out->embed_bytes = b->embed_bytes;
+    out->output_bytes = b->output_bytes;
+    out->shared_bytes = b->shared_bytes;
+    out->scratch_bytes = b->scratch_bytes;
+    out->throughput = c->objective == NET_THROUGHPUT;
+    out->use_all = c->use_all;
+    out->time_limit_s = c->solve_s;
+}
+
+static uint32_t count_bits(uint32_t x)
+{
+    uint32_t n = 0;
+    for (; x != 0; x &= x - 1)
+        n++;
+    return n;
+}
+
+/* Rows of a pass when every slot is in use and the ring has so many stages. */
+static double rows_at_saturation(const struct net_config *c, uint32_t n_stages)
+{
+    return c->slots > n_stages && n_stages > 0 ? (double)c->slots / n_stages : 1.0;
+}
+
+void coord_problem(const struct net_config *c, const struct coord_blocks *b, const struct coord_profile *p,
+                   uint32_t present, struct part_problem *out, uint32_t device_node[static PART_DEVICES_MAX])
+{
+    const double rows = c->objective == NET_THROUGHPUT ? rows_at_saturation(c, count_bits(present)) : 1.0;
+    build_problem(c, b, p, present, rows, out, device_node);
+}
+
+int coord_solve(const struct net_config *c, const struct coord_blocks *b, const struct coord_profile *p, uint32_t present,
+                struct coord_solution *out, struct err *e)
+{
+    struct part_problem *problem = base_alloc(sizeof *problem);
+    struct part_plan plan;
+    uint32_t node[PART_DEVICES_MAX];
+    int rc = ERR_NOMEM;
+    if (problem == NULL)
+        return err_set(e, rc, "out of memory for the placement problem");
+    coord_problem(c, b, p, present, problem, node);
+    memset(&plan, 0, sizeof plan);
+    if ((rc = part_plan_solve(problem, &plan, e)) != 0)
+        goto out;
+    /* Predictions are for one row and for saturation, whatever the objective was. */
+    build_problem(c, b, p, present, 1.0, problem, node);
+    const double gap = plan.gap;
+    part_plan_cost(problem, &plan);
+    out->plan = plan;
+    out->plan.gap = gap;
+    for (uint32_t s = 0; s < plan.n_stages; s++) {
+        out->stage_s[s] = part_stage_seconds(problem, &plan.stages[s]);
+        out->memory_bytes[s] = part_stage_memory(problem, &plan.stages[s]);
+        out->plan.stages[s].device = node[plan.stages[s].device];
+    }
+    memset(out->plan.left_out, 0, sizeof out->plan.left_out);
+    for (uint32_t d = 0; d < problem->n_devices; d++)
+        memcpy(out->plan.left_out[node[d]], plan.left_out[d], PART_REASON_MAX);
+    const double rows = rows_at_saturation(c, plan.n_stages);
+    build_problem(c, b, p, present, rows, problem, node);
+    part_plan_cost(problem, &plan);
+    const double full = c->slots >= plan.n_stages ? rows / plan.bottleneck_s : c->slots / plan.latency_s;
+    out->batch_rate = fmax(full, 1.0 / out->plan.latency_s);
+out:
+    base_free(problem);
+    return rc;
+}
