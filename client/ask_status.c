@@ -1,0 +1,111 @@
+/* What a cluster says of itself, for `status` and `plan`: one question, a message for each node,
+ * one for each that was left out, and STATUS at the end.
+ *
+ * Texts are copied, since messages are lent. The invariant: what is returned is one whole answer; a
+ * cut in the middle begins the question anew. A coordinator that says nothing is an error after a
+ * while (client/cluster.c). Left out: asking again and again; that is for a live display. */
+#include "client/client.h"
+
+#include <string.h>
+
+/* All of a text that the wire's maximum allows fits into its buffer. */
+static void copy(char *to, size_t max, struct span s)
+{
+    const size_t n = s.len < max - 1 ? s.len : max - 1;
+    if (n > 0)
+        memcpy(to, s.ptr, n);
+    to[n] = 0;
+}
+
+static void on_node(struct cli_cluster_status *st, const struct net_msg_STATUS_NODE *m)
+{
+    if (st->n_nodes == NET_WORKERS_MAX)
+        return;
+    struct cli_node *n = &st->nodes[st->n_nodes++];
+    *n = (struct cli_node){.stage = m->stage,
+                           .layer0 = m->layer0,
+                           .layer1 = m->layer1,
+                           .heads = m->heads,
+                           .columns = m->columns,
+                           .memory_bytes = m->memory_bytes,
+                           .memory_planned = m->memory_planned,
+                           .memory_used = m->memory_used,
+                           .ms_predicted = m->ms_predicted,
+                           .ms = m->ms,
+                           .busy = m->busy};
+    copy(n->name, sizeof n->name, m->name);
+    copy(n->state, sizeof n->state, m->state);
+    copy(n->kernels, sizeof n->kernels, m->kernels);
+    copy(n->last_error, sizeof n->last_error, m->last_error);
+}
+
+static void on_left_out(struct cli_cluster_status *st, const struct net_msg_LEFT_OUT *m)
+{
+    for (uint32_t i = 0; i < st->n_nodes; i++)
+        if (base_span_is(m->name, st->nodes[i].name))
+            copy(st->nodes[i].left_out, sizeof st->nodes[i].left_out, m->reason);
+}
+
+static void on_status(struct cli_cluster_status *st, const struct net_msg_STATUS *m)
+{
+    st->epoch = m->epoch;
+    st->shipped_bytes = m->shipped_bytes;
+    st->slots = m->slots;
+    st->active = m->active;
+    st->queued = m->queued;
+    st->ms_predicted = m->ms_predicted;
+    st->ms = m->ms;
+    st->tok_s_predicted = m->tok_s_predicted;
+    st->gap = m->gap;
+    copy(st->cluster, sizeof st->cluster, m->cluster);
+    copy(st->model, sizeof st->model, m->model);
+    copy(st->state, sizeof st->state, m->state);
+}
+
+static int ask(struct cli_cluster *c, struct err *e)
+{
+    const struct net_msg m = {.code = NET_MSG_ASK_STATUS, .u.ASK_STATUS = {NET_CLIENT_VERSION}};
+    return net_send(c->net, c->coordinator, &m, e);
+}
+
+static int collect(struct cli_cluster *c, struct cli_cluster_status *out, struct err *e)
+{
+    struct net_event ev;
+    int rc;
+    while ((rc = cli_cluster_next(c, 1000, &ev, e)) == 0) {
+        if (ev.type == NET_EV_UP) {
+            *out = (struct cli_cluster_status){0};
+            if ((rc = ask(c, e)) != 0)
+                return rc;
+        }
+        if (ev.type != NET_EV_MESSAGE)
+            continue;
+        switch ((int)ev.msg.code) {
+        case NET_MSG_STATUS_NODE:
+            on_node(out, &ev.msg.u.STATUS_NODE);
+            break;
+        case NET_MSG_LEFT_OUT:
+            on_left_out(out, &ev.msg.u.LEFT_OUT);
+            break;
+        case NET_MSG_STATUS:
+            on_status(out, &ev.msg.u.STATUS);
+            return 0;
+        case NET_MSG_NO:
+            return err_set(e, ERR_REFUSED, "the coordinator refuses: %.*s",
+                           (int)ev.msg.u.NO.reason.len, (const char *)ev.msg.u.NO.reason.ptr);
+        default:
+            break;
+        }
+    }
+    return rc;
+}
+
+int cli_ask_status(const struct cli_options *o, struct cli_cluster_status *out, struct err *e)
+{
+    struct cli_cluster *c = NULL;
+    int rc = cli_cluster_open(o, &c, e);
+    if (rc == 0)
+        rc = collect(c, out, e);
+    cli_cluster_close(c);
+    return rc;
+}

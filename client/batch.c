@@ -1,0 +1,258 @@
+/* `shoal local` at work: requests in slots, decoded together in one process.
+ *
+ * A slot holds a request from its first prompt row to its last token. Each pass takes one row of
+ * every slot that decodes and then prompt rows, at most a chunk of them. What is sampled where is
+ * the rule of the ring's last stage: the token for position p comes from the row at p - 1, with the
+ * tokens before it as the penalty's window; an end token ends the answer and is not part of it; no
+ * token gets a position beyond the prompt's length + n or the context. Text is made by the code
+ * that the coordinator uses.
+ *
+ * The invariant: an answer depends on its request alone, not on the others in the batch, because a
+ * row's bits do not (docs/numerics.md) and a sampled token depends on seed and position only. A
+ * request whose numbers run out of range fails by itself. */
+#include "client/client.h"
+
+#include <string.h>
+
+struct slot {
+    bool busy;
+    uint32_t request; /* index */
+    int32_t *ids;     /* [end_position] prompt, then what was generated */
+    uint32_t n_prompt, n_ids, end_position;
+    uint32_t n_done; /* positions that are in the KV cache */
+    struct model_text text;
+    double started_s, first_s, last_s;
+};
+
+struct batch {
+    struct cli_model *m;
+    struct cli_printer *out;
+    struct model_sampler *sampler;
+    struct slot slots[CLI_LOCAL_SLOTS];
+    uint32_t n_slots, next; /* next request to take a slot */
+    double begun_s;
+    int32_t ends[32];
+    size_t n_ends;
+    struct model_row rows[MODEL_ROWS_MAX];
+    uint32_t bad[MODEL_ROWS_MAX], n_rows;
+};
+
+static void leave(struct slot *s)
+{
+    base_free(s->ids);
+    model_text_deinit(&s->text);
+    *s = (struct slot){0};
+}
+
+/* ---- an answer grows ------------------------------------------------------------------------- */
+
+static void show(struct cli_answer *a, const struct slot *s)
+{
+    if (s->text.certain > a->text.len)
+        base_buf_add(&a->text, s->text.text.ptr + a->text.len, s->text.certain - a->text.len);
+}
+
+static void finish(struct batch *b, struct slot *s, enum cli_finish how)
+{
+    struct cli_answer *a = &b->out->answers[s->request];
+    const uint32_t n = s->n_ids - s->n_prompt;
+    const double rest_s = s->last_s - s->first_s;
+    model_text_end(&s->text);
+    show(a, s);
+    a->finish = how;
+    a->tokens_per_s = n > 1 && rest_s > 0 ? (n - 1) / rest_s : 0;
+    a->done = true;
+    if (a->text.failed || a->tokens.failed || s->text.text.failed)
+        cli_answer_fail(a, "out of memory for the answer");
+    leave(s);
+}
+
+static bool is_end(const struct batch *b, int32_t token)
+{
+    for (size_t i = 0; i < b->n_ends; i++)
+        if (b->ends[i] == token)
+            return true;
+    return false;
+}
+
+static void take_token(struct batch *b, struct slot *s, int32_t token)
+{
+    struct cli_answer *a = &b->out->answers[s->request];
+    s->last_s = base_clock_s();
+    if (s->first_s == 0) {
+        s->first_s = s->last_s;
+        a->ttft_ms = (s->first_s - b->begun_s) * 1e3;
+        a->prefill_per_s = s->n_prompt / (s->first_s - s->started_s);
+    }
+    if (is_end(b, token)) {
+        finish(b, s, CLI_STOP);
+        return;
+    }
+    s->ids[s->n_ids++] = token;
+    base_buf_add(&a->tokens, &token, sizeof token);
+    model_text_add(&s->text, model_vocab_text(b->m->vocab, token));
+    show(a, s);
+    if (s->text.stopped)
+        finish(b, s, CLI_STOP);
+    else if (s->n_ids == s->end_position || s->text.text.failed)
+        finish(b, s, CLI_LENGTH);
+}
+
+static void sample(struct batch *b, struct slot *s, float *logits)
+{
+    const struct cli_request *r = &b->out->requests->list[s->request];
+    const uint32_t n_recent = s->n_ids < MODEL_PENALTY_WINDOW ? s->n_ids : MODEL_PENALTY_WINDOW;
+    const int32_t token = model_sample(b->sampler, &r->sampling, logits, s->n_ids,
+                                       s->ids + s->n_ids - n_recent, n_recent);
+    if (token >= 0) {
+        take_token(b, s, token);
+        return;
+    }
+    cli_answer_fail(&b->out->answers[s->request],
+                    "value out of range in the output matrix at position %u", s->n_ids - 1);
+    leave(s);
+}
+
+/* ---- requests take slots --------------------------------------------------------------------- */
+
+static int begin(struct batch *b, struct slot *s, uint32_t request, struct err *e)
+{
+    const struct cli_request *r = &b->out->requests->list[request];
+    const unsigned flags = MODEL_ENCODE_BOS | (r->special ? MODEL_ENCODE_SPECIAL : 0u);
+    const uint32_t context = b->m->config.context;
+    int32_t *ids;
+    if (r->error[0] != 0)
+        return err_set(e, ERR_FORMAT, "%s", r->error);
+    int rc = cli_encode(b->m->vocab, r->prompt, flags, &s->ids, &s->n_prompt, e);
+    if (rc != 0)
+        return rc;
+    b->out->answers[request].prompt_tokens = s->n_prompt;
+    if (s->n_prompt == 0)
+        return err_set(e, ERR_RANGE, "the prompt is empty");
+    if (s->n_prompt > context || (s->n_prompt == context && r->n > 0))
+        return err_set(e, ERR_RANGE,
+                       "the prompt has %u tokens, a slot %u positions: shorten it or raise "
+                       "--context",
+                       s->n_prompt, context);
+    s->end_position = s->n_prompt + (r->n < context - s->n_prompt ? r->n : context - s->n_prompt);
+    ids = base_realloc(s->ids, s->end_position * sizeof *ids);
+    if (ids == NULL)
+        return err_set(e, ERR_NOMEM, "out of memory for the answer's tokens");
+    s->ids = ids;
+    s->n_ids = s->n_prompt;
+    s->request = request;
+    s->started_s = base_clock_s();
+    return model_text_init(&s->text, r->stops, r->n_stops, e);
+}
+
+/* Fill free slots with requests in order; those that cannot be begun have failed. */
+static void admit(struct batch *b)
+{
+    for (uint32_t i = 0; i < b->n_slots; i++) {
+        struct slot *s = &b->slots[i];
+        while (!s->busy && b->next < b->out->requests->n) {
+            const uint32_t request = b->next++;
+            struct err e = {0};
+            if (begin(b, s, request, &e) != 0) {
+                cli_answer_fail(&b->out->answers[request], "%s", e.text);
+                leave(s);
+            } else if (s->end_position == s->n_prompt) {
+                finish(b, s, CLI_LENGTH);
+            } else {
+                s->busy = true;
+            }
+        }
+    }
+}
+
+/* ---- a pass ---------------------------------------------------------------------------------- */
+
+static void add_rows(struct batch *b, uint32_t slot, uint32_t n)
+{
+    struct slot *s = &b->slots[slot];
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t p = s->n_done++;
+        b->rows[b->n_rows++] = (struct model_row){slot, p, s->ids[p], p + 1 == s->n_ids};
+    }
+}
+
+static void build(struct batch *b)
+{
+    uint32_t left;
+    b->n_rows = 0;
+    for (uint32_t i = 0; i < b->n_slots; i++)
+        if (b->slots[i].busy && b->slots[i].n_done >= b->slots[i].n_prompt)
+            add_rows(b, i, 1);
+    left = b->m->config.max_rows - b->n_rows;
+    left = left < b->m->chunk ? left : b->m->chunk;
+    for (uint32_t i = 0; i < b->n_slots && left > 0; i++) {
+        const struct slot *s = &b->slots[i];
+        if (!s->busy || s->n_done >= s->n_prompt)
+            continue;
+        const uint32_t n = s->n_prompt - s->n_done < left ? s->n_prompt - s->n_done : left;
+        add_rows(b, i, n);
+        left -= n;
+    }
+}
+
+static void fail_row(struct batch *b, uint32_t row)
+{
+    struct slot *s = &b->slots[b->rows[row].slot];
+    char why[100];
+    if (!s->busy)
+        return;
+    cli_bad_text(b->m, b->bad[row], b->rows[row].position, why, sizeof why);
+    cli_answer_fail(&b->out->answers[s->request], "%s", why);
+    leave(s);
+}
+
+static void pass(struct batch *b)
+{
+    float *logits = b->m->logits;
+    model_exec_run(b->m->exec, b->rows, b->n_rows, b->m->hidden, logits, b->bad);
+    for (uint32_t i = 0; i < b->n_rows; i++)
+        if (b->bad[i] != 0)
+            fail_row(b, i);
+    for (uint32_t i = 0; i < b->n_rows; i++) {
+        struct slot *s = &b->slots[b->rows[i].slot];
+        if (!b->rows[i].want_logits)
+            continue;
+        if (s->busy)
+            sample(b, s, logits);
+        logits += b->m->shape->n_vocab;
+    }
+}
+
+int cli_batch_run(struct cli_model *m, struct cli_printer *p, struct err *e)
+{
+    struct batch *b = base_zalloc(1, sizeof *b);
+    int rc = 0;
+    if (b == NULL || (b->sampler = model_sampler_new(m->shape->n_vocab)) == NULL) {
+        rc = err_set(e, ERR_NOMEM, "out of memory for the batch");
+        goto out;
+    }
+    b->m = m;
+    b->out = p;
+    b->n_slots = m->config.n_slots;
+    b->n_ends = model_vocab_ends(m->vocab, b->ends, sizeof b->ends / sizeof *b->ends);
+    b->begun_s = base_clock_s();
+    for (;;) {
+        admit(b);
+        cli_printer_step(p);
+        if (p->next == p->requests->n)
+            break;
+        if (cli_interrupted()) {
+            rc = err_set(e, ERR_CANCELLED, "interrupted");
+            break;
+        }
+        build(b);
+        pass(b);
+    }
+out:
+    for (uint32_t i = 0; b != NULL && i < CLI_LOCAL_SLOTS; i++)
+        leave(&b->slots[i]);
+    if (b != NULL)
+        model_sampler_free(b->sampler);
+    base_free(b);
+    return rc;
+}

@@ -1,0 +1,267 @@
+/* The `shoal` command: one table of options, one file a subcommand, and what the subcommands share.
+ * This is the one folder that prints, and the one that speaks JSON (with jansson). */
+#ifndef CLIENT_CLIENT_H
+#define CLIENT_CLIENT_H
+
+#include "common/common.h"
+#include "model/model.h"
+#include "net/net.h"
+
+#include <jansson.h>
+
+/* ---- limits ---------------------------------------------------------------------------------- */
+
+enum {
+    CLI_STOPS_MAX = 16,             /* stop strings of a request */
+    CLI_STOP_BYTES_MAX = 256,       /* bytes of one */
+    CLI_PROMPT_BYTES_MAX = 1048576, /* bytes of a prompt */
+    CLI_TEXT_BYTES_MAX = 67108864,  /* bytes of a file of prompts or of text to score */
+    CLI_LOCAL_SLOTS = 8,            /* requests that `local` decodes together */
+    CLI_CONTEXT_MAX = 4096,         /* default context: the model's own, at most this */
+    CLI_CHUNK = 128,                /* default prompt rows of a pass */
+    CLI_SILENCE_MS = 10000          /* a coordinator that says nothing for so long is not there */
+};
+
+/* ---- options (client/options.c) -------------------------------------------------------------- */
+
+/* Every option of every command, once; a command lists those it takes. */
+enum cli_opt {
+#define OPTION(id, letter, name, arg, kind, member, low, high, help) CLI_OPT_##id,
+#include "client/options.def"
+    CLI_N_OPTS
+};
+_Static_assert(CLI_N_OPTS <= 64, "options of a command are bits of a word");
+#define CLI_BIT(id) (UINT64_C(1) << CLI_OPT_##id)
+
+struct cli_options {
+    uint64_t given; /* CLI_BIT of each option that was on the command line */
+    const char *config, *model, *prompt, *prompts, *file, *key, *profile;
+    const struct kern_table *kernels; /* NULL: the best */
+    enum kern_kv_type kv;
+    uint32_t n;       /* tokens; UINT32_MAX: to the end of the context */
+    uint32_t threads; /* 0: as many as cores */
+    uint32_t chunk, context, bench_prompt, bench_tokens, bench_runs;
+    struct model_sampling sampling;
+    struct span stops[CLI_STOPS_MAX];
+    uint32_t n_stops;
+    bool json, special, no_bos, verbose, quiet, help, version;
+    char *const *args; /* what is left: positional arguments */
+    int n_args;
+};
+
+struct cli_command {
+    const char *name;
+    const char *usage;     /* what follows the name on a command line */
+    const char *summary;   /* one sentence */
+    uint64_t takes, needs; /* options */
+    int min_args, max_args;
+    /* 0, ERR_USAGE or another failure; with an empty text where all has been said already. */
+    int (*run)(const struct cli_options *o, struct err *e);
+};
+
+/* argv[0] is the command's name; texts of *out are borrowed from argv. ERR_USAGE,
+ * ERR_UNSUPPORTED. */
+int cli_options_parse(const struct cli_command *c, int argc, char **argv, struct cli_options *out,
+                      struct err *e);
+void cli_options_help(const struct cli_command *c, FILE *out);
+/* A whole or decimal number with nothing before or behind it; false outside [low, high]. */
+bool cli_parse_u64(const char *text, uint64_t low, uint64_t high, uint64_t *out);
+bool cli_parse_f64(const char *text, double low, double high, double *out);
+
+int cli_generate(const struct cli_options *o, struct err *e);
+int cli_local(const struct cli_options *o, struct err *e);
+int cli_status(const struct cli_options *o, struct err *e);
+int cli_plan(const struct cli_options *o, struct err *e);
+int cli_keygen(const struct cli_options *o, struct err *e);
+int cli_tokenize(const struct cli_options *o, struct err *e);
+int cli_inspect(const struct cli_options *o, struct err *e);
+int cli_logits(const struct cli_options *o, struct err *e);
+int cli_perplexity(const struct cli_options *o, struct err *e);
+int cli_bench(const struct cli_options *o, struct err *e);
+
+/* ---- the terminal (client/terminal.c) -------------------------------------------------------- */
+
+/* SIGINT and SIGTERM from now on only set a flag, once; the second one ends the process. */
+void cli_interrupt_begin(void);
+bool cli_interrupted(void);
+/* One line on stderr, whatever the text contains. */
+void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* A line on stderr that the next one replaces; only on a terminal, not under -q. "" removes it. */
+void cli_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Text of a model or of a file to stdout: as it is, but to a terminal without what steers one. */
+void cli_put_text(struct span text);
+/* The same with line breaks and tabs taken out, too, and at most max_bytes of it. */
+void cli_put_name(struct span text, size_t max_bytes);
+/* Has everything been written to stdout? ERR_IO. */
+int cli_out_check(struct err *e);
+
+/* ---- JSON (client/json.c) -------------------------------------------------------------------- */
+
+bool cli_utf8_ok(struct span s);
+/* A JSON string; bytes that are not UTF-8 become U+FFFD. NULL: out of memory. */
+json_t *cli_json_text(struct span s);
+json_t *cli_json_number(double v); /* null where it is not finite */
+/* Print on one line and let go of it. `object` NULL, or anything that went wrong, is ERR_NOMEM. */
+int cli_json_print(json_t *object, bool failed, struct err *e);
+
+/* ---- requests and answers (client/request.c, client/answer.c) -------------------------------- */
+
+struct cli_request {
+    struct span prompt; /* borrowed from the command line, the file or `object` */
+    uint32_t n;         /* tokens; UINT32_MAX: to the end of the context */
+    struct model_sampling sampling;
+    struct span stops[CLI_STOPS_MAX];
+    uint32_t n_stops;
+    bool special;
+    json_t *object;  /* a JSON line, which keeps the texts */
+    char error[200]; /* why the line is no request; "": it is one */
+};
+struct cli_requests {
+    struct cli_request *list;
+    uint32_t n;
+    uint8_t *file;   /* its bytes */
+    uint64_t seed;   /* of requests that do not name one */
+    bool seed_drawn; /* at random */
+};
+/* One line of a file of prompts; what it does not say is taken from `defaults`. A line that is no
+ * request leaves out->error. */
+void cli_request_line(const struct cli_request *defaults, struct span line,
+                      struct cli_request *out);
+/* The requests of -p or --prompts. Draws a seed where none was given. ERR_USAGE, ERR_NOTFOUND,
+ * ERR_IO, ERR_FORMAT, ERR_RANGE, ERR_NOMEM. */
+int cli_requests_open(const struct cli_options *o, struct cli_requests *out, struct err *e);
+void cli_requests_close(struct cli_requests *r);
+
+enum cli_finish { CLI_STOP, CLI_LENGTH, CLI_ERROR };
+
+struct cli_answer {
+    bool done;
+    struct base_buf tokens; /* int32_t each */
+    struct base_buf text;   /* only what is certain */
+    enum cli_finish finish;
+    char error[ERR_TEXT_MAX];
+    uint32_t prompt_tokens;
+    double ttft_ms, tokens_per_s;
+    double prefill_per_s; /* 0: not known */
+};
+void cli_answer_fail(struct cli_answer *a, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+void cli_answers_free(struct cli_answer *list, uint32_t n);
+json_t *cli_answer_json(const struct cli_request *r, const struct cli_answer *a);
+
+/* Prints answers in the order of the requests, each as far as it is certain. */
+struct cli_printer {
+    const struct cli_requests *requests;
+    struct cli_answer *answers; /* [requests->n] */
+    bool json, quiet;
+    bool seed_said;
+    uint32_t next; /* first that is not printed whole */
+    size_t shown;  /* bytes of its text that are */
+    uint32_t failed;
+    int rc; /* of the first failed write */
+};
+void cli_printer_step(struct cli_printer *p);
+/* What the command returns: rc, after ending the line where an answer was cut off, or whether one
+ * failed. */
+int cli_printer_end(struct cli_printer *p, int rc, struct err *e);
+
+/* One position of `shoal logits`. */
+struct cli_position {
+    int32_t token;
+    struct model_logits_summary s;
+    uint8_t hash[16];
+};
+
+/* ---- a model in this process (client/load.c, client/batch.c) --------------------------------- */
+
+struct cli_model {
+    struct model *model;
+    struct vocab *vocab;
+    const struct model_shape *shape;
+    struct base_arena *weights;
+    const void **pieces; /* by number */
+    struct model_exec_config config;
+    struct model_exec *exec;
+    float *hidden; /* [max_rows, n_embd] */
+    float *logits; /* [n_logits, n_vocab] */
+    uint32_t n_logits;
+    uint32_t chunk; /* prompt rows of a pass */
+};
+/* Shapes and vocabulary; then, with cli_model_load, weights and executor. */
+int cli_model_open(const char *path, struct cli_model **out, struct err *e);
+/* Positions: as the options say, otherwise the model's own, at most `most`. ERR_RANGE beyond its
+ * own. */
+int cli_model_context(const struct cli_model *m, const struct cli_options *o, uint32_t most,
+                      uint32_t *out, struct err *e);
+/* n_slots slots of `context` positions, room for the logits of n_logits rows. Kernels, KV type,
+ * threads and chunk as in the options. */
+int cli_model_load(struct cli_model *m, const struct cli_options *o, uint32_t n_slots,
+                   uint32_t context, uint32_t n_logits, struct err *e);
+void cli_model_close(struct cli_model *m);
+/* The ids of a text; *ids is base_free'd. Flags as in model_vocab_encode. */
+int cli_encode(const struct vocab *v, struct span text, unsigned flags, int32_t **ids, uint32_t *n,
+               struct err *e);
+/* One sentence for a row's `bad` (model_exec_run). */
+void cli_bad_text(const struct cli_model *m, uint32_t bad, uint32_t position, char *out,
+                  size_t max);
+/* Run ids [0, n) through slot 0 and call `each` with the logits [n_vocab] of every position from
+ * `first` on, in order. `each` may end it with an error. ERR_RANGE, ERR_CANCELLED. */
+int cli_model_score(struct cli_model *m, const int32_t *ids, uint32_t n, uint32_t first,
+                    int (*each)(void *arg, uint32_t position, const float *logits, struct err *e),
+                    void *arg, struct err *e);
+/* Answer all requests, up to n_slots at a time, calling the printer as text becomes certain. */
+int cli_batch_run(struct cli_model *m, struct cli_printer *p, struct err *e);
+
+/* ---- the coordinator (client/cluster.c, client/remote.c, client/ask_status.c) ---------------- */
+
+struct cli_cluster {
+    struct net_config config;
+    struct net *net;
+    net_peer coordinator;
+    const char *key;
+    bool up, was_up;
+    int64_t heard_ms; /* since when it has been silent */
+    char why[160];    /* of the last refusal or cut */
+};
+/* Read the configuration and begin to connect. */
+int cli_cluster_open(const struct cli_options *o, struct cli_cluster **out, struct err *e);
+void cli_cluster_close(struct cli_cluster *c);
+/* Next event within timeout_ms, NET_EV_NONE where there is none. ERR_TIMEOUT when the coordinator
+ * has been silent too long, ERR_CANCELLED after SIGINT. */
+int cli_cluster_next(struct cli_cluster *c, int timeout_ms, struct net_event *ev, struct err *e);
+
+/* A request at the coordinator. */
+struct cli_ask {
+    const struct cli_request *request;
+    struct cli_answer *answer;
+    struct base_buf *positions; /* of struct cli_position; NULL: text is generated */
+    uint8_t id[16];
+    enum { CLI_ASK_NEW, CLI_ASK_LIVE, CLI_ASK_LATER, CLI_ASK_DONE } state;
+    uint32_t refusals;  /* that the queue was full, in a row */
+    uint32_t forgotten; /* times that the coordinator did not know it any more */
+    bool stray;         /* a NO for an ASK behind a refused SUBMIT is still to come */
+    int64_t again_ms;   /* when to submit (LATER) or to ask (LIVE) again */
+};
+/* Submit all and wait until all are done; `news` is called when something has changed. On an error
+ * of the connection, or SIGINT, what is still alive is cancelled. */
+int cli_remote_run(struct cli_cluster *c, struct cli_ask *asks, uint32_t n, void (*news)(void *arg),
+                   void *arg, struct err *e);
+
+struct cli_node {
+    char name[NET_NAME_MAX], state[32], kernels[33], last_error[301], left_out[301];
+    uint32_t stage; /* UINT32_MAX: none */
+    uint32_t layer0, layer1, heads, columns;
+    uint64_t memory_bytes, memory_planned, memory_used;
+    double ms_predicted, ms, busy;
+};
+struct cli_cluster_status {
+    uint64_t epoch, shipped_bytes;
+    char cluster[NET_NAME_MAX], model[256], state[301];
+    uint32_t slots, active, queued, n_nodes;
+    double ms_predicted, ms, tok_s_predicted, gap;
+    struct cli_node nodes[NET_WORKERS_MAX];
+};
+int cli_ask_status(const struct cli_options *o, struct cli_cluster_status *out, struct err *e);
+json_t *cli_node_json(const struct cli_node *n);
+
+#endif

@@ -1,0 +1,32 @@
+# The `shoal` command: a library of everything but main, so that tests link it, and the program.
+noinst_LIBRARIES += %D%/libcli.a
+%C%_libcli_a_SOURCES = \
+	%D%/client.h %D%/options.def \
+	%D%/answer.c \
+	%D%/ask_status.c \
+	%D%/batch.c \
+	%D%/bench.c \
+	%D%/cluster.c \
+	%D%/generate.c \
+	%D%/inspect.c \
+	%D%/json.c \
+	%D%/keygen.c \
+	%D%/load.c \
+	%D%/local.c \
+	%D%/logits.c \
+	%D%/options.c \
+	%D%/perplexity.c \
+	%D%/plan.c \
+	%D%/remote.c \
+	%D%/request.c \
+	%D%/status.c \
+	%D%/terminal.c \
+	%D%/tokenize.c
+%C%_libcli_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+
+CLI_LIBS = client/libcli.a $(COORD_LIBS) $(JANSSON_LIBS)
+
+bin_PROGRAMS += shoal
+shoal_SOURCES = %D%/main.c
+shoal_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+shoal_LDADD = $(CLI_LIBS)
