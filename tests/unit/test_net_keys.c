@@ -1,7 +1,7 @@
 /* Keys and connections: who is let in is decided by the keys folder as it is now, and by the
  * owner of the listener; a stranger is never seen by the application, and a removed key is cut
  * off. */
-#include "net_lab.h"
+#include "tests/unit/net_lab.h"
 
 #include <setjmp.h>
 #include <stdio.h>

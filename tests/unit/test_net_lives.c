@@ -3,7 +3,7 @@
  *
  * Real sockets on loopback with ports that the system picks. Nothing sleeps: tests wait for
  * events. */
-#include "net_lab.h"
+#include "tests/unit/net_lab.h"
 
 #include <setjmp.h>
 #include <string.h>

@@ -1,0 +1,11 @@
+# Pages, installed with the programs, and man pages.
+dist_doc_DATA += \
+	%D%/code.md \
+	%D%/configuration.md \
+	%D%/numerics.md \
+	%D%/protocol.md
+
+dist_man1_MANS += \
+	%D%/man/shoal.1 \
+	%D%/man/shoal-coordinator.1 \
+	%D%/man/shoal-worker.1

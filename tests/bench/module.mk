@@ -1,0 +1,11 @@
+# Benches print CSV. They are built by `make bench` only and run by hand.
+BENCHES =
+EXTRA_PROGRAMS += $(BENCHES)
+CLEANFILES += $(BENCHES)
+
+.PHONY: bench
+bench: $(BENCHES)
+
+BENCHES += %D%/bench_matmul
+%C%_bench_matmul_SOURCES = %D%/bench_matmul.c
+%C%_bench_matmul_LDADD = $(KERN_LIBS)

@@ -1,0 +1,29 @@
+# One program a decoder or parser. Without --enable-fuzz each runs its committed corpus once, as a
+# plain test; with it (clang) the same file becomes a libFuzzer program, for example
+#   make tests/fuzz/fuzz_gguf && tests/fuzz/fuzz_gguf -max_total_time=60 work/ tests/fuzz/corpus/gguf
+# A target needs no CMocka, but its corpus is run by a test like all others.
+FUZZ_TARGETS =
+if FUZZ
+FUZZ_MAIN =
+noinst_PROGRAMS = $(FUZZ_TARGETS)
+else
+FUZZ_MAIN = %D%/run_corpus.c
+check_PROGRAMS += $(FUZZ_TARGETS)
+TESTS += %D%/corpus.sh
+endif
+EXTRA_DIST += %D%/corpus.sh %D%/corpus %D%/run_corpus.c
+
+FUZZ_TARGETS += %D%/fuzz_gguf
+%C%_fuzz_gguf_SOURCES = %D%/fuzz_gguf.c $(FUZZ_MAIN)
+%C%_fuzz_gguf_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
+%C%_fuzz_gguf_LDADD = $(MODEL_LIBS)
+
+FUZZ_TARGETS += %D%/fuzz_ini
+%C%_fuzz_ini_SOURCES = %D%/fuzz_ini.c $(FUZZ_MAIN)
+%C%_fuzz_ini_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
+%C%_fuzz_ini_LDADD = $(NET_LIBS)
+
+FUZZ_TARGETS += %D%/fuzz_wire
+%C%_fuzz_wire_SOURCES = %D%/fuzz_wire.c $(FUZZ_MAIN)
+%C%_fuzz_wire_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
+%C%_fuzz_wire_LDADD = $(NET_LIBS)

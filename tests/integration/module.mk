@@ -1,0 +1,19 @@
+# Real processes on this machine. Each test has it to itself (tests/tap.sh).
+INTEGRATION_TESTS = \
+	%D%/cluster.sh \
+	%D%/failures.sh \
+	%D%/local.sh \
+	%D%/one_text.sh \
+	%D%/pipeline.sh \
+	%D%/reference.sh
+if !SANITIZE_THREAD
+TESTS += $(INTEGRATION_TESTS)
+endif
+EXTRA_DIST += $(INTEGRATION_TESTS) %D%/cluster_lib.sh
+
+# What a shell cannot do: compare JSON with expected values, and speak TCP.
+check_PROGRAMS += %D%/expect %D%/rawtcp
+%C%_expect_SOURCES = %D%/expect.c
+%C%_expect_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+%C%_expect_LDADD = $(JANSSON_LIBS)
+%C%_rawtcp_SOURCES = %D%/rawtcp.c

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Every header compiles alone, and a second time after itself. Warnings do not count: a header that
+# declares what its includer defines is used half here.
+. "${SHOAL_SRCDIR:-.}/tests/lint/lib.sh"
+
+machine=$($CC -dumpmachine 2>/dev/null)
+for header in $(cd "$SHOAL_SRCDIR" && find $folders -name '*.h' | sort); do
+    flags=
+    case $header:$machine in
+    */avx2/*:x86_64*) flags="-mavx2 -mfma -mf16c" ;;
+    */neon-dotprod/*:aarch64*) flags="-march=armv8.2-a+dotprod" ;;
+    */neon/*:aarch64*) ;;
+    */avx2/* | */neon/* | */neon-dotprod/*)
+        skipped "$header compiles alone" "for another machine"
+        continue
+        ;;
+    esac
+    printf '#include "%s"\n#include "%s"\nint lint_probe;\nint lint_probe = 1;\n' \
+        "$header" "$header" >"$work/probe.c"
+    # Word splitting is wanted: CC and the flags are lists.
+    $CC -I"$SHOAL_SRCDIR" $LINT_CFLAGS -w -Wno-error $flags -fsyntax-only "$work/probe.c" \
+        >"$work/bad" 2>&1
+    test $? -eq 0 && : >"$work/bad"
+    verdict "$header compiles alone" "$work/bad"
+done
+
+finish

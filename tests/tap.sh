@@ -1,0 +1,23 @@
+#!/bin/sh
+# Runs one test, a program or a script, and keeps its exit status.
+#
+# Integration tests are many processes and measure times: each of them runs while no other test does,
+# even under make -j (one lock, which they take alone and all others share). A test that hangs ends
+# after half an hour. And CMocka reports a skipped test as `not ok N # SKIP NAME`, which to the driver
+# is a failure; in TAP a skip is `ok N - NAME # SKIP reason`.
+if command -v flock >/dev/null; then
+    exec 9>"$SHOAL_BUILDDIR/tests/running.lock"
+    case "$*" in
+    */tests/integration/*) flock -x 9 ;;
+    *) flock -s 9 ;;
+    esac
+fi
+
+exec 3>&1
+status=$({
+    {
+        timeout --foreground -k 30 1800 "$@" 3>&- 4>&- 9>&-
+        echo $? >&4
+    } | sed -u 's/^not ok \([0-9]*\) # SKIP \(.*\)/ok \1 - \2 # SKIP what it needs is not here/' >&3
+} 4>&1)
+exit "$status"

@@ -1,0 +1,187 @@
+# One stanza a test program: its source, its own library and those below it, lowest last. A test that
+# needs more than that has found a wrong upward call.
+UNIT_TESTS =
+SOCKET_TESTS =
+UNIT_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+if HAVE_CMOCKA
+check_PROGRAMS += $(UNIT_TESTS) $(SOCKET_TESTS)
+TESTS += $(UNIT_TESTS)
+# ZeroMQ hands memory from thread to thread by means that the thread sanitizer cannot see.
+if !SANITIZE_THREAD
+TESTS += $(SOCKET_TESTS)
+endif
+endif
+
+# ---- common
+
+UNIT_TESTS += %D%/test_common
+%C%_test_common_SOURCES = %D%/test_common.c
+%C%_test_common_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_common_LDADD = $(BASE_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_common_files
+%C%_test_common_files_SOURCES = %D%/test_common_files.c
+%C%_test_common_files_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_common_files_LDADD = $(BASE_LIBS) $(CMOCKA_LIBS)
+
+# ---- kernels
+
+UNIT_TESTS += %D%/test_functions
+%C%_test_functions_SOURCES = %D%/test_functions.c
+%C%_test_functions_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_functions_LDADD = $(KERN_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_kernels
+%C%_test_kernels_SOURCES = %D%/test_kernels.c %D%/kernel_cases.c %D%/kernel_cases.h
+%C%_test_kernels_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_kernels_LDADD = $(KERN_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_matrix
+%C%_test_matrix_SOURCES = %D%/test_matrix.c
+%C%_test_matrix_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_matrix_LDADD = $(KERN_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_pool
+%C%_test_pool_SOURCES = %D%/test_pool.c
+%C%_test_pool_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_pool_LDADD = $(KERN_LIBS) $(CMOCKA_LIBS)
+
+# On x86 the kernels of 64-bit Arm are cross-compiled and run under emulation, once: the script has no
+# use for a sanitizer.
+EXTRA_DIST += %D%/run_neon.sh %D%/kernel_cases_main.c %D%/one_text_main.c
+if !SANITIZE
+TESTS += %D%/run_neon.sh
+endif
+
+# ---- model
+
+# Random models in memory, for whatever needs one.
+TINY_MODEL = %D%/tiny_model.c %D%/tiny_model.h
+
+UNIT_TESTS += %D%/test_demo
+%C%_test_demo_SOURCES = %D%/test_demo.c $(TINY_MODEL)
+%C%_test_demo_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_demo_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_forward
+%C%_test_forward_SOURCES = %D%/test_forward.c $(TINY_MODEL)
+%C%_test_forward_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_forward_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_gguf
+%C%_test_gguf_SOURCES = %D%/test_gguf.c %D%/gguf_mutate.h
+%C%_test_gguf_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_gguf_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_hostile_model
+%C%_test_hostile_model_SOURCES = %D%/test_hostile_model.c %D%/gguf_mutate.h $(TINY_MODEL)
+%C%_test_hostile_model_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_hostile_model_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_one_text
+%C%_test_one_text_SOURCES = %D%/test_one_text.c %D%/one_text.c %D%/one_text.h $(TINY_MODEL)
+%C%_test_one_text_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_one_text_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_sampler
+%C%_test_sampler_SOURCES = %D%/test_sampler.c
+%C%_test_sampler_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_sampler_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_tokenizer
+%C%_test_tokenizer_SOURCES = %D%/test_tokenizer.c
+%C%_test_tokenizer_CFLAGS = $(UNIT_CFLAGS) $(JANSSON_CFLAGS)
+%C%_test_tokenizer_LDADD = $(MODEL_LIBS) $(JANSSON_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_gguf_write
+%C%_test_gguf_write_SOURCES = %D%/test_gguf_write.c
+%C%_test_gguf_write_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_gguf_write_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_model
+%C%_test_model_SOURCES = %D%/test_model.c $(TINY_MODEL)
+%C%_test_model_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_model_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_slice
+%C%_test_slice_SOURCES = %D%/test_slice.c $(TINY_MODEL)
+%C%_test_slice_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_slice_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
+# ---- partition
+
+UNIT_TESTS += %D%/test_plan
+%C%_test_plan_SOURCES = %D%/test_plan.c
+%C%_test_plan_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_plan_LDADD = $(PART_LIBS) $(CMOCKA_LIBS)
+
+# ---- net
+
+UNIT_TESTS += %D%/test_config
+%C%_test_config_SOURCES = %D%/test_config.c
+%C%_test_config_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_config_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_document
+%C%_test_document_SOURCES = %D%/test_document.c
+%C%_test_document_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_document_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_keys
+%C%_test_keys_SOURCES = %D%/test_keys.c
+%C%_test_keys_CFLAGS = $(UNIT_CFLAGS) $(ZMQ_CFLAGS)
+%C%_test_keys_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
+
+# Sides of a network that live in the test.
+NET_LAB = %D%/net_lab.c %D%/net_lab.h
+
+SOCKET_TESTS += %D%/test_net
+%C%_test_net_SOURCES = %D%/test_net.c $(NET_LAB)
+%C%_test_net_CFLAGS = $(UNIT_CFLAGS) $(ZMQ_CFLAGS)
+%C%_test_net_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
+
+SOCKET_TESTS += %D%/test_net_hostile
+%C%_test_net_hostile_SOURCES = %D%/test_net_hostile.c $(NET_LAB)
+%C%_test_net_hostile_CFLAGS = $(UNIT_CFLAGS) $(ZMQ_CFLAGS)
+%C%_test_net_hostile_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
+
+SOCKET_TESTS += %D%/test_net_keys
+%C%_test_net_keys_SOURCES = %D%/test_net_keys.c $(NET_LAB)
+%C%_test_net_keys_CFLAGS = $(UNIT_CFLAGS) $(ZMQ_CFLAGS)
+%C%_test_net_keys_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
+
+SOCKET_TESTS += %D%/test_net_lives
+%C%_test_net_lives_SOURCES = %D%/test_net_lives.c $(NET_LAB)
+%C%_test_net_lives_CFLAGS = $(UNIT_CFLAGS) $(ZMQ_CFLAGS)
+%C%_test_net_lives_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_wire
+%C%_test_wire_SOURCES = %D%/test_wire.c
+%C%_test_wire_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_wire_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
+
+# ---- worker
+
+STORE_FIXTURE = %D%/store_fixture.c %D%/store_fixture.h
+
+UNIT_TESTS += %D%/test_resources
+%C%_test_resources_SOURCES = %D%/test_resources.c
+%C%_test_resources_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_resources_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_store
+%C%_test_store_SOURCES = %D%/test_store.c $(STORE_FIXTURE)
+%C%_test_store_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_store_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_store_crash
+%C%_test_store_crash_SOURCES = %D%/test_store_crash.c $(STORE_FIXTURE)
+%C%_test_store_crash_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_store_crash_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
+
+# ---- client
+
+UNIT_TESTS += %D%/test_options
+%C%_test_options_SOURCES = %D%/test_options.c
+%C%_test_options_CFLAGS = $(UNIT_CFLAGS) $(JANSSON_CFLAGS)
+%C%_test_options_LDADD = $(CLI_LIBS) $(CMOCKA_LIBS)
