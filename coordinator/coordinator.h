@@ -1,6 +1,7 @@
-/* The coordinator: a pure core that decides (meeting, profiling, plans, requests, recovery), planning inputs that
- * `shoal plan` shares, and a thin shell that polls, plans, ships and sends. The core takes one event and fills a
- * list of actions; it reads no clock, socket, file or entropy, so that tests/sim runs it under virtual time. */
+/* The coordinator: a pure core that decides (meeting, profiling, plans, requests, recovery),
+ * planning inputs that `shoal plan` shares, and a thin shell that polls, plans, ships and sends.
+ * The core takes one event and fills a list of actions; it reads no clock, socket, file or entropy,
+ * so that tests/sim runs it under virtual time. */
 #ifndef COORDINATOR_COORDINATOR_H
 #define COORDINATOR_COORDINATOR_H
 
@@ -18,9 +19,10 @@ enum {
     COORD_KEEP_DONE_MS = 30000   /* a finished request may be asked for again for so long */
 };
 
-/* ---- measurements ----------------------------------------------------------------------------- */
+/* ---- measurements ---------------------------------------------------------------------------- */
 
-/* What a worker said of itself, and the links. Seconds, bytes, bytes a second; NAN: not measured. */
+/* What a worker said of itself, and the links. Seconds, bytes, bytes a second; NAN: not measured.
+ */
 struct coord_node_profile {
     char name[NET_NAME_MAX];
     bool measured;
@@ -32,15 +34,17 @@ struct coord_node_profile {
 struct coord_profile {
     uint32_t n_nodes, n_layers;
     struct coord_node_profile nodes[NET_WORKERS_MAX];
-    double rtt[NET_WORKERS_MAX][NET_WORKERS_MAX]; /* between workers' sockets, symmetric */
+    double rtt[NET_WORKERS_MAX][NET_WORKERS_MAX];  /* between workers' sockets, symmetric */
     double rate[NET_WORKERS_MAX][NET_WORKERS_MAX]; /* from row to column */
     double coord_rtt[NET_WORKERS_MAX], coord_up[NET_WORKERS_MAX], coord_down[NET_WORKERS_MAX];
 };
-/* Profiles as ini files: [profile] layers, then [node NAME] and [link FROM TO] sections. ERR_IO, ERR_FORMAT. */
+/* Profiles as ini files: [profile] layers, then [node NAME] and [link FROM TO] sections. ERR_IO,
+ * ERR_FORMAT. */
 int coord_profile_read(const char *path, struct coord_profile *out, struct err *e);
 int coord_profile_write(const char *path, const struct coord_profile *p, struct err *e);
 
-/* The model's side of the placement problem: bytes by layer and of the ends, as the executor will use them. */
+/* The model's side of the placement problem: bytes by layer and of the ends, as the executor will
+ * use them. */
 struct coord_blocks {
     uint32_t n_layers, n_embd, n_heads, n_ff;
     uint64_t layer_weights[MODEL_LAYERS_MAX], layer_kv;
@@ -50,39 +54,43 @@ void coord_blocks_of(const struct model *m, const struct net_config *c, struct c
 /* Positions of a slot: as configured, otherwise the model's own, at most 4096. */
 uint32_t coord_context(const struct net_config *c, const struct model *m);
 
-/* The placement problem for the nodes whose bit is set in `present`; device d of the problem is node
- * device_node[d]. rows: 1 for the latency objective, the expected batch for throughput. */
-void coord_problem(const struct net_config *c, const struct coord_blocks *b, const struct coord_profile *p,
-                   uint32_t present, struct part_problem *out, uint32_t device_node[static PART_DEVICES_MAX]);
-/* Solve for the nodes in `present`: the plan and its left_out come back by node, with each stage's predicted seconds for
- * one row and the predicted tokens a second with all slots in use. Codes of part_plan_solve. */
+/* The placement problem for the nodes whose bit is set in `present`; device d of the problem is
+ * node device_node[d]. rows: 1 for the latency objective, the expected batch for throughput. */
+void coord_problem(const struct net_config *c, const struct coord_blocks *b,
+                   const struct coord_profile *p, uint32_t present, struct part_problem *out,
+                   uint32_t device_node[static PART_DEVICES_MAX]);
+/* Solve for the nodes in `present`: the plan and its left_out come back by node, with each stage's
+ * predicted seconds for one row and the predicted tokens a second with all slots in use. Codes of
+ * part_plan_solve. */
 struct coord_solution {
     struct part_plan plan;
     double stage_s[PART_DEVICES_MAX], batch_rate;
     uint64_t memory_bytes[PART_DEVICES_MAX]; /* by stage, as the program charges it */
 };
-int coord_solve(const struct net_config *c, const struct coord_blocks *b, const struct coord_profile *p, uint32_t present,
-                struct coord_solution *out, struct err *e);
+int coord_solve(const struct net_config *c, const struct coord_blocks *b,
+                const struct coord_profile *p, uint32_t present, struct coord_solution *out,
+                struct err *e);
 
-/* ---- the core ---------------------------------------------------------------------------------- */
+/* ---- the core -------------------------------------------------------------------------------- */
 
 enum coord_event_type {
     COORD_EV_TICK,
     COORD_EV_NODE_UP,     /* worker `node` has a control connection */
     COORD_EV_NODE_DOWN,   /* it broke: `reason` */
     COORD_EV_NODE,        /* msg from worker `node` */
-    COORD_EV_PLANNED,     /* the planner's answer to COORD_ACT_PLAN number `serial`: ok and plan, or reason */
+    COORD_EV_PLANNED,     /* the planner's answer to COORD_ACT_PLAN number `serial`: ok and plan, or
+                             reason */
     COORD_EV_CLIENT,      /* msg from client connection `client`; a SUBMIT comes with its tokens */
     COORD_EV_CLIENT_DOWN, /* client connection `client` ended */
-    COORD_EV_CONFIG       /* the configuration was read again: `config` (checked by the shell to differ only in
-                             workers) */
+    COORD_EV_CONFIG /* the configuration was read again: `config` (checked by the shell to differ
+                       only in workers) */
 };
 
 struct coord_event {
     enum coord_event_type type;
     int64_t now_ms;
-    uint32_t node;           /* index in the configuration */
-    uint64_t client;         /* connection */
+    uint32_t node;   /* index in the configuration */
+    uint64_t client; /* connection */
     const struct net_msg *msg;
     const char *reason;
     bool ok;
@@ -90,19 +98,21 @@ struct coord_event {
     const struct part_plan *plan; /* PLANNED: devices and left_out are by node */
     const double *stage_s;        /* PLANNED: [n_stages] predicted seconds of a pass of one row */
     double batch_rate;            /* PLANNED: predicted tokens a second with all slots in use */
-    const int32_t *tokens;   /* SUBMIT: the prompt's ids */
+    const int32_t *tokens;        /* SUBMIT: the prompt's ids */
     uint32_t n_tokens;
     const struct net_config *config;
 };
 
 enum coord_action_type {
-    COORD_ACT_NODE,       /* send msg to worker `node` */
-    COORD_ACT_DROP_NODE,  /* end worker `node`'s connection */
-    COORD_ACT_CLIENT,     /* send msg to client connection `client` */
-    COORD_ACT_PLAN,       /* solve for the nodes in `present` with the core's profile; answer with `serial` */
-    COORD_ACT_MANIFEST,   /* send worker `node` the MANIFEST of plan `epoch`, layers [layer0, layer1) */
-    COORD_ACT_SAVE,       /* the profile has changed: keep it */
-    COORD_ACT_LOG         /* text: one event of the trace; `warn`: a person should see it */
+    COORD_ACT_NODE,      /* send msg to worker `node` */
+    COORD_ACT_DROP_NODE, /* end worker `node`'s connection */
+    COORD_ACT_CLIENT,    /* send msg to client connection `client` */
+    COORD_ACT_PLAN,      /* solve for the nodes in `present` with the core's profile; answer with
+                            `serial` */
+    COORD_ACT_MANIFEST,  /* send worker `node` the MANIFEST of plan `epoch`, layers [layer0, layer1)
+                          */
+    COORD_ACT_SAVE,      /* the profile has changed: keep it */
+    COORD_ACT_LOG        /* text: one event of the trace; `warn`: a person should see it */
 };
 
 struct coord_action {
@@ -122,8 +132,8 @@ struct coord_actions {
 /* What the core must know of the model; the functions are pure. */
 struct coord_model {
     uint32_t n_layers, n_embd, n_heads, n_ff, n_vocab;
-    uint32_t context;          /* positions a slot */
-    char file[256];            /* name shown to people */
+    uint32_t context; /* positions a slot */
+    char file[256];   /* name shown to people */
     uint64_t numerics;
     uint8_t card[NET_HASH_BYTES];
     uint64_t card_bytes;
@@ -136,10 +146,11 @@ struct coord_model {
 };
 
 struct coord_core;
-/* `incarnation` is above that of every earlier start; the configuration is copied, the model's functions stay valid
- * as long as the core. ERR_NOMEM. */
-int coord_core_new(const struct net_config *config, const struct coord_model *model, uint64_t incarnation,
-                   uint32_t bulk_port, struct coord_core **out, struct err *e);
+/* `incarnation` is above that of every earlier start; the configuration is copied, the model's
+ * functions stay valid as long as the core. ERR_NOMEM. */
+int coord_core_new(const struct net_config *config, const struct coord_model *model,
+                   uint64_t incarnation, uint32_t bulk_port, struct coord_core **out,
+                   struct err *e);
 void coord_core_free(struct coord_core *c);
 /* One event in, actions out, to be carried out in order before the next event. */
 void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out);
@@ -151,7 +162,7 @@ const struct coord_profile *coord_core_profile(const struct coord_core *c);
 uint64_t coord_core_epoch(const struct coord_core *c); /* plan in force; 0: none */
 uint32_t coord_core_n_active(const struct coord_core *c);
 
-/* ---- the program -------------------------------------------------------------------------------- */
+/* ---- the program ----------------------------------------------------------------------------- */
 
 struct coord_options {
     const char *config;

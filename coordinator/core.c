@@ -1,13 +1,15 @@
 /* The coordinator core: meeting workers, their signs of life, and the step.
  *
- * A worker is ABSENT, JOINING once it was welcomed, READY once it has the model's card, MEASURED once it was profiled.
- * Its name is its key's: no message says it. What may come from a worker in which state is a table (permitted[]).
- * A worker is dead when its connection ends, when it has been silent for dead-after, or when one pass has taken
- * HANG_MS: the heartbeat comes from its network thread and says how far its compute thread is.
+ * A worker is ABSENT, JOINING once it was welcomed, READY once it has the model's card, MEASURED
+ * once it was profiled. Its name is its key's: no message says it. What may come from a worker in
+ * which state is a table (permitted[]). A worker is dead when its connection ends, when it has been
+ * silent for dead-after, or when one pass has taken HANG_MS: the heartbeat comes from its network
+ * thread and says how far its compute thread is.
  *
- * The invariant, checked after every step: a plan in force covers the layers once, on nodes that are connected;
- * every slot belongs to at most one active request and every active request to one slot. What is measured is in
- * core_measure.c, plans in core_plan.c, requests in core_request.c. Left out: all input and output. */
+ * The invariant, checked after every step: a plan in force covers the layers once, on nodes that
+ * are connected; every slot belongs to at most one active request and every active request to one
+ * slot. What is measured is in core_measure.c, plans in core_plan.c, requests in core_request.c.
+ * Left out: all input and output. */
 #include "coordinator/core_private.h"
 
 #include <assert.h>
@@ -33,8 +35,8 @@ void coord_core_log(struct coord_actions *out, bool warn, const char *fmt, ...)
     a->warn = warn;
 }
 
-int coord_core_new(const struct net_config *config, const struct coord_model *model, uint64_t incarnation,
-                   uint32_t bulk_port, struct coord_core **out, struct err *e)
+int coord_core_new(const struct net_config *config, const struct coord_model *model,
+                   uint64_t incarnation, uint32_t bulk_port, struct coord_core **out, struct err *e)
 {
     struct coord_core *c = base_zalloc(1, sizeof *c);
     if (c == NULL)
@@ -70,18 +72,21 @@ void coord_core_node_error(struct coord_core *c, uint32_t node, const char *why)
     snprintf(c->nodes[node].last_error, sizeof c->nodes[node].last_error, "%.300s", why);
 }
 
-/* ---- coming and going --------------------------------------------------------------------------- */
+/* ---- coming and going ------------------------------------------------------------------------ */
 
-static void set_state(struct coord_core *c, uint32_t node, enum node_state s, struct coord_actions *out)
+static void set_state(struct coord_core *c, uint32_t node, enum node_state s,
+                      struct coord_actions *out)
 {
     static const char *const names[] = {"absent", "joining", "ready", "measured"};
     struct node *n = &c->nodes[node];
     if (n->state != s)
-        coord_core_log(out, false, "node name=%s from=%s to=%s", c->config.workers[node].name, names[n->state], names[s]);
+        coord_core_log(out, false, "node name=%s from=%s to=%s", c->config.workers[node].name,
+                       names[n->state], names[s]);
     n->state = s;
 }
 
-void coord_core_node_lost(struct coord_core *c, uint32_t node, const char *why, struct coord_actions *out)
+void coord_core_node_lost(struct coord_core *c, uint32_t node, const char *why,
+                          struct coord_actions *out)
 {
     struct node *n = &c->nodes[node];
     if (!n->connected)
@@ -93,7 +98,8 @@ void coord_core_node_lost(struct coord_core *c, uint32_t node, const char *why, 
     set_state(c, node, NODE_ABSENT, out);
     coord_core_task_drop(c, node);
     coord_core_profile_forget(c, node);
-    /* Neighbours notice first, and a plan that failed on them failed because of this one: they may serve again. */
+    /* Neighbours notice first, and a plan that failed on them failed because of this one: they may
+     * serve again. */
     for (uint32_t i = 0; i < c->config.n_workers; i++)
         c->nodes[i].avoid_until_ms = c->now_ms;
     coord_core_plan_node_lost(c, node, why, out);
@@ -108,9 +114,10 @@ static void on_node_up(struct coord_core *c, uint32_t node, struct coord_actions
     n->passes = n->busy_us = 0;
 }
 
-static void refuse(struct coord_core *c, uint32_t node, struct coord_actions *out, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-static void refuse(struct coord_core *c, uint32_t node, struct coord_actions *out, const char *fmt, ...)
+static void refuse(struct coord_core *c, uint32_t node, struct coord_actions *out, const char *fmt,
+                   ...) __attribute__((format(printf, 4, 5)));
+static void refuse(struct coord_core *c, uint32_t node, struct coord_actions *out, const char *fmt,
+                   ...)
 {
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
     va_list ap;
@@ -121,24 +128,30 @@ static void refuse(struct coord_core *c, uint32_t node, struct coord_actions *ou
     a->msg.code = NET_MSG_REFUSE;
     a->msg.u.REFUSE.reason = net_text_fit(a->text, 300);
     coord_core_node_error(c, node, a->text);
-    coord_core_log(out, true, "refused name=%s reason=\"%s\"", c->config.workers[node].name, a->text);
+    coord_core_log(out, true, "refused name=%s reason=\"%s\"", c->config.workers[node].name,
+                   a->text);
 }
 
-static void on_hello(struct coord_core *c, uint32_t node, const struct net_msg_HELLO *m, struct coord_actions *out)
+static void on_hello(struct coord_core *c, uint32_t node, const struct net_msg_HELLO *m,
+                     struct coord_actions *out)
 {
     struct node *n = &c->nodes[node];
     if (m->wire != NET_WIRE_VERSION) {
-        refuse(c, node, out, "it speaks wire version %u, the coordinator %u: install the same version on both", m->wire,
-               (unsigned)NET_WIRE_VERSION);
+        refuse(c, node, out,
+               "it speaks wire version %u, the coordinator %u: install the same version on both",
+               m->wire, (unsigned)NET_WIRE_VERSION);
         return;
     }
     if (m->numerics != c->model.numerics) {
-        refuse(c, node, out, "its kernels (%.*s) give the bits %016llx, the coordinator's %016llx: one build is at fault",
+        refuse(c, node, out,
+               "its kernels (%.*s) give the bits %016llx, the coordinator's %016llx: one build is "
+               "at fault",
                (int)m->kernels.len, (const char *)m->kernels.ptr, (unsigned long long)m->numerics,
                (unsigned long long)c->model.numerics);
         return;
     }
-    snprintf(n->kernels, sizeof n->kernels, "%.*s", (int)m->kernels.len, (const char *)m->kernels.ptr);
+    snprintf(n->kernels, sizeof n->kernels, "%.*s", (int)m->kernels.len,
+             (const char *)m->kernels.ptr);
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
     a->node = node;
     a->msg.code = NET_MSG_WELCOME;
@@ -159,10 +172,12 @@ static void on_hello(struct coord_core *c, uint32_t node, const struct net_msg_H
 }
 
 /* Keep short means of what heartbeats say: time a pass, share of time spent computing. */
-static void on_beat(struct coord_core *c, uint32_t node, const struct net_msg_BEAT *m, struct coord_actions *out)
+static void on_beat(struct coord_core *c, uint32_t node, const struct net_msg_BEAT *m,
+                    struct coord_actions *out)
 {
     struct node *n = &c->nodes[node];
-    const double ms = (double)(c->now_ms - n->beat_ms), busy_ms = (double)(m->busy_us - n->busy_us) / 1000.0;
+    const double ms = (double)(c->now_ms - n->beat_ms),
+                 busy_ms = (double)(m->busy_us - n->busy_us) / 1000.0;
     if (m->passes > n->passes) {
         const double pass_ms = busy_ms / (double)(m->passes - n->passes);
         n->pass_ms = n->pass_ms == 0 ? pass_ms : 0.7 * n->pass_ms + 0.3 * pass_ms;
@@ -182,21 +197,31 @@ static void on_beat(struct coord_core *c, uint32_t node, const struct net_msg_BE
     a->msg = (struct net_msg){.code = NET_MSG_BEAT_BACK, .u.BEAT_BACK = {m->nonce}};
 }
 
-/* ---- messages of workers ------------------------------------------------------------------------- */
+/* ---- messages of workers --------------------------------------------------------------------- */
 
-enum { IN_ABSENT = 1 << NODE_ABSENT, IN_JOINING = 1 << NODE_JOINING, IN_READY = 1 << NODE_READY,
-       IN_MEASURED = 1 << NODE_MEASURED, IN_ALL = IN_JOINING | IN_READY | IN_MEASURED };
+enum {
+    IN_ABSENT = 1 << NODE_ABSENT,
+    IN_JOINING = 1 << NODE_JOINING,
+    IN_READY = 1 << NODE_READY,
+    IN_MEASURED = 1 << NODE_MEASURED,
+    IN_ALL = IN_JOINING | IN_READY | IN_MEASURED
+};
 
 /* Messages of workers and the states that list them. */
 static const struct {
     enum net_code code;
     unsigned states;
 } permitted[] = {
-    {NET_MSG_HELLO, IN_ABSENT},          {NET_MSG_READY, IN_JOINING},
-    {NET_MSG_BEAT, IN_ALL},              {NET_MSG_PROFILED, IN_READY | IN_MEASURED},
-    {NET_MSG_LINK_TESTED, IN_MEASURED},  {NET_MSG_PREPARED, IN_MEASURED},
-    {NET_MSG_TOKENS, IN_MEASURED},       {NET_MSG_FAILED, IN_MEASURED},
-    {NET_MSG_LOGITS, IN_MEASURED},       {NET_MSG_LINK_LOST, IN_MEASURED},
+    {NET_MSG_HELLO, IN_ABSENT},
+    {NET_MSG_READY, IN_JOINING},
+    {NET_MSG_BEAT, IN_ALL},
+    {NET_MSG_PROFILED, IN_READY | IN_MEASURED},
+    {NET_MSG_LINK_TESTED, IN_MEASURED},
+    {NET_MSG_PREPARED, IN_MEASURED},
+    {NET_MSG_TOKENS, IN_MEASURED},
+    {NET_MSG_FAILED, IN_MEASURED},
+    {NET_MSG_LOGITS, IN_MEASURED},
+    {NET_MSG_LINK_LOST, IN_MEASURED},
 };
 
 static bool is_permitted(const struct coord_core *c, uint32_t node, enum net_code code)
@@ -207,18 +232,21 @@ static bool is_permitted(const struct coord_core *c, uint32_t node, enum net_cod
     return false;
 }
 
-static void on_link_lost(struct coord_core *c, uint32_t node, const struct net_msg_LINK_LOST *m, struct coord_actions *out)
+static void on_link_lost(struct coord_core *c, uint32_t node, const struct net_msg_LINK_LOST *m,
+                         struct coord_actions *out)
 {
     if (m->epoch == 0 || m->epoch != c->now.epoch)
         return;
     char why[300];
-    snprintf(why, sizeof why, "the link between %s and %.*s broke: %.*s", c->config.workers[node].name, (int)m->peer.len,
-             (const char *)m->peer.ptr, (int)m->reason.len, (const char *)m->reason.ptr);
+    snprintf(why, sizeof why, "the link between %s and %.*s broke: %.*s",
+             c->config.workers[node].name, (int)m->peer.len, (const char *)m->peer.ptr,
+             (int)m->reason.len, (const char *)m->reason.ptr);
     coord_core_node_error(c, node, why);
     coord_core_ring_broken(c, why, out);
 }
 
-static void on_node(struct coord_core *c, uint32_t node, const struct net_msg *m, struct coord_actions *out)
+static void on_node(struct coord_core *c, uint32_t node, const struct net_msg *m,
+                    struct coord_actions *out)
 {
     struct node *n = &c->nodes[node];
     if (!n->connected)
@@ -266,7 +294,7 @@ static void on_node(struct coord_core *c, uint32_t node, const struct net_msg *m
     }
 }
 
-/* ---- time ----------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 static void check_lives(struct coord_core *c, struct coord_actions *out)
 {
@@ -276,7 +304,8 @@ static void check_lives(struct coord_core *c, struct coord_actions *out)
         if (!n->connected)
             continue;
         if (c->now_ms - n->heard_ms > (int64_t)c->config.dead_ms)
-            snprintf(why, sizeof why, "silent for %.1f s", (double)(c->now_ms - n->heard_ms) / 1000.0);
+            snprintf(why, sizeof why, "silent for %.1f s",
+                     (double)(c->now_ms - n->heard_ms) / 1000.0);
         else if (n->working && c->task.kind == TASK_NONE && c->now_ms - n->progress_ms > HANG_MS &&
                  (coord_core_in_plan(&c->now, i) || coord_core_in_plan(&c->next, i)))
             snprintf(why, sizeof why, "hung: one pass takes longer than %d s", HANG_MS / 1000);
@@ -293,7 +322,8 @@ static void check_lives(struct coord_core *c, struct coord_actions *out)
 
 int64_t coord_core_deadline_ms(const struct coord_core *c)
 {
-    /* Nothing here needs better than a quarter of the heartbeat, but for requests that wait for an answer. */
+    /* Nothing here needs better than a quarter of the heartbeat, but for requests that wait for an
+     * answer. */
     int64_t t = c->now_ms + (c->config.heartbeat_ms > 40 ? c->config.heartbeat_ms / 4 : 10);
     bool idle = c->task.kind == TASK_NONE && !c->plan_wanted && c->plan_state == PLAN_IDLE;
     for (uint32_t i = 0; i < c->config.n_workers; i++)
@@ -304,7 +334,19 @@ int64_t coord_core_deadline_ms(const struct coord_core *c)
     return asks < t ? asks : t;
 }
 
-/* ---- the step -------------------------------------------------------------------------------------- */
+/* Does a person ask for another placement? Then it is put in force even where it is slower. */
+static bool placement_changed(const struct net_config *a, const struct net_config *b)
+{
+    bool changed = a->use_all != b->use_all || a->objective != b->objective || a->chunk != b->chunk;
+    for (uint32_t i = 0; i < a->n_workers; i++) {
+        const struct net_config_worker *x = &a->workers[i], *y = &b->workers[i];
+        changed =
+            changed || x->exclude != y->exclude || x->layer0 != y->layer0 || x->layer1 != y->layer1;
+    }
+    return changed;
+}
+
+/* ---- the step -------------------------------------------------------------------------------- */
 
 void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
 {
@@ -336,9 +378,9 @@ void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct 
     case COORD_EV_CONFIG:
         for (uint32_t i = c->config.n_workers; i < ev->config->n_workers; i++)
             snprintf(c->profile.nodes[i].name, NET_NAME_MAX, "%s", ev->config->workers[i].name);
+        coord_core_want_plan(c, 0, placement_changed(&c->config, ev->config));
         c->config = *ev->config;
         c->profile.n_nodes = c->config.n_workers;
-        coord_core_want_plan(c, 0, false);
         break;
     }
     check_lives(c, out);
@@ -392,7 +434,8 @@ const char *coord_core_invariant(const struct coord_core *c)
         if (r == 0)
             continue;
         in_slots++;
-        if (r > COORD_REQUESTS_MAX || c->requests[r - 1].state != REQ_ACTIVE || c->requests[r - 1].slot != i)
+        if (r > COORD_REQUESTS_MAX || c->requests[r - 1].state != REQ_ACTIVE ||
+            c->requests[r - 1].slot != i)
             return "a slot belongs to a request that is not in it";
     }
     for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++) {
@@ -403,5 +446,7 @@ const char *coord_core_invariant(const struct coord_core *c)
         return "an active request has no slot";
     if (active > 0 && c->now.epoch == 0)
         return "requests are active without a plan";
-    return queued <= c->config.queue + c->config.slots ? NULL : "more requests wait than the queue may hold";
+    return queued <= c->config.queue + c->config.slots
+               ? NULL
+               : "more requests wait than the queue may hold";
 }

@@ -1,10 +1,11 @@
 /* The coordinator core: measuring workers and links.
  *
- * One task at a time in the whole cluster: first every worker's own speed (PROFILE), then every ordered pair of
- * workers and every worker's link to the coordinator (TEST_LINK). So no two transfers share a board, and workers that
- * share a machine do not disturb each other. Each task has a deadline; one that fails is logged and noted, and its
- * numbers stay NAN, which coord_problem takes for a link that is not to be used. A worker that reconnects is measured
- * anew. Left out: re-measuring in the background while the cluster serves. */
+ * One task at a time in the whole cluster: first every worker's own speed (PROFILE), then every
+ * ordered pair of workers and every worker's link to the coordinator (TEST_LINK). So no two
+ * transfers share a board, and workers that share a machine do not disturb each other. Each task
+ * has a deadline; one that fails is logged and noted, and its numbers stay NAN, which coord_problem
+ * takes for a link that is not to be used. A worker that reconnects is measured anew. Left out:
+ * re-measuring in the background while the cluster serves. */
 #include "coordinator/core_private.h"
 
 #include <math.h>
@@ -22,9 +23,11 @@ void coord_core_profile_forget(struct coord_core *c, uint32_t node)
     p->coord_rtt[node] = p->coord_up[node] = p->coord_down[node] = NAN;
 }
 
-static void begin(struct coord_core *c, enum task_kind kind, uint32_t node, uint32_t peer, struct coord_actions *out)
+static void begin(struct coord_core *c, enum task_kind kind, uint32_t node, uint32_t peer,
+                  struct coord_actions *out)
 {
-    c->task = (struct task){kind, node, peer, c->now_ms, c->now_ms + (kind == TASK_PROFILE ? PROFILE_MS : LINK_MS)};
+    c->task = (struct task){kind, node, peer, c->now_ms,
+                            c->now_ms + (kind == TASK_PROFILE ? PROFILE_MS : LINK_MS)};
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
     a->node = node;
     if (kind == TASK_PROFILE) {
@@ -50,7 +53,8 @@ void coord_core_measure(struct coord_core *c, struct coord_actions *out)
     if (c->task.kind != TASK_NONE)
         return;
     for (uint32_t i = 0; i < n; i++)
-        if (counts(c, i) && c->nodes[i].state == NODE_READY && c->nodes[i].avoid_until_ms <= c->now_ms) {
+        if (counts(c, i) && c->nodes[i].state == NODE_READY &&
+            c->nodes[i].avoid_until_ms <= c->now_ms) {
             begin(c, TASK_PROFILE, i, 0, out);
             return;
         }
@@ -62,7 +66,8 @@ void coord_core_measure(struct coord_core *c, struct coord_actions *out)
             return;
         }
         for (uint32_t k = 0; k < n; k++)
-            if (k != i && counts(c, k) && c->nodes[k].state == NODE_MEASURED && !c->link_tried[i][k]) {
+            if (k != i && counts(c, k) && c->nodes[k].state == NODE_MEASURED &&
+                !c->link_tried[i][k]) {
                 begin(c, TASK_LINK, i, k, out);
                 return;
             }
@@ -78,7 +83,8 @@ static void end_task(struct coord_core *c, const char *error, struct coord_actio
     c->nodes[t.node].progress_ms = c->now_ms;
     if (error[0] != 0) {
         coord_core_node_error(c, t.node, error);
-        coord_core_log(out, true, "measuring_failed name=%s reason=\"%s\"", c->config.workers[t.node].name, error);
+        coord_core_log(out, true, "measuring_failed name=%s reason=\"%s\"",
+                       c->config.workers[t.node].name, error);
         if (t.kind == TASK_PROFILE)
             c->nodes[t.node].avoid_until_ms = c->now_ms + PREPARE_SILENT_MS;
     }
@@ -94,15 +100,17 @@ static bool numbers_ok(struct net_list l)
     return true;
 }
 
-void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_msg_PROFILED *m, struct coord_actions *out)
+void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_msg_PROFILED *m,
+                         struct coord_actions *out)
 {
     if (c->task.kind != TASK_PROFILE || c->task.node != node)
         return;
     struct coord_node_profile *p = &c->profile.nodes[node];
     char error[301];
     snprintf(error, sizeof error, "%.*s", (int)m->error.len, (const char *)m->error.ptr);
-    if (error[0] == 0 && (m->layer_one.n != c->model.n_layers || m->layer_many.n != c->model.n_layers || m->rows < 2 ||
-                          !numbers_ok(m->layer_one) || !numbers_ok(m->layer_many)))
+    if (error[0] == 0 &&
+        (m->layer_one.n != c->model.n_layers || m->layer_many.n != c->model.n_layers ||
+         m->rows < 2 || !numbers_ok(m->layer_one) || !numbers_ok(m->layer_many)))
         snprintf(error, sizeof error, "its profile does not fit the model");
     if (error[0] == 0) {
         p->measured = true;
@@ -118,15 +126,16 @@ void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_m
         p->pass = m->pass;
         p->memory_bytes = m->memory_bytes;
         p->base_bytes = m->base_bytes;
-        coord_core_log(out, false, "profiled name=%s layer_ms=%.3f output_ms=%.3f pass_ms=%.3f memory=%llu",
-                       c->config.workers[node].name, p->layer_one[0] * 1e3, p->output_one * 1e3, p->pass * 1e3,
-                       (unsigned long long)p->memory_bytes);
+        coord_core_log(out, false,
+                       "profiled name=%s layer_ms=%.3f output_ms=%.3f pass_ms=%.3f memory=%llu",
+                       c->config.workers[node].name, p->layer_one[0] * 1e3, p->output_one * 1e3,
+                       p->pass * 1e3, (unsigned long long)p->memory_bytes);
     }
     end_task(c, error, out);
 }
 
-void coord_core_link_tested(struct coord_core *c, uint32_t node, const struct net_msg_LINK_TESTED *m,
-                            struct coord_actions *out)
+void coord_core_link_tested(struct coord_core *c, uint32_t node,
+                            const struct net_msg_LINK_TESTED *m, struct coord_actions *out)
 {
     const uint32_t peer = c->task.peer;
     const char *name = peer < NET_WORKERS_MAX ? c->config.workers[peer].name : "";
@@ -135,32 +144,38 @@ void coord_core_link_tested(struct coord_core *c, uint32_t node, const struct ne
     char error[301];
     snprintf(error, sizeof error, "%.*s", (int)m->error.len, (const char *)m->error.ptr);
     if (error[0] == 0 && !(m->rtt > 0 && m->rtt < 1e3 && m->up > 0 && m->down >= 0))
-        snprintf(error, sizeof error, "its link test to %s gave no sound numbers", name[0] != 0 ? name : "the coordinator");
+        snprintf(error, sizeof error, "its link test to %s gave no sound numbers",
+                 name[0] != 0 ? name : "the coordinator");
     if (error[0] == 0 && peer == NET_WORKERS_MAX) {
         c->profile.coord_rtt[node] = m->rtt;
         c->profile.coord_up[node] = m->up;
         c->profile.coord_down[node] = m->down;
     } else if (error[0] == 0) {
-        /* Round trips in both directions cross the same wire: the smaller one has less of other work in it. */
+        /* Round trips in both directions cross the same wire: the smaller one has less of other
+         * work in it. */
         const double back = c->profile.rtt[peer][node], rtt = back < m->rtt ? back : m->rtt;
         c->profile.rtt[node][peer] = c->profile.rtt[peer][node] = rtt;
         c->profile.rate[node][peer] = m->up;
     }
     if (error[0] == 0)
-        coord_core_log(out, false, "link from=%s to=%s rtt_ms=%.3f up_mb_s=%.1f down_mb_s=%.1f", c->config.workers[node].name,
-                       name[0] != 0 ? name : "coordinator", m->rtt * 1e3, m->up / 1e6, m->down / 1e6);
+        coord_core_log(out, false, "link from=%s to=%s rtt_ms=%.3f up_mb_s=%.1f down_mb_s=%.1f",
+                       c->config.workers[node].name, name[0] != 0 ? name : "coordinator",
+                       m->rtt * 1e3, m->up / 1e6, m->down / 1e6);
     end_task(c, error, out);
 }
 
 void coord_core_task_drop(struct coord_core *c, uint32_t node)
 {
-    if (c->task.kind != TASK_NONE && (c->task.node == node || (c->task.kind == TASK_LINK && c->task.peer == node)))
+    if (c->task.kind != TASK_NONE &&
+        (c->task.node == node || (c->task.kind == TASK_LINK && c->task.peer == node)))
         c->task.kind = TASK_NONE;
 }
 
 void coord_core_task_time(struct coord_core *c, struct coord_actions *out)
 {
     if (c->task.kind != TASK_NONE && c->now_ms > c->task.deadline_ms)
-        end_task(c, c->task.kind == TASK_PROFILE ? "it did not finish profiling in time"
-                                                 : "it did not finish testing a link in time", out);
+        end_task(c,
+                 c->task.kind == TASK_PROFILE ? "it did not finish profiling in time"
+                                              : "it did not finish testing a link in time",
+                 out);
 }

@@ -1,15 +1,17 @@
 /* The coordinator core: plans, from wanting one to having it in force.
  *
- * A plan is wanted when the set of measured workers changes or the ring breaks. It is solved by the planner (outside,
- * since that takes time), then prepared: each worker is sent PLAN and MANIFEST, fetches what it lacks and loads beside
- * the plan in force, which serves on. When all are ready COMMIT puts the new epoch in force, and the requests that were
- * in the old ring are opened again with the tokens they have: by the canonical numerics the same KV rows and the same
- * text (docs/numerics.md). When a worker of the plan in force is lost the ring is broken at once: its requests wait,
- * keeping their tokens, until the survivors have a plan.
+ * A plan is wanted when the set of measured workers changes or the ring breaks. It is solved by the
+ * planner (outside, since that takes time), then prepared: each worker is sent PLAN and MANIFEST,
+ * fetches what it lacks and loads beside the plan in force, which serves on. When all are ready
+ * COMMIT puts the new epoch in force, and the requests that were in the old ring are opened again
+ * with the tokens they have: by the canonical numerics the same KV rows and the same text
+ * (docs/numerics.md). When a worker of the plan in force is lost the ring is broken at once: its
+ * requests wait, keeping their tokens, until the survivors have a plan.
  *
- * A first plan waits JOIN_WAIT_MS for workers that have not come. One that is no better than the plan in force, by 5 %,
- * is not put in force, unless the ring is broken or `use: all` asks for a new worker. Each wait has a deadline; a failed
- * preparation names its worker, which is then left out for a while. */
+ * A first plan waits JOIN_WAIT_MS for workers that have not come. One that is no better than the
+ * plan in force, by 5 %, is not put in force, unless the ring is broken or `use: all` asks for a
+ * new worker. Each wait has a deadline; a failed preparation names its worker, which is then left
+ * out for a while. */
 #include "coordinator/core_private.h"
 
 #include <math.h>
@@ -46,7 +48,8 @@ void coord_core_ring_broken(struct coord_core *c, const char *why, struct coord_
 {
     if (c->now.epoch == 0)
         return;
-    coord_core_log(out, true, "ring_broken epoch=%llx reason=\"%s\"", (unsigned long long)c->now.epoch, why);
+    coord_core_log(out, true, "ring_broken epoch=%llx reason=\"%s\"",
+                   (unsigned long long)c->now.epoch, why);
     coord_core_requeue(c);
     c->now.epoch = 0;
     c->no_plan_since_ms = c->now_ms;
@@ -62,7 +65,8 @@ static void drop_next(struct coord_core *c)
         c->nodes[i].prepared = false;
 }
 
-void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *why, struct coord_actions *out)
+void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *why,
+                               struct coord_actions *out)
 {
     if (c->plan_state == PLAN_PREPARING && coord_core_in_plan(&c->next, node)) {
         drop_next(c);
@@ -70,7 +74,8 @@ void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *
     }
     if (coord_core_in_plan(&c->now, node)) {
         char text[300];
-        snprintf(text, sizeof text, "worker %s was lost (%.200s)", c->config.workers[node].name, why);
+        snprintf(text, sizeof text, "worker %s was lost (%.200s)", c->config.workers[node].name,
+                 why);
         coord_core_ring_broken(c, text, out);
     }
     /* The planner may be at work on a cluster with this worker in it. */
@@ -81,11 +86,12 @@ void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *
     }
 }
 
-/* ---- asking for a plan ------------------------------------------------------------------------------ */
+/* ---- asking for a plan ----------------------------------------------------------------------- */
 
 static bool may_serve(const struct coord_core *c, uint32_t i)
 {
-    return c->nodes[i].state == NODE_MEASURED && !c->config.workers[i].exclude && c->nodes[i].avoid_until_ms <= c->now_ms;
+    return c->nodes[i].state == NODE_MEASURED && !c->config.workers[i].exclude &&
+           c->nodes[i].avoid_until_ms <= c->now_ms;
 }
 
 static uint32_t present_now(const struct coord_core *c)
@@ -107,15 +113,17 @@ static uint32_t missing(const struct coord_core *c, char *names, size_t max)
         const size_t len = strlen(names);
         /* One that is here but failed says why. */
         const bool failed = c->nodes[i].connected && c->nodes[i].avoid_until_ms > c->now_ms;
-        snprintf(names + len, max - len, "%s%s%s%.150s%s", n > 0 ? ", " : "", c->config.workers[i].name, failed ? " (" : "",
+        snprintf(names + len, max - len, "%s%s%s%.150s%s", n > 0 ? ", " : "",
+                 c->config.workers[i].name, failed ? " (" : "",
                  failed ? c->nodes[i].last_error : "", failed ? ")" : "");
         n++;
     }
     return n;
 }
 
-/* Requests do not wait for ever for a plan that will not come. As long as there is somebody to try again with, one may:
- * that a plan failed late, since a worker was lost while shards were shipped, is no reason to give up. */
+/* Requests do not wait for ever for a plan that will not come. As long as there is somebody to try
+ * again with, one may: that a plan failed late, since a worker was lost while shards were shipped,
+ * is no reason to give up. */
 static void fail_hopeless(struct coord_core *c, uint32_t present, struct coord_actions *out)
 {
     char why[360];
@@ -147,7 +155,8 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
     if (present != c->planned_present && present != 0)
         c->plan_wanted = true;
     fail_hopeless(c, present, out);
-    /* Numbers are worth waiting for, but a hung worker that is being profiled must not keep the others from serving. */
+    /* Numbers are worth waiting for, but a hung worker that is being profiled must not keep the
+     * others from serving. */
     const bool measuring = c->task.kind != TASK_NONE &&
                            (c->now.epoch != 0 || c->now_ms - c->task.begun_ms <= MEASURE_WAIT_MS);
     if (!c->plan_wanted || c->plan_state != PLAN_IDLE || measuring || c->now_ms < c->plan_at_ms)
@@ -166,14 +175,15 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
     a->serial = ++c->serial;
 }
 
-/* ---- an answer --------------------------------------------------------------------------------------- */
+/* ---- an answer ------------------------------------------------------------------------------- */
 
 static bool same_stages(const struct part_plan *a, const struct part_plan *b)
 {
     if (a->n_stages != b->n_stages)
         return false;
     for (uint32_t s = 0; s < a->n_stages; s++)
-        if (a->stages[s].device != b->stages[s].device || a->stages[s].layer0 != b->stages[s].layer0 ||
+        if (a->stages[s].device != b->stages[s].device ||
+            a->stages[s].layer0 != b->stages[s].layer0 ||
             a->stages[s].layer1 != b->stages[s].layer1)
             return false;
     return true;
@@ -193,7 +203,8 @@ static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
                                               : ev->batch_rate > now->batch_rate / 0.95;
 }
 
-/* Prompt rows of a pass: as many as take about 50 ms on the slowest stage, so that decode rows do not wait long. */
+/* Prompt rows of a pass: as many as take about 50 ms on the slowest stage, so that decode rows do
+ * not wait long. */
 static uint32_t choose_chunk(const struct coord_core *c, const struct part_plan *plan)
 {
     double row_s = 1e-6;
@@ -234,7 +245,8 @@ static void send_plan(struct coord_core *c, uint32_t stage, struct coord_actions
     m->layer1 = g->layer1;
 }
 
-static void begin_prepare(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
+static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
+                          struct coord_actions *out)
 {
     c->next = (struct ring_plan){.epoch = c->incarnation << 32 | ++c->count,
                                  .plan = *ev->plan,
@@ -260,12 +272,13 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev, st
         send_plan(c, s, out);
     }
     coord_core_log(out, false, "plan epoch=%llx stages=%u predicted_ms=%.3f gap=%.4f chunk=%u",
-                   (unsigned long long)c->next.epoch, ev->plan->n_stages, ev->plan->latency_s * 1e3, ev->plan->gap,
-                   c->next.chunk);
+                   (unsigned long long)c->next.epoch, ev->plan->n_stages, ev->plan->latency_s * 1e3,
+                   ev->plan->gap, c->next.chunk);
     snprintf(c->waits, sizeof c->waits, "workers to load their shards");
 }
 
-void coord_core_planned(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
+void coord_core_planned(struct coord_core *c, const struct coord_event *ev,
+                        struct coord_actions *out)
 {
     if (ev->serial != c->serial || c->plan_state != PLAN_SOLVING)
         return;
@@ -273,15 +286,18 @@ void coord_core_planned(struct coord_core *c, const struct coord_event *ev, stru
     c->hopeless = false;
     if (!ev->ok) {
         char names[240];
-        /* Who came while the planner was at work is not in its answer, and may be what was missing. */
-        const bool all = missing(c, names, sizeof names) == 0 && present_now(c) == c->planned_present;
+        /* Who came while the planner was at work is not in its answer, and may be what was missing.
+         */
+        const bool all =
+            missing(c, names, sizeof names) == 0 && present_now(c) == c->planned_present;
         coord_core_log(out, true, "no_plan reason=\"%s\"", ev->reason);
         if (c->now.epoch == 0) {
             c->hopeless = all;
             if (all)
                 snprintf(c->waits, sizeof c->waits, "%s", ev->reason);
             else
-                snprintf(c->waits, sizeof c->waits, "workers: %.90s (without them: %.180s)", names, ev->reason);
+                snprintf(c->waits, sizeof c->waits, "workers: %.90s (without them: %.180s)", names,
+                         ev->reason);
         }
         return;
     }
@@ -292,7 +308,7 @@ void coord_core_planned(struct coord_core *c, const struct coord_event *ev, stru
     begin_prepare(c, ev, out);
 }
 
-/* ---- getting ready -------------------------------------------------------------------------------------- */
+/* ---- getting ready --------------------------------------------------------------------------- */
 
 static void commit(struct coord_core *c, struct coord_actions *out)
 {
@@ -301,25 +317,54 @@ static void commit(struct coord_core *c, struct coord_actions *out)
     c->stalled_ms = c->now_ms;
     c->waits[0] = 0;
     drop_next(c);
-    for (uint32_t s = 0; s < c->now.plan.n_stages; s++) {
-        struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
-        a->node = c->now.plan.stages[s].device;
-        a->msg = (struct net_msg){.code = NET_MSG_COMMIT, .u.COMMIT = {c->now.epoch}};
-    }
+    c->plan_forced = false; /* whatever asked for a new plan has one */
+    /* Those that are not in it are told as well: they give the memory of the plan before back. */
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        if (c->nodes[i].state == NODE_MEASURED) {
+            struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
+            a->node = i;
+            a->msg = (struct net_msg){.code = NET_MSG_COMMIT, .u.COMMIT = {c->now.epoch}};
+        }
     coord_core_log(out, false, "commit epoch=%llx", (unsigned long long)c->now.epoch);
 }
 
-void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_msg_PREPARED *m, struct coord_actions *out)
+/* What clients that wait are told while shards are on their way. */
+static void say_progress(struct coord_core *c)
+{
+    uint64_t done = 0, total = 0;
+    char a[24], b[24];
+    for (uint32_t s = 0; s < c->next.plan.n_stages; s++) {
+        done += c->nodes[c->next.plan.stages[s].device].done_bytes;
+        total += c->nodes[c->next.plan.stages[s].device].total_bytes;
+    }
+    if (c->now.epoch == 0)
+        snprintf(c->waits, sizeof c->waits, "workers to load their shards: %s of %s are there",
+                 base_bytes_text(done, a), base_bytes_text(total, b));
+}
+
+void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_msg_PREPARED *m,
+                         struct coord_actions *out)
 {
     struct node *n = &c->nodes[node];
-    if (m->epoch != c->next.epoch || c->plan_state != PLAN_PREPARING || !coord_core_in_plan(&c->next, node))
+    /* It was ready and is not any more, and its news crossed COMMIT: it will not take part in the
+     * plan in force. */
+    if (m->state == 2 && m->epoch == c->now.epoch && coord_core_in_plan(&c->now, node)) {
+        char why[301];
+        snprintf(why, sizeof why, "%.*s", (int)m->reason.len, (const char *)m->reason.ptr);
+        coord_core_node_error(c, node, why);
+        coord_core_ring_broken(c, why, out);
+        return;
+    }
+    if (m->epoch != c->next.epoch || c->plan_state != PLAN_PREPARING ||
+        !coord_core_in_plan(&c->next, node))
         return;
     c->prepare_heard_ms = c->now_ms;
     if (m->state == 2) {
         char why[301];
         snprintf(why, sizeof why, "%.*s", (int)m->reason.len, (const char *)m->reason.ptr);
         coord_core_node_error(c, node, why);
-        coord_core_log(out, true, "prepare_failed name=%s reason=\"%s\"", c->config.workers[node].name, why);
+        coord_core_log(out, true, "prepare_failed name=%s reason=\"%s\"",
+                       c->config.workers[node].name, why);
         n->avoid_until_ms = c->now_ms + PREPARE_SILENT_MS;
         drop_next(c);
         coord_core_want_plan(c, RETRY_MS, c->now.epoch == 0);
@@ -329,6 +374,7 @@ void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_m
     n->total_bytes = m->total_bytes;
     n->fetched_bytes = m->fetched_bytes;
     n->planned_bytes = m->planned_bytes;
+    say_progress(c);
     if (m->state != 1)
         return;
     n->prepared = true;

@@ -1,22 +1,23 @@
-/* The coordinator core's state, shared by core.c (meeting, time), core_measure.c, core_plan.c, core_request.c and
- * core_status.c. */
+/* The coordinator core's state, shared by core.c (meeting, time), core_measure.c, core_plan.c,
+ * core_request.c and core_status.c. */
 #ifndef COORDINATOR_CORE_PRIVATE_H
 #define COORDINATOR_CORE_PRIVATE_H
 
 #include "coordinator/coordinator.h"
 
 enum {
-    JOIN_WAIT_MS = 5000,      /* how long a first plan waits for workers that have not come */
-    PROFILE_MS = 120000,      /* deadlines of the measuring tasks */
+    JOIN_WAIT_MS = 5000, /* how long a first plan waits for workers that have not come */
+    PROFILE_MS = 120000, /* deadlines of the measuring tasks */
     LINK_MS = 30000,
-    MEASURE_WAIT_MS = 20000,  /* how long a task may hold up a cluster that has no plan in force */
-    PREPARE_SILENT_MS = 30000, /* a worker that prepares says nothing for so long: the plan is given up */
-    SETTLE_MS = 200,          /* after a loss, wait for its other news before planning again */
-    RETRY_MS = 2000,          /* before planning again after a plan failed */
-    HANG_MS = 30000,          /* a pass that takes longer is a hung worker */
-    STALL_MS = 20000,         /* requests are active, yet no pass and no token for so long */
-    NO_PLAN_MS = 30000,       /* requests wait so long for a plan when workers are missing */
-    CHUNK_DEFAULT = 128       /* prompt rows of a pass at most, where the configuration names none */
+    MEASURE_WAIT_MS = 20000, /* how long a task may hold up a cluster that has no plan in force */
+    PREPARE_SILENT_MS =
+        30000,          /* a worker that prepares says nothing for so long: the plan is given up */
+    SETTLE_MS = 200,    /* after a loss, wait for its other news before planning again */
+    RETRY_MS = 2000,    /* before planning again after a plan failed */
+    HANG_MS = 30000,    /* a pass that takes longer is a hung worker */
+    STALL_MS = 20000,   /* requests are active, yet no pass and no token for so long */
+    NO_PLAN_MS = 30000, /* requests wait so long for a plan when workers are missing */
+    CHUNK_DEFAULT = 128 /* prompt rows of a pass at most, where the configuration names none */
 };
 
 enum node_state {
@@ -55,7 +56,7 @@ enum plan_state {
 };
 
 struct ring_plan {
-    uint64_t epoch; /* 0: none */
+    uint64_t epoch;        /* 0: none */
     struct part_plan plan; /* devices are nodes */
     double stage_s[PART_DEVICES_MAX], batch_rate;
     uint32_t max_rows, chunk;
@@ -72,7 +73,8 @@ struct logits_entry {
 struct request {
     enum request_state state;
     uint8_t id[16];
-    uint64_t client, order, number; /* connection; arrival; as the workers know it, one for each OPEN */
+    uint64_t client, order,
+        number; /* connection; arrival; as the workers know it, one for each OPEN */
     uint32_t slot, flags, n_prompt, n_tokens, end_position, replays;
     int32_t *tokens; /* [end_position or n_prompt] prompt, then the generated ones; owned */
     struct model_sampling sampling;
@@ -96,14 +98,15 @@ struct coord_core {
 
     struct node nodes[NET_WORKERS_MAX];
     struct coord_profile profile;
-    bool link_tried[NET_WORKERS_MAX][NET_WORKERS_MAX + 1]; /* [from][to]; the last column is the coordinator */
+    bool link_tried[NET_WORKERS_MAX]
+                   [NET_WORKERS_MAX + 1]; /* [from][to]; the last column is the coordinator */
     struct task task;
 
     enum plan_state plan_state;
     bool plan_wanted, plan_forced; /* forced: even where the stages are the same */
     int64_t plan_at_ms;            /* not before */
     uint64_t serial;
-    uint32_t planned_present;      /* workers that the planner was last asked about */
+    uint32_t planned_present;   /* workers that the planner was last asked about */
     struct ring_plan now, next; /* in force; being prepared */
     int64_t prepare_heard_ms, stalled_ms, no_plan_since_ms;
     char waits[300]; /* what the cluster waits for, where no plan is in force */
@@ -119,15 +122,19 @@ struct coord_core {
 
 /* core.c */
 struct coord_action *coord_core_act(struct coord_actions *out, enum coord_action_type type);
-void coord_core_log(struct coord_actions *out, bool warn, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-void coord_core_node_lost(struct coord_core *c, uint32_t node, const char *why, struct coord_actions *out);
+void coord_core_log(struct coord_actions *out, bool warn, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void coord_core_node_lost(struct coord_core *c, uint32_t node, const char *why,
+                          struct coord_actions *out);
 void coord_core_node_error(struct coord_core *c, uint32_t node, const char *why);
 
 /* core_measure.c */
-void coord_core_measure(struct coord_core *c, struct coord_actions *out); /* begin the next task where none runs */
-void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_msg_PROFILED *m, struct coord_actions *out);
-void coord_core_link_tested(struct coord_core *c, uint32_t node, const struct net_msg_LINK_TESTED *m,
-                            struct coord_actions *out);
+void coord_core_measure(struct coord_core *c,
+                        struct coord_actions *out); /* begin the next task where none runs */
+void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_msg_PROFILED *m,
+                         struct coord_actions *out);
+void coord_core_link_tested(struct coord_core *c, uint32_t node,
+                            const struct net_msg_LINK_TESTED *m, struct coord_actions *out);
 void coord_core_task_drop(struct coord_core *c, uint32_t node); /* node is gone */
 void coord_core_task_time(struct coord_core *c, struct coord_actions *out);
 void coord_core_profile_forget(struct coord_core *c, uint32_t node);
@@ -135,29 +142,39 @@ void coord_core_profile_forget(struct coord_core *c, uint32_t node);
 /* core_plan.c */
 void coord_core_want_plan(struct coord_core *c, int64_t delay_ms, bool forced);
 void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out);
-void coord_core_planned(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out);
-void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_msg_PREPARED *m, struct coord_actions *out);
-void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *why, struct coord_actions *out);
+void coord_core_planned(struct coord_core *c, const struct coord_event *ev,
+                        struct coord_actions *out);
+void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_msg_PREPARED *m,
+                         struct coord_actions *out);
+void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *why,
+                               struct coord_actions *out);
 void coord_core_ring_broken(struct coord_core *c, const char *why, struct coord_actions *out);
 bool coord_core_in_plan(const struct ring_plan *p, uint32_t node);
 uint32_t coord_core_chunk_max(const struct net_config *c);
-/* Rows of a pass at most: a decode row of every slot and a chunk of prompts, as far as the executor takes them. */
+/* Rows of a pass at most: a decode row of every slot and a chunk of prompts, as far as the executor
+ * takes them. */
 uint32_t coord_core_rows_max(const struct net_config *c, uint32_t chunk);
 
 /* core_request.c */
-void coord_core_client(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out);
+void coord_core_client(struct coord_core *c, const struct coord_event *ev,
+                       struct coord_actions *out);
 void coord_core_client_down(struct coord_core *c, uint64_t client, struct coord_actions *out);
-void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m, struct coord_actions *out);
-void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m, struct coord_actions *out);
-void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m, struct coord_actions *out);
-void coord_core_requeue(struct coord_core *c); /* the ring is gone: active requests wait again, with their tokens */
-void coord_core_dispatch(struct coord_core *c, struct coord_actions *out); /* slots to those who wait */
+void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m,
+                       struct coord_actions *out);
+void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m,
+                       struct coord_actions *out);
+void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m,
+                       struct coord_actions *out);
+void coord_core_requeue(
+    struct coord_core *c); /* the ring is gone: active requests wait again, with their tokens */
+void coord_core_dispatch(struct coord_core *c,
+                         struct coord_actions *out); /* slots to those who wait */
 void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord_actions *out);
 void coord_core_request_time(struct coord_core *c, struct coord_actions *out);
 void coord_core_requests_free(struct coord_core *c);
 int64_t coord_core_request_deadline(const struct coord_core *c);
-void coord_core_no(uint64_t client, const uint8_t *id, int code, struct coord_actions *out, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
+void coord_core_no(uint64_t client, const uint8_t *id, int code, struct coord_actions *out,
+                   const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
 /* core_status.c */
 void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actions *out);

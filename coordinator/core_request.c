@@ -1,14 +1,16 @@
 /* The coordinator core: requests, from SUBMIT to DONE.
  *
- * A request waits in a bounded queue, in order of arrival, until a slot is free and a plan in force; then the first
- * stage is sent OPEN with all tokens known so far, and the last stage's TOKENS come back one position at a time. The
- * coordinator keeps the tokens: after a change of plan the request is opened again under a new number with prompt and
- * generated tokens together, and goes on at the next position. A token is taken only for the number and position that
- * the request is at, so none is lost, repeated or out of order; that is the invariant.
+ * A request waits in a bounded queue, in order of arrival, until a slot is free and a plan in
+ * force; then the first stage is sent OPEN with all tokens known so far, and the last stage's
+ * TOKENS come back one position at a time. The coordinator keeps the tokens: after a change of plan
+ * the request is opened again under a new number with prompt and generated tokens together, and
+ * goes on at the next position. A token is taken only for the number and position that the request
+ * is at, so none is lost, repeated or out of order; that is the invariant.
  *
- * Clients pull: ASK names how much the client has and is answered when there is more, or WAITING after a second. So a
- * slow reader costs only the tokens that are kept anyway, a client that was cut off asks again by its request's id, and
- * one that has not asked for COORD_CLIENT_DEAD_MS is gone and its slot is freed. */
+ * Clients pull: ASK names how much the client has and is answered when there is more, or WAITING
+ * after a second. So a slow reader costs only the tokens that are kept anyway, a client that was
+ * cut off asks again by its request's id, and one that has not asked for COORD_CLIENT_DEAD_MS is
+ * gone and its slot is freed. */
 #include "coordinator/core_private.h"
 
 #include <assert.h>
@@ -63,9 +65,10 @@ static uint32_t queued_before(const struct coord_core *c, const struct request *
     return n;
 }
 
-/* ---- answers to the client ----------------------------------------------------------------------- */
+/* ---- answers to the client ------------------------------------------------------------------- */
 
-void coord_core_no(uint64_t client, const uint8_t *id, int code, struct coord_actions *out, const char *fmt, ...)
+void coord_core_no(uint64_t client, const uint8_t *id, int code, struct coord_actions *out,
+                   const char *fmt, ...)
 {
     static const uint8_t none[16];
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
@@ -75,7 +78,8 @@ void coord_core_no(uint64_t client, const uint8_t *id, int code, struct coord_ac
     va_end(ap);
     a->client = client;
     a->msg.code = NET_MSG_NO;
-    a->msg.u.NO = (struct net_msg_NO){id == NULL ? none : id, (uint32_t)code, net_text_fit(a->text, 300)};
+    a->msg.u.NO =
+        (struct net_msg_NO){id == NULL ? none : id, (uint32_t)code, net_text_fit(a->text, 300)};
 }
 
 static void send_waiting(struct coord_core *c, struct request *r, struct coord_actions *out)
@@ -84,8 +88,8 @@ static void send_waiting(struct coord_core *c, struct request *r, struct coord_a
     snprintf(a->text, sizeof a->text, "%s", c->now.epoch == 0 ? c->waits : "");
     a->client = r->client;
     a->msg.code = NET_MSG_WAITING;
-    a->msg.u.WAITING = (struct net_msg_WAITING){r->id, r->state == REQ_QUEUED ? queued_before(c, r) + 1 : 0,
-                                                net_text_fit(a->text, 300)};
+    a->msg.u.WAITING = (struct net_msg_WAITING){
+        r->id, r->state == REQ_QUEUED ? queued_before(c, r) + 1 : 0, net_text_fit(a->text, 300)};
     r->asking = false;
 }
 
@@ -97,8 +101,14 @@ static void send_done(struct request *r, struct coord_actions *out)
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
     a->client = r->client;
     a->msg.code = NET_MSG_DONE;
-    a->msg.u.DONE = (struct net_msg_DONE){r->id, r->finish, net_text_fit(r->error, 300), n, r->n_prompt, ttft,
-                                          n > 1 && rest > 0 ? (n - 1) / rest : 0, r->replays};
+    a->msg.u.DONE = (struct net_msg_DONE){r->id,
+                                          r->finish,
+                                          net_text_fit(r->error, 300),
+                                          n,
+                                          r->n_prompt,
+                                          ttft,
+                                          n > 1 && rest > 0 ? (n - 1) / rest : 0,
+                                          r->replays};
 }
 
 /* One position of a logits request, as many messages as there is news. */
@@ -110,14 +120,15 @@ static bool send_logits(struct request *r, struct coord_actions *out)
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
     a->client = r->client;
     a->msg.code = NET_MSG_ANSWER_LOGITS;
-    a->msg.u.ANSWER_LOGITS = (struct net_msg_ANSWER_LOGITS){r->id,
-                                                            r->ask_from,
-                                                            net_list_i32(r->tokens + r->ask_from, 1),
-                                                            l->mean,
-                                                            l->rms,
-                                                            net_list_i32(l->ids, MODEL_BEST),
-                                                            net_list_f64(l->values, MODEL_BEST),
-                                                            l->hash};
+    a->msg.u.ANSWER_LOGITS =
+        (struct net_msg_ANSWER_LOGITS){r->id,
+                                       r->ask_from,
+                                       net_list_i32(r->tokens + r->ask_from, 1),
+                                       l->mean,
+                                       l->rms,
+                                       net_list_i32(l->ids, MODEL_BEST),
+                                       net_list_f64(l->values, MODEL_BEST),
+                                       l->hash};
     r->asking = false;
     return true;
 }
@@ -129,12 +140,18 @@ static bool send_news(struct request *r, struct coord_actions *out)
     if (from >= have && from_text >= text)
         return false;
     const uint32_t n = from >= have ? 0 : have - from < 4096 ? have - from : 4096;
-    const size_t bytes = from_text >= text ? 0 : text - from_text < 65536 ? text - from_text : 65536;
+    const size_t bytes = from_text >= text          ? 0
+                         : text - from_text < 65536 ? text - from_text
+                                                    : 65536;
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
     a->client = r->client;
     a->msg.code = NET_MSG_ANSWER;
-    a->msg.u.ANSWER = (struct net_msg_ANSWER){
-        r->id, from, net_list_i32(r->tokens + r->n_prompt + (n > 0 ? from : 0), n), r->ask_text, {bytes > 0 ? r->text.text.ptr + from_text : NULL, bytes}};
+    a->msg.u.ANSWER =
+        (struct net_msg_ANSWER){r->id,
+                                from,
+                                net_list_i32(r->tokens + r->n_prompt + (n > 0 ? from : 0), n),
+                                r->ask_text,
+                                {bytes > 0 ? r->text.text.ptr + from_text : NULL, bytes}};
     r->asking = false;
     return true;
 }
@@ -152,7 +169,7 @@ static void answer(struct request *r, struct coord_actions *out)
     }
 }
 
-/* ---- the end of a request --------------------------------------------------------------------------- */
+/* ---- the end of a request -------------------------------------------------------------------- */
 
 enum { FINISH_STOP, FINISH_LENGTH, FINISH_ERROR };
 
@@ -168,7 +185,8 @@ static void leave_slot(struct coord_core *c, struct request *r, struct coord_act
     a->msg = (struct net_msg){.code = NET_MSG_CLOSE, .u.CLOSE = {c->now.epoch, r->number, r->slot}};
 }
 
-static void finish(struct coord_core *c, struct request *r, uint32_t how, const char *why, struct coord_actions *out)
+static void finish(struct coord_core *c, struct request *r, uint32_t how, const char *why,
+                   struct coord_actions *out)
 {
     leave_slot(c, r, out);
     r->state = REQ_DONE;
@@ -176,17 +194,23 @@ static void finish(struct coord_core *c, struct request *r, uint32_t how, const 
     snprintf(r->error, sizeof r->error, "%s", why);
     r->done_ms = c->now_ms;
     model_text_end(&r->text);
-    coord_core_log(out, how == FINISH_ERROR, "request_done order=%llu finish=%s tokens=%u prompt=%u replays=%u%s%s%s",
-                   (unsigned long long)r->order, how == FINISH_STOP ? "stop" : how == FINISH_LENGTH ? "length" : "error",
-                   n_generated(r), r->n_prompt, r->replays, why[0] != 0 ? " error=\"" : "", why, why[0] != 0 ? "\"" : "");
+    coord_core_log(out, how == FINISH_ERROR,
+                   "request_done order=%llu finish=%s tokens=%u prompt=%u replays=%u%s%s%s",
+                   (unsigned long long)r->order,
+                   how == FINISH_STOP     ? "stop"
+                   : how == FINISH_LENGTH ? "length"
+                                          : "error",
+                   n_generated(r), r->n_prompt, r->replays, why[0] != 0 ? " error=\"" : "", why,
+                   why[0] != 0 ? "\"" : "");
     answer(r, out);
 }
 
-/* ---- SUBMIT, ASK, CANCEL ----------------------------------------------------------------------------- */
+/* ---- SUBMIT, ASK, CANCEL --------------------------------------------------------------------- */
 
 static struct model_sampling sampling_of(const struct net_msg_SUBMIT *m)
 {
-    return (struct model_sampling){(float)m->temperature, m->top_k, (float)m->top_p, (float)m->min_p,
+    return (struct model_sampling){(float)m->temperature,    m->top_k,
+                                   (float)m->top_p,          (float)m->min_p,
                                    (float)m->repeat_penalty, m->seed};
 }
 
@@ -205,7 +229,8 @@ static struct request *free_request(struct coord_core *c)
     return oldest;
 }
 
-static int fill_request(struct coord_core *c, struct request *r, const struct coord_event *ev, struct err *e)
+static int fill_request(struct coord_core *c, struct request *r, const struct coord_event *ev,
+                        struct err *e)
 {
     const struct net_msg_SUBMIT *m = &ev->msg->u.SUBMIT;
     struct span stops[COORD_STOPS_MAX];
@@ -234,15 +259,19 @@ static int refuse_submit(const struct coord_core *c, const struct coord_event *e
         queued += c->requests[i].state == REQ_QUEUED ? 1u : 0u;
     if (ev->n_tokens == 0)
         return err_set(e, ERR_RANGE, "the prompt is empty");
-    if (ev->n_tokens > c->model.context || (ev->n_tokens == c->model.context && (m->flags & 1) == 0 && m->n > 0))
-        return err_set(e, ERR_RANGE, "the prompt has %u tokens, a slot %u positions: shorten it or raise context",
+    if (ev->n_tokens > c->model.context ||
+        (ev->n_tokens == c->model.context && (m->flags & 1) == 0 && m->n > 0))
+        return err_set(e, ERR_RANGE,
+                       "the prompt has %u tokens, a slot %u positions: shorten it or raise context",
                        ev->n_tokens, c->model.context);
     if (m->stops.n > COORD_STOPS_MAX)
-        return err_set(e, ERR_RANGE, "%u stop strings, at most %d are allowed", m->stops.n, COORD_STOPS_MAX);
+        return err_set(e, ERR_RANGE, "%u stop strings, at most %d are allowed", m->stops.n,
+                       COORD_STOPS_MAX);
     if (c->now.epoch == 0 && c->hopeless)
         return err_set(e, ERR_INFEASIBLE, "%s", c->waits);
     if (queued >= c->config.queue)
-        return err_set(e, ERR_FULL, "the queue is full: %u requests wait already; try again later", queued);
+        return err_set(e, ERR_FULL, "the queue is full: %u requests wait already; try again later",
+                       queued);
     return model_sampling_check(&s, e);
 }
 
@@ -251,12 +280,15 @@ static void on_submit(struct coord_core *c, const struct coord_event *ev, struct
     const struct net_msg_SUBMIT *m = &ev->msg->u.SUBMIT;
     struct err e = {0};
     if (m->version != NET_CLIENT_VERSION) {
-        coord_core_no(ev->client, m->id, ERR_MISMATCH, out, "the client speaks version %u, the coordinator %u", m->version,
+        coord_core_no(ev->client, m->id, ERR_MISMATCH, out,
+                      "the client speaks version %u, the coordinator %u", m->version,
                       (unsigned)NET_CLIENT_VERSION);
         return;
     }
     struct request *r = by_id(c, m->id);
-    if (r != NULL) { /* sent again after a cut */
+    if (r != NULL) { /* sent again after a cut: what was asked before it is not answered to the new
+                        connection */
+        r->asking = r->asking && r->client == ev->client;
         r->client = ev->client;
         r->asked_ms = c->now_ms;
         return;
@@ -284,7 +316,8 @@ static void on_ask(struct coord_core *c, const struct coord_event *ev, struct co
     const struct net_msg_ASK *m = &ev->msg->u.ASK;
     struct request *r = by_id(c, m->id);
     if (r == NULL) {
-        coord_core_no(ev->client, m->id, ERR_NOTFOUND, out, "there is no such request here any more");
+        coord_core_no(ev->client, m->id, ERR_NOTFOUND, out,
+                      "there is no such request here any more");
         return;
     }
     r->client = ev->client;
@@ -295,7 +328,8 @@ static void on_ask(struct coord_core *c, const struct coord_event *ev, struct co
     answer(r, out);
 }
 
-void coord_core_client(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
+void coord_core_client(struct coord_core *c, const struct coord_event *ev,
+                       struct coord_actions *out)
 {
     struct request *r;
     switch ((int)ev->msg->code) {
@@ -327,7 +361,7 @@ void coord_core_client_down(struct coord_core *c, uint64_t client, struct coord_
             c->requests[i].asking = false;
 }
 
-/* ---- what the ring says -------------------------------------------------------------------------------- */
+/* ---- what the ring says ---------------------------------------------------------------------- */
 
 static bool is_end(const struct coord_core *c, int32_t token)
 {
@@ -348,9 +382,11 @@ static void time_token(struct coord_core *c, struct request *r)
     r->last_ms = c->now_ms;
 }
 
-static void on_token(struct coord_core *c, struct request *r, uint32_t position, int32_t token, struct coord_actions *out)
+static void on_token(struct coord_core *c, struct request *r, uint32_t position, int32_t token,
+                     struct coord_actions *out)
 {
-    if (position != r->n_tokens || position >= r->end_position || token < 0 || (uint32_t)token >= c->model.n_vocab) {
+    if (position != r->n_tokens || position >= r->end_position || token < 0 ||
+        (uint32_t)token >= c->model.n_vocab) {
         finish(c, r, FINISH_ERROR, "the ring sent a token out of order: a worker is at fault", out);
         return;
     }
@@ -371,9 +407,11 @@ static void on_token(struct coord_core *c, struct request *r, uint32_t position,
         answer(r, out);
 }
 
-void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m, struct coord_actions *out)
+void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m,
+                       struct coord_actions *out)
 {
-    if (m->epoch == 0 || m->epoch != c->now.epoch || m->positions.n != m->requests.n || m->tokens.n != m->requests.n)
+    if (m->epoch == 0 || m->epoch != c->now.epoch || m->positions.n != m->requests.n ||
+        m->tokens.n != m->requests.n)
         return;
     c->stalled_ms = c->now_ms;
     for (uint32_t i = 0; i < m->requests.n; i++) {
@@ -383,10 +421,12 @@ void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m, str
     }
 }
 
-void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m, struct coord_actions *out)
+void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m,
+                       struct coord_actions *out)
 {
     struct request *r = m->epoch != 0 && m->epoch == c->now.epoch ? by_number(c, m->request) : NULL;
-    if (r == NULL || (r->flags & 1) == 0 || m->position != r->n_logits || m->ids.n != MODEL_BEST || m->values.n != MODEL_BEST)
+    if (r == NULL || (r->flags & 1) == 0 || m->position != r->n_logits || m->ids.n != MODEL_BEST ||
+        m->values.n != MODEL_BEST)
         return;
     c->stalled_ms = c->now_ms;
     struct logits_entry *l = &r->logits[r->n_logits++];
@@ -403,7 +443,8 @@ void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m, str
         answer(r, out);
 }
 
-void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m, struct coord_actions *out)
+void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m,
+                       struct coord_actions *out)
 {
     struct request *r = m->epoch != 0 && m->epoch == c->now.epoch ? by_number(c, m->request) : NULL;
     char why[301];
@@ -413,7 +454,7 @@ void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m, str
     finish(c, r, FINISH_ERROR, why, out);
 }
 
-/* ---- slots ------------------------------------------------------------------------------------------------ */
+/* ---- slots ----------------------------------------------------------------------------------- */
 
 void coord_core_requeue(struct coord_core *c)
 {
@@ -428,7 +469,8 @@ void coord_core_requeue(struct coord_core *c)
     }
 }
 
-static void open_request(struct coord_core *c, struct request *r, uint32_t slot, struct coord_actions *out)
+static void open_request(struct coord_core *c, struct request *r, uint32_t slot,
+                         struct coord_actions *out)
 {
     r->state = REQ_ACTIVE;
     r->slot = slot;
@@ -463,7 +505,8 @@ void coord_core_dispatch(struct coord_core *c, struct coord_actions *out)
         if (c->slot_request[slot] != 0)
             continue;
         for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
-            if (c->requests[i].state == REQ_QUEUED && (next == NULL || c->requests[i].order < next->order))
+            if (c->requests[i].state == REQ_QUEUED &&
+                (next == NULL || c->requests[i].order < next->order))
                 next = &c->requests[i];
         if (next == NULL)
             return;
@@ -478,7 +521,7 @@ void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord
             finish(c, &c->requests[i], FINISH_ERROR, why, out);
 }
 
-/* ---- time --------------------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 void coord_core_request_time(struct coord_core *c, struct coord_actions *out)
 {

@@ -1,6 +1,6 @@
-/* The coordinator core: what `shoal status`, `top` and `plan` are told: a STATUS_NODE for each worker, LEFT_OUT for each
- * that has no layers, and STATUS. Numbers come from the plan (predicted) and from heartbeats (measured); a figure that
- * is not known is 0. Left out: history. */
+/* The coordinator core: what `shoal status`, `top` and `plan` are told: a STATUS_NODE for each
+ * worker, LEFT_OUT for each that has no layers, and STATUS. Numbers come from the plan (predicted)
+ * and from heartbeats (measured); a figure that is not known is 0. Left out: history. */
 #include "coordinator/core_private.h"
 
 #include <string.h>
@@ -49,18 +49,20 @@ static void send_node(struct coord_core *c, uint32_t i, uint64_t client, struct 
     a->msg.u.STATUS_NODE = m;
 }
 
-static void send_left_out(struct coord_core *c, uint32_t i, uint64_t client, struct coord_actions *out)
+static void send_left_out(struct coord_core *c, uint32_t i, uint64_t client,
+                          struct coord_actions *out)
 {
     if (c->now.epoch == 0 || coord_core_in_plan(&c->now, i))
         return;
-    const char *why = c->config.workers[i].exclude   ? "excluded by the configuration"
-                      : !c->nodes[i].connected       ? "not connected"
+    const char *why = c->config.workers[i].exclude      ? "excluded by the configuration"
+                      : !c->nodes[i].connected          ? "not connected"
                       : c->now.plan.left_out[i][0] != 0 ? c->now.plan.left_out[i]
                                                         : "not needed by the plan in force";
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
     a->client = client;
     a->msg.code = NET_MSG_LEFT_OUT;
-    a->msg.u.LEFT_OUT = (struct net_msg_LEFT_OUT){base_span_str(c->config.workers[i].name), base_span_str(why)};
+    a->msg.u.LEFT_OUT =
+        (struct net_msg_LEFT_OUT){base_span_str(c->config.workers[i].name), base_span_str(why)};
 }
 
 void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actions *out)
@@ -77,7 +79,10 @@ void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actio
         queued += c->requests[i].state == REQ_QUEUED ? 1u : 0u;
     const bool serving = c->now.epoch != 0;
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
-    snprintf(a->text, sizeof a->text, "%s%.280s", serving ? "serving" : c->hopeless ? "no plan: " : "waiting for ",
+    snprintf(a->text, sizeof a->text, "%s%.280s",
+             serving       ? "serving"
+             : c->hopeless ? "no plan: "
+                           : "waiting for ",
              serving ? "" : c->waits);
     a->client = client;
     a->msg.code = NET_MSG_STATUS;

@@ -1,14 +1,16 @@
 /* The worker core: meeting the coordinator and preparing plans.
  *
- * A worker is OFFLINE until its control connection is made, says HELLO, fetches the card that WELCOME names,
- * and is then READY: it can be profiled and given plans. A plan comes as PLAN and MANIFEST, is loaded beside
- * the one in force, waits until the ring connections that it needs are up, and is then reported ready. COMMIT
- * puts it in force; so does the first ring message of its epoch, since the coordinator commits only when all
- * are ready and its COMMIT may be overtaken by a neighbour's first rows.
+ * A worker is OFFLINE until its control connection is made, says HELLO, fetches the card that
+ * WELCOME names, and is then READY: it can be profiled and given plans. A plan comes as PLAN and
+ * MANIFEST, is loaded beside the one in force, waits until the ring connections that it needs are
+ * up, and is then reported ready. COMMIT puts it in force; so does the first ring message of its
+ * epoch, since the coordinator commits only when all are ready and its COMMIT may be overtaken by a
+ * neighbour's first rows.
  *
- * Which control message may come in which state is a table (permitted[]); what comes otherwise is dropped with
- * a trace line. The invariant: at most one plan in force and one being prepared, the latter of a higher epoch.
- * What belongs to slots, rows and passes is core_ring.c. Left out: anything that measures or moves bytes. */
+ * Which control message may come in which state is a table (permitted[]); what comes otherwise is
+ * dropped with a trace line. The invariant: at most one plan in force and one being prepared, the
+ * latter of a higher epoch. What belongs to slots, rows and passes is core_ring.c. Left out:
+ * anything that measures or moves bytes. */
 #include "worker/core_private.h"
 
 #include <assert.h>
@@ -32,7 +34,8 @@ void worker_core_log(struct worker_actions *out, const char *fmt, ...)
     va_end(ap);
 }
 
-void worker_core_fail(struct worker_core *c, struct worker_actions *out, uint64_t request, const char *fmt, ...)
+void worker_core_fail(struct worker_core *c, struct worker_actions *out, uint64_t request,
+                      const char *fmt, ...)
 {
     struct worker_action *a = worker_core_act(out, WORKER_ACT_CONTROL);
     va_list ap;
@@ -43,12 +46,17 @@ void worker_core_fail(struct worker_core *c, struct worker_actions *out, uint64_
     a->msg.u.FAILED = (struct net_msg_FAILED){c->plan.epoch, request, net_text_fit(a->text, 300)};
 }
 
-void worker_core_link_lost(struct worker_core *c, struct worker_actions *out, const char *peer, const char *reason)
+void worker_core_link_lost(struct worker_core *c, struct worker_actions *out, const char *peer,
+                           const char *reason)
 {
+    if (c->broken)
+        return;
+    c->broken = true;
     struct worker_action *a = worker_core_act(out, WORKER_ACT_CONTROL);
     snprintf(a->text, sizeof a->text, "%s", reason);
     a->msg.code = NET_MSG_LINK_LOST;
-    a->msg.u.LINK_LOST = (struct net_msg_LINK_LOST){c->plan.epoch, base_span_str(peer), net_text_fit(a->text, 300)};
+    a->msg.u.LINK_LOST =
+        (struct net_msg_LINK_LOST){c->plan.epoch, base_span_str(peer), net_text_fit(a->text, 300)};
     worker_core_log(out, "link_lost epoch=%llx peer=%s", (unsigned long long)c->plan.epoch, peer);
 }
 
@@ -73,7 +81,7 @@ void worker_core_free(struct worker_core *c)
     base_free(c);
 }
 
-/* ---- links ------------------------------------------------------------------------------------ */
+/* ---- links ----------------------------------------------------------------------------------- */
 
 static bool is_linked(const struct worker_core *c, const char *peer)
 {
@@ -112,19 +120,20 @@ static bool plan_linked(const struct worker_core *c, const struct worker_plan *p
     return (next == NULL || is_linked(c, next)) && (first == NULL || is_linked(c, first));
 }
 
-/* Does the plan in force exchange messages with this peer? */
+/* Does the plan in force exchange messages with this peer? Neighbours do, and everybody with the
+ * first stage. */
 static bool plan_has(const struct worker_plan *p, const char *peer)
 {
     for (uint32_t i = 0; p->epoch != 0 && i < p->n_stages; i++)
         if (i != p->stage && strcmp(p->ring[i], peer) == 0)
-            return true;
+            return i == 0 || p->stage == 0 || i + 1 == p->stage || i == p->stage + 1;
     return false;
 }
 
-/* ---- the preparation of a plan ------------------------------------------------------------------ */
+/* ---- the preparation of a plan --------------------------------------------------------------- */
 
-static void report(struct worker_core *c, struct worker_actions *out, uint32_t state, const struct worker_event *ev,
-                   const char *reason)
+static void report(struct worker_core *c, struct worker_actions *out, uint32_t state,
+                   const struct worker_event *ev, const char *reason)
 {
     struct worker_action *a = worker_core_act(out, WORKER_ACT_CONTROL);
     snprintf(a->text, sizeof a->text, "%s", reason);
@@ -143,21 +152,24 @@ static void report(struct worker_core *c, struct worker_actions *out, uint32_t s
 static void prepare_failed(struct worker_core *c, struct worker_actions *out, const char *reason)
 {
     report(c, out, 2, NULL, reason);
-    worker_core_log(out, "prepare_failed epoch=%llx reason=\"%s\"", (unsigned long long)c->next.epoch, reason);
+    worker_core_log(out, "prepare_failed epoch=%llx reason=\"%s\"",
+                    (unsigned long long)c->next.epoch, reason);
     c->prep = WORKER_PREP_NONE;
     c->next.epoch = 0;
 }
 
 /* What a PLAN says, checked against what this worker knows; false: it makes no sense. */
-static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m, struct worker_plan *p)
+static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m,
+                      struct worker_plan *p)
 {
-    if (m->n_stages == 0 || m->n_stages > WORKER_STAGES_MAX || m->stage >= m->n_stages || m->ring.n != m->n_stages)
+    if (m->n_stages == 0 || m->n_stages > WORKER_STAGES_MAX || m->stage >= m->n_stages ||
+        m->ring.n != m->n_stages)
         return false;
     if (m->layer0 >= m->layer1 || m->layer1 > c->n_layers || (m->stage == 0) != (m->layer0 == 0) ||
         (m->stage + 1 == m->n_stages) != (m->layer1 == c->n_layers))
         return false;
-    if (m->max_rows == 0 || m->max_rows > MODEL_ROWS_MAX || m->chunk == 0 || m->chunk > m->max_rows ||
-        m->max_rows < c->n_slots)
+    if (m->max_rows == 0 || m->max_rows > MODEL_ROWS_MAX || m->chunk == 0 ||
+        m->chunk > m->max_rows || m->max_rows < c->n_slots)
         return false;
     memset(p, 0, sizeof *p);
     p->epoch = m->epoch;
@@ -200,11 +212,12 @@ static void on_plan(struct worker_core *c, const struct net_msg *msg, struct wor
     for (int i = 0; i < 2; i++)
         if (peers[i] != NULL && !is_linked(c, peers[i]))
             worker_core_act(out, WORKER_ACT_CONNECT)->peer = peers[i];
-    worker_core_log(out, "prepare epoch=%llx stage=%u/%u layers=%u-%u", (unsigned long long)p.epoch, p.stage, p.n_stages,
-                    p.layer0, p.layer1 - 1);
+    worker_core_log(out, "prepare epoch=%llx stage=%u/%u layers=%u-%u", (unsigned long long)p.epoch,
+                    p.stage, p.n_stages, p.layer0, p.layer1 - 1);
 }
 
-static void on_manifest(struct worker_core *c, const struct net_msg *msg, struct worker_actions *out)
+static void on_manifest(struct worker_core *c, const struct net_msg *msg,
+                        struct worker_actions *out)
 {
     const struct net_msg_MANIFEST *m = &msg->u.MANIFEST;
     const size_t n = m->hashes.len / NET_HASH_BYTES;
@@ -234,7 +247,8 @@ static void check_links(struct worker_core *c, struct worker_actions *out)
     worker_core_log(out, "prepared epoch=%llx", (unsigned long long)c->next.epoch);
 }
 
-static void on_loaded(struct worker_core *c, const struct worker_event *ev, struct worker_actions *out)
+static void on_loaded(struct worker_core *c, const struct worker_event *ev,
+                      struct worker_actions *out)
 {
     if (ev->epoch != c->next.epoch || c->prep != WORKER_PREP_LOADING)
         return;
@@ -276,10 +290,11 @@ void worker_core_activate(struct worker_core *c, struct worker_actions *out)
         return;
     }
     worker_core_act(out, WORKER_ACT_ACTIVATE)->epoch = c->plan.epoch;
-    worker_core_log(out, "activate epoch=%llx stage=%u", (unsigned long long)c->plan.epoch, c->plan.stage);
+    worker_core_log(out, "activate epoch=%llx stage=%u", (unsigned long long)c->plan.epoch,
+                    c->plan.stage);
 }
 
-/* ---- meeting ------------------------------------------------------------------------------------ */
+/* ---- meeting --------------------------------------------------------------------------------- */
 
 static void set_state(struct worker_core *c, enum worker_state s, struct worker_actions *out)
 {
@@ -322,17 +337,22 @@ static void on_welcome(struct worker_core *c, const struct net_msg *msg, struct 
 {
     const struct net_msg_WELCOME *m = &msg->u.WELCOME;
     if (m->wire != NET_WIRE_VERSION) {
-        refuse(c, out, "the coordinator speaks wire version %u, this worker %u: install the same version on both",
+        refuse(c, out,
+               "the coordinator speaks wire version %u, this worker %u: install the same version "
+               "on both",
                m->wire, (unsigned)NET_WIRE_VERSION);
         return;
     }
     if (m->numerics != c->id.numerics) {
-        refuse(c, out, "the coordinator's kernels give the bits %016llx, this worker's %016llx: one build is at fault",
+        refuse(c, out,
+               "the coordinator's kernels give the bits %016llx, this worker's %016llx: one build "
+               "is at fault",
                (unsigned long long)m->numerics, (unsigned long long)c->id.numerics);
         return;
     }
-    if (m->slots == 0 || m->slots > MODEL_SLOTS_MAX || m->context == 0 || m->context > MODEL_CONTEXT_MAX ||
-        m->kv >= KERN_N_KV_TYPES || m->heartbeat_ms == 0 || m->dead_ms < m->heartbeat_ms) {
+    if (m->slots == 0 || m->slots > MODEL_SLOTS_MAX || m->context == 0 ||
+        m->context > MODEL_CONTEXT_MAX || m->kv >= KERN_N_KV_TYPES || m->heartbeat_ms == 0 ||
+        m->dead_ms < m->heartbeat_ms) {
         refuse(c, out, "the coordinator's settings are out of range");
         return;
     }
@@ -348,7 +368,8 @@ static void on_welcome(struct worker_core *c, const struct net_msg *msg, struct 
     set_state(c, WORKER_CARD, out);
 }
 
-static void on_card(struct worker_core *c, const struct worker_event *ev, struct worker_actions *out)
+static void on_card(struct worker_core *c, const struct worker_event *ev,
+                    struct worker_actions *out)
 {
     if (c->state != WORKER_CARD)
         return;
@@ -365,7 +386,7 @@ static void on_card(struct worker_core *c, const struct worker_event *ev, struct
     c->heard_ms = c->now_ms;
 }
 
-/* ---- control messages --------------------------------------------------------------------------- */
+/* ---- control messages ------------------------------------------------------------------------ */
 
 enum { IN_MEETING = 1 << WORKER_MEETING, IN_CARD = 1 << WORKER_CARD, IN_READY = 1 << WORKER_READY };
 
@@ -374,13 +395,26 @@ static const struct {
     enum net_code code;
     unsigned states;
 } permitted[] = {
-    {NET_MSG_WELCOME, IN_MEETING},  {NET_MSG_REFUSE, IN_MEETING | IN_CARD | IN_READY},
+    {NET_MSG_WELCOME, IN_MEETING},
+    {NET_MSG_REFUSE, IN_MEETING | IN_CARD | IN_READY},
     {NET_MSG_BEAT_BACK, IN_CARD | IN_READY},
-    {NET_MSG_PROFILE, IN_READY},    {NET_MSG_TEST_LINK, IN_READY},
-    {NET_MSG_PLAN, IN_READY},       {NET_MSG_MANIFEST, IN_READY},
-    {NET_MSG_COMMIT, IN_READY},     {NET_MSG_OPEN, IN_READY},
+    {NET_MSG_PROFILE, IN_READY},
+    {NET_MSG_TEST_LINK, IN_READY},
+    {NET_MSG_PLAN, IN_READY},
+    {NET_MSG_MANIFEST, IN_READY},
+    {NET_MSG_COMMIT, IN_READY},
+    {NET_MSG_OPEN, IN_READY},
     {NET_MSG_CLOSE, IN_READY},
 };
+
+/* A plan that this worker is not part of, or no more, ends what is in force here. */
+static void on_commit(struct worker_core *c, uint64_t epoch, struct worker_actions *out)
+{
+    if (epoch == c->next.epoch && c->prep == WORKER_PREP_READY)
+        worker_core_activate(c, out);
+    else if (epoch > c->plan.epoch)
+        worker_core_deactivate(c, out);
+}
 
 static bool is_permitted(const struct worker_core *c, enum net_code code)
 {
@@ -394,7 +428,8 @@ static void on_control(struct worker_core *c, const struct net_msg *m, struct wo
 {
     c->heard_ms = c->now_ms;
     if (!is_permitted(c, m->code)) {
-        worker_core_log(out, "unexpected message=%s state=%d", net_msg_name(m->code), (int)c->state);
+        worker_core_log(out, "unexpected message=%s state=%d", net_msg_name(m->code),
+                        (int)c->state);
         return;
     }
     switch ((int)m->code) {
@@ -418,8 +453,7 @@ static void on_control(struct worker_core *c, const struct net_msg *m, struct wo
         on_manifest(c, m, out);
         break;
     case NET_MSG_COMMIT:
-        if (m->u.COMMIT.epoch == c->next.epoch && c->prep == WORKER_PREP_READY)
-            worker_core_activate(c, out);
+        on_commit(c, m->u.COMMIT.epoch, out);
         break;
     case NET_MSG_OPEN:
         worker_core_open(c, &m->u.OPEN, out);
@@ -432,14 +466,16 @@ static void on_control(struct worker_core *c, const struct net_msg *m, struct wo
     }
 }
 
-/* ---- time --------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
-static void on_tick(struct worker_core *c, const struct worker_event *ev, struct worker_actions *out)
+static void on_tick(struct worker_core *c, const struct worker_event *ev,
+                    struct worker_actions *out)
 {
     if (c->state == WORKER_OFFLINE || c->state == WORKER_REFUSED)
         return;
     if (c->now_ms - c->heard_ms > (int64_t)c->dead_ms) {
-        worker_core_log(out, "silent peer=coordinator ms=%lld", (long long)(c->now_ms - c->heard_ms));
+        worker_core_log(out, "silent peer=coordinator ms=%lld",
+                        (long long)(c->now_ms - c->heard_ms));
         worker_core_act(out, WORKER_ACT_RECONNECT);
         set_state(c, WORKER_OFFLINE, out);
         return;
@@ -449,8 +485,8 @@ static void on_tick(struct worker_core *c, const struct worker_event *ev, struct
     c->beat_ms = c->now_ms + c->heartbeat_ms;
     struct worker_action *a = worker_core_act(out, WORKER_ACT_CONTROL);
     a->msg.code = NET_MSG_BEAT;
-    a->msg.u.BEAT = (struct net_msg_BEAT){++c->nonce, ev->load.passes, ev->load.busy_us, ev->load.working ? 1u : 0u,
-                                          ev->load.memory_used};
+    a->msg.u.BEAT = (struct net_msg_BEAT){++c->nonce, ev->load.passes, ev->load.busy_us,
+                                          ev->load.working ? 1u : 0u, ev->load.memory_used};
 }
 
 int64_t worker_core_deadline_ms(const struct worker_core *c)
@@ -461,9 +497,10 @@ int64_t worker_core_deadline_ms(const struct worker_core *c)
     return c->state == WORKER_MEETING || silent < c->beat_ms ? silent : c->beat_ms;
 }
 
-/* ---- the step ----------------------------------------------------------------------------------- */
+/* ---- the step -------------------------------------------------------------------------------- */
 
-static void on_ring_down(struct worker_core *c, const struct worker_event *ev, struct worker_actions *out)
+static void on_ring_down(struct worker_core *c, const struct worker_event *ev,
+                         struct worker_actions *out)
 {
     set_linked(c, ev->peer, false);
     if (c->prep == WORKER_PREP_READY && !plan_linked(c, &c->next))
@@ -477,7 +514,8 @@ static void pass_control_message(const struct worker_event *ev, struct worker_ac
     worker_core_act(out, WORKER_ACT_CONTROL)->msg = *ev->msg;
 }
 
-void worker_core_step(struct worker_core *c, const struct worker_event *ev, struct worker_actions *out)
+void worker_core_step(struct worker_core *c, const struct worker_event *ev,
+                      struct worker_actions *out)
 {
     out->n = 0;
     c->now_ms = ev->now_ms;

@@ -14,7 +14,13 @@ enum worker_state {
 };
 
 /* How far the plan that is being prepared is. */
-enum worker_prepare { WORKER_PREP_NONE, WORKER_PREP_MANIFEST, WORKER_PREP_LOADING, WORKER_PREP_LINKS, WORKER_PREP_READY };
+enum worker_prepare {
+    WORKER_PREP_NONE,
+    WORKER_PREP_MANIFEST,
+    WORKER_PREP_LOADING,
+    WORKER_PREP_LINKS,
+    WORKER_PREP_READY
+};
 
 struct worker_plan {
     uint64_t epoch; /* 0: none */
@@ -37,7 +43,8 @@ struct worker_slot {
     int32_t token;
 };
 
-/* A prompt row that waits at a later stage; its hidden state is the same row of the prompt buffer. */
+/* A prompt row that waits at a later stage; its hidden state is the same row of the prompt buffer.
+ */
 struct worker_prompt_row {
     uint64_t request;
     uint32_t slot, position;
@@ -49,7 +56,8 @@ struct worker_core {
     enum worker_prepare prep;
     struct worker_plan plan, next; /* in force; being prepared */
     uint32_t manifest_have;        /* hashes of `next` received */
-    struct worker_event loaded;    /* the LOADED event of `next`: its numbers are reported once linked */
+    struct worker_event
+        loaded; /* the LOADED event of `next`: its numbers are reported once linked */
 
     uint32_t n_layers, n_embd, context, n_slots, heartbeat_ms, dead_ms;
     uint64_t incarnation, nonce;
@@ -59,17 +67,22 @@ struct worker_core {
     uint32_t n_linked;
 
     struct worker_slot slots[MODEL_SLOTS_MAX];
-    uint32_t decode_queue[MODEL_SLOTS_MAX], n_decode; /* slots whose decode row waits, oldest first */
-    uint32_t prompt_queue[MODEL_SLOTS_MAX], n_prompt; /* first stage: slots with prompt rows, oldest first */
+    uint32_t decode_queue[MODEL_SLOTS_MAX],
+        n_decode; /* slots whose decode row waits, oldest first */
+    uint32_t prompt_queue[MODEL_SLOTS_MAX],
+        n_prompt;                   /* first stage: slots with prompt rows, oldest first */
     struct worker_prompt_row *ring; /* [ring_cap] prompt rows that wait, a circle */
     uint32_t ring_cap, ring_head, ring_n;
-    uint64_t taken, dropped;                               /* prompt rows, as in STARTED */
-    uint64_t stage_taken[WORKER_STAGES_MAX], stage_dropped[WORKER_STAGES_MAX]; /* first stage's view */
+    uint64_t taken, dropped; /* prompt rows, as in STARTED */
+    uint64_t stage_taken[WORKER_STAGES_MAX],
+        stage_dropped[WORKER_STAGES_MAX]; /* first stage's view */
 
     bool computing; /* `pass` is with the shell */
+    bool broken;    /* a link of the plan in force broke: messages are missing, so nothing goes on
+                       under it */
     bool starved;   /* the last pass had no room for the prompt rows that waited */
-    /* The next pass is built in the step in which the last one is done, while actions of that step still read its
-     * rows: so there are two, in turn. */
+    /* The next pass is built in the step in which the last one is done, while actions of that step
+     * still read its rows: so there are two, in turn. */
     struct worker_pass passes[2], *pass;
 
     /* lists that messages of one step point into */
@@ -78,12 +91,14 @@ struct worker_core {
 };
 
 struct worker_action *worker_core_act(struct worker_actions *out, enum worker_action_type type);
-void worker_core_log(struct worker_actions *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void worker_core_log(struct worker_actions *out, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 /* Tell the coordinator that request cannot go on. */
-void worker_core_fail(struct worker_core *c, struct worker_actions *out, uint64_t request, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-/* Tell the coordinator that the ring is broken towards peer. */
-void worker_core_link_lost(struct worker_core *c, struct worker_actions *out, const char *peer, const char *reason);
+void worker_core_fail(struct worker_core *c, struct worker_actions *out, uint64_t request,
+                      const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* The ring is broken towards peer: tell the coordinator, once, and be still until the next plan. */
+void worker_core_link_lost(struct worker_core *c, struct worker_actions *out, const char *peer,
+                           const char *reason);
 /* `next` becomes `plan`; slots and queues begin empty. */
 void worker_core_activate(struct worker_core *c, struct worker_actions *out);
 void worker_core_deactivate(struct worker_core *c, struct worker_actions *out);
@@ -91,11 +106,14 @@ void worker_core_deactivate(struct worker_core *c, struct worker_actions *out);
 /* core_ring.c */
 bool worker_core_ring_init(struct worker_core *c); /* for c->plan; false: out of memory */
 void worker_core_ring_clear(struct worker_core *c);
-void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m, struct worker_actions *out);
-void worker_core_close(struct worker_core *c, const struct net_msg_CLOSE *m, struct worker_actions *out);
+void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
+                      struct worker_actions *out);
+void worker_core_close(struct worker_core *c, const struct net_msg_CLOSE *m,
+                       struct worker_actions *out);
 void worker_core_ring_message(struct worker_core *c, const char *peer, const struct net_msg *m,
                               struct worker_actions *out);
-void worker_core_pass_done(struct worker_core *c, struct worker_pass *pass, struct worker_actions *out);
+void worker_core_pass_done(struct worker_core *c, struct worker_pass *pass,
+                           struct worker_actions *out);
 /* Start a pass where rows wait and none is running. */
 void worker_core_pump(struct worker_core *c, struct worker_actions *out);
 uint32_t worker_core_ring_rows(const struct worker_plan *p); /* capacity of the prompt buffer */

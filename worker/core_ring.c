@@ -1,18 +1,23 @@
 /* The worker core: slots, the rows that wait, and passes.
  *
- * A stage takes all that waits for it as one batch: decode rows first, each slot having at most one, then prompt
- * rows up to the plan's chunk (continuous batching). With fewer requests than stages every board so works on
- * another request (recurrent pipeline; Macario et al. 2025, MDI-LLM). The first stage cuts prompts into chunks and
- * holds them back by credit: to stage k at most max(2, k) chunks may be on their way that k has not taken up, so
- * that prompts never pile up before a slow board and decode rows never wait behind more than that.
+ * A stage takes all that waits for it as one batch: decode rows first, each slot having at most
+ * one, then prompt rows up to the plan's chunk (continuous batching). With fewer requests than
+ * stages every board so works on another request (recurrent pipeline; Macario et al. 2025,
+ * MDI-LLM). The first stage cuts prompts into chunks and holds them back by credit: to stage k at
+ * most max(2, k) chunks may be on their way that k has not taken up, so that prompts never pile up
+ * before a slow board and decode rows never wait behind more than that.
  *
- * Every row carries its request's number. A slot is reused at once, a number never: whatever belongs to an older
- * request of the slot, or to another epoch, is dropped here. RING_OPEN, rows and RING_CLOSE go the same way round
- * the ring, in order, so a later stage learns of a request before its first row. The last stage samples; it stops by
- * itself at the text's end, the token limit or the context, and the coordinator closes the slot.
+ * Every row carries its request's number. A slot is reused at once, a number never: whatever
+ * belongs to an older request of the slot, or to another epoch, is dropped here, and so is
+ * everything once a link of the epoch has broken, since a row that comes after a gap would be
+ * computed on KV rows that are missing. RING_OPEN, rows and RING_CLOSE go the same way round the
+ * ring, in order, so a later stage learns of a request before its first row. The last stage
+ * samples; it stops by itself at the text's end, the token limit or the context, and the
+ * coordinator closes the slot.
  *
- * Invariant: a decode row waits at most once a slot; ring_n <= ring_cap; one pass at a time; taken >= dropped.
- * Left out: stop strings (the coordinator's), sampling itself (the shell's compute thread). */
+ * Invariant: a decode row waits at most once a slot; ring_n <= ring_cap; one pass at a time; taken
+ * >= dropped. Left out: stop strings (the coordinator's), sampling itself (the shell's compute
+ * thread). */
 #include "worker/core_private.h"
 
 #include <assert.h>
@@ -75,6 +80,7 @@ void worker_core_ring_clear(struct worker_core *c)
 {
     for (uint32_t i = 0; i < MODEL_SLOTS_MAX; i++)
         slot_free(&c->slots[i]);
+    c->broken = false;
     c->n_decode = c->n_prompt = 0;
     c->ring_head = c->ring_n = 0;
     c->taken = c->dropped = 0;
@@ -82,7 +88,7 @@ void worker_core_ring_clear(struct worker_core *c)
     memset(c->stage_dropped, 0, sizeof c->stage_dropped);
 }
 
-/* ---- opening and closing ------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static struct worker_slot *slot_of(struct worker_core *c, uint32_t slot, uint64_t request)
 {
@@ -101,8 +107,9 @@ static void slot_reset(struct worker_core *c, uint32_t slot)
 
 static bool open_is_sound(const struct worker_core *c, const struct net_msg_OPEN *m)
 {
-    return m->slot < c->n_slots && m->request != 0 && m->tokens.n > 0 && m->tokens.n <= c->context &&
-           m->end_position <= c->context && m->ends.n <= WORKER_ENDS_MAX;
+    return m->slot < c->n_slots && m->request != 0 && m->tokens.n > 0 &&
+           m->tokens.n <= c->context && m->end_position <= c->context &&
+           m->ends.n <= WORKER_ENDS_MAX;
 }
 
 /* Send the request's parameters ahead of its rows. */
@@ -134,14 +141,16 @@ static void send_ring_open(struct worker_core *c, uint32_t slot, struct worker_a
     };
 }
 
-void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m, struct worker_actions *out)
+void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
+                      struct worker_actions *out)
 {
-    if (m->epoch != c->plan.epoch || c->plan.epoch == 0 || !is_first(c)) {
+    if (m->epoch != c->plan.epoch || c->plan.epoch == 0 || c->broken || !is_first(c)) {
         worker_core_log(out, "stale message=OPEN request=%llu", (unsigned long long)m->request);
         return;
     }
     if (!open_is_sound(c, m)) {
-        worker_core_fail(c, out, m->request, "the request does not fit the plan's slots or context");
+        worker_core_fail(c, out, m->request,
+                         "the request does not fit the plan's slots or context");
         return;
     }
     slot_reset(c, m->slot);
@@ -157,7 +166,8 @@ void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m, struc
     s->flags = m->flags;
     s->n_prompt = m->tokens.n;
     s->end_position = m->end_position;
-    s->sampling = (struct model_sampling){(float)m->temperature, m->top_k, (float)m->top_p, (float)m->min_p,
+    s->sampling = (struct model_sampling){(float)m->temperature,    m->top_k,
+                                          (float)m->top_p,          (float)m->min_p,
                                           (float)m->repeat_penalty, m->seed};
     s->n_ends = m->ends.n;
     for (uint32_t i = 0; i < m->ends.n; i++)
@@ -169,7 +179,8 @@ void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m, struc
         send_ring_open(c, m->slot, out);
 }
 
-static void on_ring_open(struct worker_core *c, const struct net_msg_RING_OPEN *m, struct worker_actions *out)
+static void on_ring_open(struct worker_core *c, const struct net_msg_RING_OPEN *m,
+                         struct worker_actions *out)
 {
     if (m->slot >= c->n_slots || m->request == 0 || m->end_position > c->context)
         return;
@@ -179,7 +190,8 @@ static void on_ring_open(struct worker_core *c, const struct net_msg_RING_OPEN *
     s->flags = m->flags;
     s->n_prompt = m->n_prompt;
     s->end_position = m->end_position;
-    s->sampling = (struct model_sampling){(float)m->temperature, m->top_k, (float)m->top_p, (float)m->min_p,
+    s->sampling = (struct model_sampling){(float)m->temperature,    m->top_k,
+                                          (float)m->top_p,          (float)m->min_p,
                                           (float)m->repeat_penalty, m->seed};
     s->n_ends = m->ends.n;
     for (uint32_t i = 0; i < m->ends.n; i++)
@@ -191,7 +203,8 @@ static void on_ring_open(struct worker_core *c, const struct net_msg_RING_OPEN *
         send_ring_open(c, m->slot, out);
 }
 
-static void close_slot(struct worker_core *c, uint64_t request, uint32_t slot, struct worker_actions *out)
+static void close_slot(struct worker_core *c, uint64_t request, uint32_t slot,
+                       struct worker_actions *out)
 {
     if (slot_of(c, slot, request) != NULL)
         slot_reset(c, slot);
@@ -203,13 +216,14 @@ static void close_slot(struct worker_core *c, uint64_t request, uint32_t slot, s
     a->msg.u.RING_CLOSE = (struct net_msg_RING_CLOSE){c->plan.epoch, request, slot};
 }
 
-void worker_core_close(struct worker_core *c, const struct net_msg_CLOSE *m, struct worker_actions *out)
+void worker_core_close(struct worker_core *c, const struct net_msg_CLOSE *m,
+                       struct worker_actions *out)
 {
-    if (m->epoch == c->plan.epoch && c->plan.epoch != 0 && is_first(c))
+    if (m->epoch == c->plan.epoch && c->plan.epoch != 0 && !c->broken && is_first(c))
         close_slot(c, m->request, m->slot, out);
 }
 
-/* ---- rows that arrive ----------------------------------------------------------------------------- */
+/* ---- rows that arrive ------------------------------------------------------------------------ */
 
 /* A slot's next decode row waits from now on. */
 static void decode_wait(struct worker_core *c, uint32_t slot, uint32_t position, int32_t token)
@@ -222,7 +236,8 @@ static void decode_wait(struct worker_core *c, uint32_t slot, uint32_t position,
     c->decode_queue[c->n_decode++] = slot;
 }
 
-static void keep(struct worker_actions *out, enum worker_from to, uint32_t index, uint32_t from_row, uint32_t n)
+static void keep(struct worker_actions *out, enum worker_from to, uint32_t index, uint32_t from_row,
+                 uint32_t n)
 {
     struct worker_action *a = worker_core_act(out, WORKER_ACT_KEEP);
     a->to = to;
@@ -231,7 +246,8 @@ static void keep(struct worker_actions *out, enum worker_from to, uint32_t index
     a->n_rows = n;
 }
 
-static void on_decode_rows(struct worker_core *c, const struct net_msg_ROWS *m, struct worker_actions *out)
+static void on_decode_rows(struct worker_core *c, const struct net_msg_ROWS *m,
+                           struct worker_actions *out)
 {
     for (uint32_t i = 0; i < m->requests.n; i++) {
         const uint32_t slot = net_u32_at(m->slots, i), position = net_u32_at(m->positions, i);
@@ -261,11 +277,11 @@ static void on_prompt_rows(struct worker_core *c, const char *peer, const struct
         worker_core_link_lost(c, out, peer, "it sent more prompt rows than it had credit for");
         return;
     }
-    /* Rows of closed requests are kept as well: they are dropped when their turn comes, where the credit that
-     * they hold is given back. */
+    /* Rows of closed requests are kept as well: they are dropped when their turn comes, where the
+     * credit that they hold is given back. */
     for (uint32_t i = 0; i < n; i++)
-        c->ring[(at + i) % c->ring_cap] = (struct worker_prompt_row){net_u64_at(m->requests, i), net_u32_at(m->slots, i),
-                                                                     net_u32_at(m->positions, i)};
+        c->ring[(at + i) % c->ring_cap] = (struct worker_prompt_row){
+            net_u64_at(m->requests, i), net_u32_at(m->slots, i), net_u32_at(m->positions, i)};
     c->ring_n += n;
     const uint32_t straight = n < c->ring_cap - at ? n : c->ring_cap - at;
     keep(out, WORKER_FROM_PROMPT, at, 0, straight);
@@ -285,7 +301,8 @@ static void on_ring_tokens(struct worker_core *c, const struct net_msg_RING_TOKE
 
 static void on_started(struct worker_core *c, const char *peer, const struct net_msg_STARTED *m)
 {
-    if (m->stage == 0 || m->stage >= c->plan.n_stages || strcmp(c->plan.ring[m->stage], peer) != 0 || m->rows < m->dropped)
+    if (m->stage == 0 || m->stage >= c->plan.n_stages ||
+        strcmp(c->plan.ring[m->stage], peer) != 0 || m->rows < m->dropped)
         return;
     c->stage_taken[m->stage] = m->rows;
     c->stage_dropped[m->stage] = m->dropped;
@@ -299,7 +316,8 @@ static bool rows_are_sound(const struct worker_core *c, const struct net_msg_ROW
 
 static bool lists_match(const struct net_msg_RING_TOKENS *m)
 {
-    return m->slots.n == m->requests.n && m->positions.n == m->requests.n && m->tokens.n == m->requests.n;
+    return m->slots.n == m->requests.n && m->positions.n == m->requests.n &&
+           m->tokens.n == m->requests.n;
 }
 
 /* Epoch of a ring message; false: it has none. */
@@ -334,8 +352,9 @@ void worker_core_ring_message(struct worker_core *c, const char *peer, const str
         return;
     if (epoch != 0 && epoch == c->next.epoch && c->prep == WORKER_PREP_READY)
         worker_core_activate(c, out);
-    if (epoch == 0 || epoch != c->plan.epoch) {
-        worker_core_log(out, "stale message=%s epoch=%llx", net_msg_name(m->code), (unsigned long long)epoch);
+    if (epoch == 0 || epoch != c->plan.epoch || c->broken) {
+        worker_core_log(out, "stale message=%s epoch=%llx", net_msg_name(m->code),
+                        (unsigned long long)epoch);
         return;
     }
     const bool from_previous = !is_first(c) && strcmp(peer, c->plan.ring[c->plan.stage - 1]) == 0;
@@ -349,7 +368,8 @@ void worker_core_ring_message(struct worker_core *c, const char *peer, const str
             on_decode_rows(c, &m->u.ROWS, out);
         else
             on_prompt_rows(c, peer, &m->u.ROWS, out);
-    } else if (m->code == NET_MSG_RING_TOKENS && is_first(c) && from_last && lists_match(&m->u.RING_TOKENS))
+    } else if (m->code == NET_MSG_RING_TOKENS && is_first(c) && from_last &&
+               lists_match(&m->u.RING_TOKENS))
         on_ring_tokens(c, &m->u.RING_TOKENS);
     else if (m->code == NET_MSG_STARTED && is_first(c))
         on_started(c, peer, &m->u.STARTED);
@@ -357,10 +377,10 @@ void worker_core_ring_message(struct worker_core *c, const char *peer, const str
         worker_core_log(out, "unexpected message=%s peer=%s", net_msg_name(m->code), peer);
 }
 
-/* ---- building a pass ------------------------------------------------------------------------------ */
+/* ---- building a pass ------------------------------------------------------------------------- */
 
-static void fill_row(struct worker_core *c, struct worker_pass_row *r, uint32_t slot, uint32_t position, int32_t token,
-                     enum worker_from from, uint32_t index)
+static void fill_row(struct worker_core *c, struct worker_pass_row *r, uint32_t slot,
+                     uint32_t position, int32_t token, enum worker_from from, uint32_t index)
 {
     const struct worker_slot *s = &c->slots[slot];
     r->row = (struct model_row){slot, position, token, false};
@@ -368,7 +388,8 @@ static void fill_row(struct worker_core *c, struct worker_pass_row *r, uint32_t 
     r->from = from;
     r->index = index;
     r->summarise = is_last(c) && (s->flags & 1) != 0;
-    r->sample = is_last(c) && (s->flags & 1) == 0 && position + 1 >= s->n_prompt && position + 1 < s->end_position;
+    r->sample = is_last(c) && (s->flags & 1) == 0 && position + 1 >= s->n_prompt &&
+                position + 1 < s->end_position;
     if (r->sample) {
         r->sampling = s->sampling;
         r->n_recent = s->n_recent;
@@ -383,21 +404,23 @@ static void take_decode(struct worker_core *c, uint32_t limit)
         const uint32_t slot = c->decode_queue[i];
         struct worker_slot *s = &c->slots[slot];
         s->waiting = false;
-        fill_row(c, &c->pass->rows[i], slot, s->position, s->token, is_first(c) ? WORKER_FROM_TOKEN : WORKER_FROM_DECODE,
-                 slot);
+        fill_row(c, &c->pass->rows[i], slot, s->position, s->token,
+                 is_first(c) ? WORKER_FROM_TOKEN : WORKER_FROM_DECODE, slot);
     }
     memmove(c->decode_queue, c->decode_queue + n, (c->n_decode - n) * sizeof *c->decode_queue);
     c->n_decode -= n;
     c->pass->n = c->pass->n_decode = n;
 }
 
-/* Prompt rows that may still leave the first stage before some later stage has max(2, k) chunks to come. */
+/* Prompt rows that may still leave the first stage before some later stage has max(2, k) chunks to
+ * come. */
 static uint64_t credit(const struct worker_core *c)
 {
     uint64_t least = UINT64_MAX, gone = c->dropped;
     for (uint32_t k = 1; k < c->plan.n_stages; k++) {
         const uint64_t bound = (uint64_t)(k > 2 ? k : 2) * c->plan.chunk;
-        const uint64_t coming = c->taken - gone > c->stage_taken[k] ? c->taken - gone - c->stage_taken[k] : 0;
+        const uint64_t coming =
+            c->taken - gone > c->stage_taken[k] ? c->taken - gone - c->stage_taken[k] : 0;
         const uint64_t left = bound > coming ? bound - coming : 0;
         least = left < least ? left : least;
         gone += c->stage_dropped[k];
@@ -417,7 +440,8 @@ static void take_prompts(struct worker_core *c, uint32_t limit)
     for (; n > 0; n--) {
         const uint32_t slot = c->prompt_queue[0];
         struct worker_slot *s = &c->slots[slot];
-        fill_row(c, &c->pass->rows[c->pass->n++], slot, s->next, s->prompt[s->next], WORKER_FROM_TOKEN, slot);
+        fill_row(c, &c->pass->rows[c->pass->n++], slot, s->next, s->prompt[s->next],
+                 WORKER_FROM_TOKEN, slot);
         c->taken++;
         if (++s->next == s->n_prompt) {
             base_free(s->prompt);
@@ -427,7 +451,8 @@ static void take_prompts(struct worker_core *c, uint32_t limit)
     }
 }
 
-/* Later stages: rows that came, in order; those of closed requests give their credit back and are gone. */
+/* Later stages: rows that came, in order; those of closed requests give their credit back and are
+ * gone. */
 static void take_ring(struct worker_core *c, uint32_t limit)
 {
     for (uint32_t n = 0; n < limit && c->ring_n > 0;) {
@@ -440,20 +465,24 @@ static void take_ring(struct worker_core *c, uint32_t limit)
             c->dropped++;
             continue;
         }
-        fill_row(c, &c->pass->rows[c->pass->n++], p->slot, p->position, 0, WORKER_FROM_PROMPT, index);
+        fill_row(c, &c->pass->rows[c->pass->n++], p->slot, p->position, 0, WORKER_FROM_PROMPT,
+                 index);
         n++;
     }
 }
 
 void worker_core_pump(struct worker_core *c, struct worker_actions *out)
 {
-    if (c->plan.epoch == 0 || c->computing || (c->n_decode == 0 && c->n_prompt == 0 && c->ring_n == 0))
+    if (c->plan.epoch == 0 || c->broken || c->computing ||
+        (c->n_decode == 0 && c->n_prompt == 0 && c->ring_n == 0))
         return;
-    const uint32_t max = c->id.rows_max != 0 && c->id.rows_max < c->plan.max_rows ? c->id.rows_max : c->plan.max_rows;
+    const uint32_t max = c->id.rows_max != 0 && c->id.rows_max < c->plan.max_rows
+                             ? c->id.rows_max
+                             : c->plan.max_rows;
     const uint64_t taken = c->taken;
     c->pass = c->pass == &c->passes[0] ? &c->passes[1] : &c->passes[0];
-    /* Decode rows go first, but where they alone fill every pass (only the test knob makes passes so small) every
-     * second pass is the prompts'. */
+    /* Decode rows go first, but where they alone fill every pass (only the test knob makes passes
+     * so small) every second pass is the prompts'. */
     const bool prompts = c->n_prompt > 0 || c->ring_n > 0;
     take_decode(c, c->starved && prompts ? max - 1 : max);
     c->starved = prompts && c->pass->n == max;
@@ -464,6 +493,8 @@ void worker_core_pump(struct worker_core *c, struct worker_actions *out)
         take_ring(c, limit);
     if (c->taken != taken)
         send_started(c, out);
+    if (c->pass->n == 0) /* no prompt row could go after all */
+        take_decode(c, max);
     if (c->pass->n == 0)
         return;
     c->pass->epoch = c->plan.epoch;
@@ -471,19 +502,23 @@ void worker_core_pump(struct worker_core *c, struct worker_actions *out)
     worker_core_act(out, WORKER_ACT_PASS)->pass = c->pass;
 }
 
-/* ---- a pass is done -------------------------------------------------------------------------------- */
+/* ---- a pass is done -------------------------------------------------------------------------- */
 
 /* Why a row cannot go on, where that is so. */
-static void fail_bad(struct worker_core *c, const struct worker_pass_row *r, uint32_t bad, struct worker_actions *out)
+static void fail_bad(struct worker_core *c, const struct worker_pass_row *r, uint32_t bad,
+                     struct worker_actions *out)
 {
     if (bad == 0 || bad > c->n_layers)
-        worker_core_fail(c, out, r->request, "value out of range in the output matrix at position %u", r->row.position);
+        worker_core_fail(c, out, r->request,
+                         "value out of range in the output matrix at position %u", r->row.position);
     else
-        worker_core_fail(c, out, r->request, "value out of range in layer %u at position %u", bad - 1, r->row.position);
+        worker_core_fail(c, out, r->request, "value out of range in layer %u at position %u",
+                         bad - 1, r->row.position);
 }
 
-/* Rows that a value out of range has spoiled end their request here. Its later rows lack what those should have left in
- * the KV cache, so they go no further either, nor do rows of a request that was closed meanwhile. */
+/* Rows that a value out of range has spoiled end their request here. Its later rows lack what those
+ * should have left in the KV cache, so they go no further either, nor do rows of a request that was
+ * closed meanwhile. */
 static void drop_bad(struct worker_core *c, struct worker_pass *pass, struct worker_actions *out)
 {
     const uint64_t dropped = c->dropped;
@@ -504,8 +539,8 @@ static void drop_bad(struct worker_core *c, struct worker_pass *pass, struct wor
         send_started(c, out);
 }
 
-static void send_rows(struct worker_core *c, struct worker_pass *pass, uint32_t kind, uint32_t first, uint32_t end,
-                      struct worker_actions *out)
+static void send_rows(struct worker_core *c, struct worker_pass *pass, uint32_t kind,
+                      uint32_t first, uint32_t end, struct worker_actions *out)
 {
     uint32_t n = 0;
     for (uint32_t i = first; i < end; i++)
@@ -574,8 +609,10 @@ static void send_tokens(struct worker_core *c, struct worker_pass *pass, struct 
         struct worker_action *a = worker_core_act(out, WORKER_ACT_RING);
         a->peer = c->plan.ring[0];
         a->msg.code = NET_MSG_RING_TOKENS;
-        a->msg.u.RING_TOKENS = (struct net_msg_RING_TOKENS){c->plan.epoch,           {c->list64[1], again},
-                                                            {c->list32[2], again},   {c->list32[3], again},
+        a->msg.u.RING_TOKENS = (struct net_msg_RING_TOKENS){c->plan.epoch,
+                                                            {c->list64[1], again},
+                                                            {c->list32[2], again},
+                                                            {c->list32[3], again},
                                                             {c->list32[4], again}};
     }
     if (n > 0) {
@@ -586,11 +623,12 @@ static void send_tokens(struct worker_core *c, struct worker_pass *pass, struct 
     }
 }
 
-void worker_core_pass_done(struct worker_core *c, struct worker_pass *pass, struct worker_actions *out)
+void worker_core_pass_done(struct worker_core *c, struct worker_pass *pass,
+                           struct worker_actions *out)
 {
     assert(c->computing && pass == c->pass);
     c->computing = false;
-    if (pass->epoch != c->plan.epoch)
+    if (pass->epoch != c->plan.epoch || c->broken)
         return;
     drop_bad(c, pass, out);
     if (is_last(c)) {
@@ -601,7 +639,7 @@ void worker_core_pass_done(struct worker_core *c, struct worker_pass *pass, stru
     send_rows(c, pass, 1, pass->n_decode, pass->n, out);
 }
 
-/* ---- for shells and tests --------------------------------------------------------------------------- */
+/* ---- for shells and tests -------------------------------------------------------------------- */
 
 uint32_t worker_core_waiting(const struct worker_core *c)
 {

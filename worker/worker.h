@@ -1,6 +1,6 @@
-/* The worker: a pure core that decides, and a thin shell (worker/shell.c, main.c) that polls, computes
- * and sends. The core takes one event and fills a list of actions; it reads no clock, socket, file or
- * entropy, so that tests/sim runs it under virtual time. */
+/* The worker: a pure core that decides, and a thin shell (worker/shell.c, main.c) that polls,
+ * computes and sends. The core takes one event and fills a list of actions; it reads no clock,
+ * socket, file or entropy, so that tests/sim runs it under virtual time. */
 #ifndef WORKER_WORKER_H
 #define WORKER_WORKER_H
 
@@ -8,16 +8,13 @@
 #include "model/model.h"
 #include "net/net.h"
 
-enum {
-    WORKER_STAGES_MAX = NET_WORKERS_MAX,
-    WORKER_ENDS_MAX = 32,
-    WORKER_ACTIONS_MAX = 64
-};
+enum { WORKER_STAGES_MAX = NET_WORKERS_MAX, WORKER_ENDS_MAX = 32, WORKER_ACTIONS_MAX = 64 };
 
 /* ---- what a pass is made of ------------------------------------------------------------------ */
 
-/* Hidden states that wait for a pass lie in two buffers of the shell: [slots, n_embd] for decode rows, of
- * which a slot has at most one, and [worker_core_prompt_rows, n_embd], a ring of prompt rows. */
+/* Hidden states that wait for a pass lie in two buffers of the shell: [slots, n_embd] for decode
+ * rows, of which a slot has at most one, and [worker_core_prompt_rows, n_embd], a ring of prompt
+ * rows. */
 enum worker_from { WORKER_FROM_TOKEN, WORKER_FROM_DECODE, WORKER_FROM_PROMPT };
 
 /* One row of a pass. */
@@ -25,15 +22,15 @@ struct worker_pass_row {
     struct model_row row; /* token is read by the first stage only */
     uint64_t request;     /* 0: the row failed and goes no further */
     enum worker_from from;
-    uint32_t index;       /* row of the buffer */
+    uint32_t index;         /* row of the buffer */
     bool sample, summarise; /* last stage: choose the next token; report the logits */
     struct model_sampling sampling;
     uint32_t n_recent;
     int32_t recent[MODEL_PENALTY_WINDOW];
 };
 
-/* A pass, built by the core, carried out by the shell, handed back in WORKER_EV_PASS. The first n_decode
- * rows are decode rows, the others prompt rows. */
+/* A pass, built by the core, carried out by the shell, handed back in WORKER_EV_PASS. The first
+ * n_decode rows are decode rows, the others prompt rows. */
 struct worker_pass {
     uint64_t epoch;
     uint32_t n, n_decode;
@@ -65,7 +62,8 @@ enum worker_event_type {
     WORKER_EV_FETCHED,      /* progress of the plan being prepared: done, total, fetched bytes */
     WORKER_EV_LOADED,       /* plan `epoch` can run (ok) or not (reason) */
     WORKER_EV_PASS,         /* `pass` is done */
-    WORKER_EV_RING_BROKEN   /* a message to `peer` was not taken, or its connection to us broke: `reason` */
+    WORKER_EV_RING_BROKEN   /* a message to `peer` was not taken, or its connection to us broke:
+                               `reason` */
 };
 
 struct worker_event {
@@ -76,42 +74,42 @@ struct worker_event {
     bool ok;
     uint64_t epoch, done_bytes, total_bytes, fetched_bytes, planned_bytes;
     struct worker_pass *pass;
-    struct worker_load load;       /* TICK */
+    struct worker_load load;         /* TICK */
     const struct model_shape *shape; /* CARD: of the card's model */
 };
 
 /* ---- actions --------------------------------------------------------------------------------- */
 
 enum worker_action_type {
-    WORKER_ACT_CONTROL,  /* send msg to the coordinator */
-    WORKER_ACT_RING,     /* send msg to ring peer `peer` */
-    WORKER_ACT_CARD,     /* get the card: hash, bytes in msg (the WELCOME) */
-    WORKER_ACT_PROFILE,  /* measure: msg is PROFILE */
-    WORKER_ACT_TEST_LINK, /* msg is TEST_LINK */
-    WORKER_ACT_PREPARE,  /* msg is PLAN: begin a manifest; an older preparation is dropped */
-    WORKER_ACT_MANIFEST, /* msg is MANIFEST, checked: hashes follow those before */
-    WORKER_ACT_LOAD,     /* the manifest is whole: fetch what lacks, then build the executor */
-    WORKER_ACT_CONNECT,  /* have a ring connection to `peer` */
-    WORKER_ACT_ACTIVATE, /* plan `epoch` is in force; free the one before once its pass is done */
+    WORKER_ACT_CONTROL,    /* send msg to the coordinator */
+    WORKER_ACT_RING,       /* send msg to ring peer `peer` */
+    WORKER_ACT_CARD,       /* get the card: hash, bytes in msg (the WELCOME) */
+    WORKER_ACT_PROFILE,    /* measure: msg is PROFILE */
+    WORKER_ACT_TEST_LINK,  /* msg is TEST_LINK */
+    WORKER_ACT_PREPARE,    /* msg is PLAN: begin a manifest; an older preparation is dropped */
+    WORKER_ACT_MANIFEST,   /* msg is MANIFEST, checked: hashes follow those before */
+    WORKER_ACT_LOAD,       /* the manifest is whole: fetch what lacks, then build the executor */
+    WORKER_ACT_CONNECT,    /* have a ring connection to `peer` */
+    WORKER_ACT_ACTIVATE,   /* plan `epoch` is in force; free the one before once its pass is done */
     WORKER_ACT_DEACTIVATE, /* no plan is in force */
-    WORKER_ACT_KEEP,     /* copy n_rows hidden states of the event's ROWS, from from_row on, into buffer `to`
-                            from row `index` on */
-    WORKER_ACT_PASS,     /* carry out `pass`; no other is running */
+    WORKER_ACT_KEEP, /* copy n_rows hidden states of the event's ROWS, from from_row on, into buffer
+                        `to` from row `index` on */
+    WORKER_ACT_PASS, /* carry out `pass`; no other is running */
     WORKER_ACT_SEND_ROWS, /* send ROWS of kind `rows_kind` to `peer`: the rows of `pass` listed */
-    WORKER_ACT_LOGITS,   /* send the summary of pass row `from_row` to the coordinator */
+    WORKER_ACT_LOGITS,    /* send the summary of pass row `from_row` to the coordinator */
     WORKER_ACT_RECONNECT, /* the coordinator is silent: begin the control connection anew */
-    WORKER_ACT_LOG,      /* text: one event of the trace */
-    WORKER_ACT_QUIT      /* stop the program: text says why */
+    WORKER_ACT_LOG,       /* text: one event of the trace */
+    WORKER_ACT_QUIT       /* stop the program: text says why */
 };
 
 struct worker_action {
     enum worker_action_type type;
-    struct net_msg msg;     /* its lists point into the core's buffers: valid until the next step */
-    const char *peer;       /* borrowed from the core until the next step */
+    struct net_msg msg; /* its lists point into the core's buffers: valid until the next step */
+    const char *peer;   /* borrowed from the core until the next step */
     uint64_t epoch;
     enum worker_from to;
     uint32_t index, from_row, n_rows, rows_kind;
-    const uint32_t *rows;   /* [n_rows] indices into pass->rows */
+    const uint32_t *rows; /* [n_rows] indices into pass->rows */
     struct worker_pass *pass;
     char text[200];
 };
@@ -121,7 +119,7 @@ struct worker_actions {
     struct worker_action list[WORKER_ACTIONS_MAX + MODEL_ROWS_MAX];
 };
 
-/* ---- the core (worker/core*.c) ---------------------------------------------------------------- */
+/* ---- the core (worker/core*.c) --------------------------------------------------------------- */
 
 struct worker_identity {
     char name[NET_NAME_MAX], kernels[32], data[NET_ENDPOINT_MAX];
@@ -134,26 +132,31 @@ struct worker_core;
 /* ERR_NOMEM. The identity is copied. */
 int worker_core_new(const struct worker_identity *id, struct worker_core **out, struct err *e);
 void worker_core_free(struct worker_core *c);
-/* One event in, actions out, to be carried out in order before the next event. Aborts where the shell breaks
- * the contract (two passes at once); whatever a peer sends is dropped and logged at most. */
-void worker_core_step(struct worker_core *c, const struct worker_event *ev, struct worker_actions *out);
-int64_t worker_core_deadline_ms(const struct worker_core *c); /* next TICK wanted; INT64_MAX: none */
-/* Violated invariant as a sentence, NULL where all hold. For tests and, cheap enough, for every step. */
+/* One event in, actions out, to be carried out in order before the next event. Aborts where the
+ * shell breaks the contract (two passes at once); whatever a peer sends is dropped and logged at
+ * most. */
+void worker_core_step(struct worker_core *c, const struct worker_event *ev,
+                      struct worker_actions *out);
+int64_t
+worker_core_deadline_ms(const struct worker_core *c); /* next TICK wanted; INT64_MAX: none */
+/* Violated invariant as a sentence, NULL where all hold. For tests and, cheap enough, for every
+ * step. */
 const char *worker_core_invariant(const struct worker_core *c);
 
 /* What a shell or a test may ask. */
 uint64_t worker_core_epoch(const struct worker_core *c); /* plan in force, 0: none */
-uint32_t worker_core_prompt_rows(const struct worker_core *c, uint64_t epoch); /* rows of the prompt buffer */
+uint32_t worker_core_prompt_rows(const struct worker_core *c,
+                                 uint64_t epoch);          /* rows of the prompt buffer */
 uint32_t worker_core_waiting(const struct worker_core *c); /* rows that wait for a pass */
 uint32_t worker_core_heartbeat_ms(const struct worker_core *c);
 
-/* ---- the program ------------------------------------------------------------------------------ */
+/* ---- the program ----------------------------------------------------------------------------- */
 
 struct worker_options {
     const char *config, *name;
-    const char *kernels;      /* NULL: as configured */
-    uint32_t test_pass_ms;    /* sleep so long in every pass */
-    uint32_t test_rows;       /* rows of one pass at most */
+    const char *kernels;   /* NULL: as configured */
+    uint32_t test_pass_ms; /* sleep so long in every pass */
+    uint32_t test_rows;    /* rows of one pass at most */
 };
 /* Run until a signal asks to stop (0) or the coordinator refuses us. */
 int worker_run(const struct worker_options *o, struct err *e);

@@ -1,0 +1,227 @@
+/* The simulated compute side of a worker: what a loaded plan holds, and a pass over it.
+ *
+ * It is the strict reader of what the core asks for. Rows of a slot must come at positions without
+ * a gap and under request numbers that only rise; a waiting state is read once; a pass keeps to the
+ * plan's bounds. KV rows of a fresh plan and states that were read already are poison, so that
+ * whoever uses them gives another text. */
+#include "tests/sim/sim.h"
+
+#include <string.h>
+
+static uint64_t poison(uint64_t what)
+{
+    return base_mix64(what ^ UINT64_C(0x0dd0a5b1b0b0cafe));
+}
+
+struct sim_engine *sim_engine_new(struct sim *s, uint32_t w)
+{
+    const struct sim_worker *k = &s->workers[w];
+    struct sim_engine *e = base_zalloc(1, sizeof *e);
+    e->epoch = k->next_epoch;
+    e->layer0 = k->next_layer0;
+    e->layer1 = k->next_layer1;
+    e->stage = k->next_stage;
+    e->last = k->next_last;
+    e->chunk = k->next_chunk;
+    e->max_rows = k->next_max_rows;
+    e->prompt_rows = worker_core_prompt_rows(k->core, e->epoch);
+    const size_t n = (size_t)(e->layer1 - e->layer0) * s->setup.slots * s->setup.context;
+    e->kv = base_alloc(n * sizeof *e->kv);
+    e->prompt = base_alloc(e->prompt_rows * sizeof *e->prompt);
+    for (size_t i = 0; i < n; i++)
+        e->kv[i] = e->epoch * 1000003 + i;
+    for (uint32_t i = 0; i < e->prompt_rows; i++)
+        e->prompt[i] = poison(i);
+    return e;
+}
+
+void sim_engine_free(struct sim_engine *e)
+{
+    if (e == NULL)
+        return;
+    base_free(e->kv);
+    base_free(e->prompt);
+    base_free(e);
+}
+
+void sim_compute_keep(struct sim *s, uint32_t w, const struct worker_action *a,
+                      const struct net_msg_ROWS *m)
+{
+    struct sim_engine *e = s->workers[w].engine;
+    if (e == NULL || e->epoch != m->epoch) {
+        sim_fail(s, "%s keeps rows of a plan that is not in force", sim_name(s, SIM_WORKER0 + w));
+        return;
+    }
+    const uint32_t room = a->to == WORKER_FROM_DECODE ? s->setup.slots : e->prompt_rows;
+    if (a->to == WORKER_FROM_TOKEN || a->index + a->n_rows > room ||
+        a->from_row + a->n_rows > m->requests.n) {
+        sim_fail(s, "%s keeps rows beyond its buffer", sim_name(s, SIM_WORKER0 + w));
+        return;
+    }
+    uint64_t *to = (a->to == WORKER_FROM_DECODE ? e->decode : e->prompt) + a->index;
+    memcpy(to, m->hidden.ptr + (size_t)a->from_row * sizeof *to, a->n_rows * sizeof *to);
+    if (a->to != WORKER_FROM_PROMPT)
+        return;
+    e->kept += a->n_rows;
+    const uint32_t bound = (e->stage > 2 ? e->stage : 2) * e->chunk;
+    if (e->kept - e->taken > bound)
+        sim_fail(s, "%llu prompt rows wait at stage %u, %u may",
+                 (unsigned long long)(e->kept - e->taken), e->stage, bound);
+}
+
+/* ---- a pass ---------------------------------------------------------------------------------- */
+
+static void check_pass(struct sim *s, uint32_t w, const struct worker_pass *p)
+{
+    const struct sim_worker *k = &s->workers[w];
+    const struct sim_engine *e = k->engine;
+    const char *name = sim_name(s, SIM_WORKER0 + w);
+    if (k->pass != NULL)
+        sim_fail(s, "%s begins a pass while another runs", name);
+    else if (e == NULL || p->epoch != e->epoch)
+        sim_fail(s, "%s runs a pass of a plan that is not in force", name);
+    else if (p->n == 0 || p->n_decode > p->n || p->n > e->max_rows ||
+             p->n - p->n_decode > e->chunk || p->n_decode > s->setup.slots ||
+             (s->setup.rows_max != 0 && p->n > s->setup.rows_max))
+        sim_fail(s, "%s runs a pass of %u decode rows and %u in all", name, p->n_decode, p->n);
+    for (uint32_t i = 0; s->failed[0] == 0 && i < p->n; i++) {
+        const struct worker_pass_row *r = &p->rows[i];
+        const enum worker_from from = e->stage == 0     ? WORKER_FROM_TOKEN
+                                      : i < p->n_decode ? WORKER_FROM_DECODE
+                                                        : WORKER_FROM_PROMPT;
+        if (r->row.slot >= s->setup.slots || r->row.position >= s->setup.context ||
+            r->request == 0 || r->from != from ||
+            (from == WORKER_FROM_DECODE && r->index != r->row.slot) ||
+            (from == WORKER_FROM_PROMPT && r->index >= e->prompt_rows))
+            sim_fail(s, "%s: row %u of a pass makes no sense", name, i);
+        if (e->stage == 0 && i < p->n_decode && r->row.token < (int32_t)s->setup.n_ends)
+            sim_fail(s, "%s goes on after the end of a text", name);
+    }
+}
+
+/* The row's place among its slot's: requests follow each other, positions have no gap. */
+static void check_row(struct sim *s, uint32_t w, const struct worker_pass_row *r)
+{
+    struct sim_engine *e = s->workers[w].engine;
+    const uint32_t slot = r->row.slot;
+    if (r->request < e->request[slot])
+        sim_fail(s, "%s: slot %u goes back from request %llu to %llu", sim_name(s, SIM_WORKER0 + w),
+                 slot, (unsigned long long)e->request[slot], (unsigned long long)r->request);
+    if (r->request != e->request[slot]) {
+        e->request[slot] = r->request;
+        e->length[slot] = 0;
+    }
+    if (r->row.position != e->length[slot])
+        sim_fail(s, "%s: request %llu has position %u where %u is due",
+                 sim_name(s, SIM_WORKER0 + w), (unsigned long long)r->request, r->row.position,
+                 e->length[slot]);
+    e->length[slot] = r->row.position + 1;
+}
+
+/* The layers of one row; returns what `bad` says of it. */
+static uint32_t run_row(struct sim *s, struct sim_engine *e, const struct worker_pass_row *r,
+                        uint64_t *hidden)
+{
+    const struct sim_setup *w = &s->setup;
+    for (uint32_t l = e->layer0; l < e->layer1; l++) {
+        uint64_t *kv = e->kv + ((size_t)(l - e->layer0) * w->slots + r->row.slot) * w->context;
+        kv[r->row.position] = sim_stub_row(l, r->row.position, *hidden);
+        *hidden = sim_stub_layer(l, r->row.position, *hidden, kv);
+        if (sim_stub_bad(w->bad_one_in, *hidden))
+            return 1 + l;
+    }
+    return 0;
+}
+
+static void finish_row(struct sim *s, struct sim_worker *k, struct worker_pass *p, uint32_t i)
+{
+    const struct worker_pass_row *r = &p->rows[i];
+    const uint64_t hidden = k->hidden[i];
+    p->tokens[i] = 0;
+    if (!r->sample && !r->summarise)
+        return;
+    if (sim_stub_bad(s->setup.bad_one_in, ~hidden)) {
+        /* Both ways in which the output matrix can fail a row. */
+        p->bad[i] = r->summarise || (hidden & 1) != 0 ? 1 + s->setup.n_layers : 0;
+        p->tokens[i] = -1;
+        return;
+    }
+    if (r->summarise)
+        sim_stub_summary(hidden, &k->summary[i]);
+    if (r->sample)
+        p->tokens[i] =
+            sim_stub_token(hidden, &r->sampling, r->row.position + 1, r->recent, r->n_recent);
+}
+
+void sim_compute_pass(struct sim *s, uint32_t w, struct worker_pass *p)
+{
+    struct sim_worker *k = &s->workers[w];
+    struct sim_engine *e = k->engine;
+    check_pass(s, w, p);
+    if (s->failed[0] != 0)
+        return;
+    for (uint32_t i = 0; i < p->n; i++) {
+        const struct worker_pass_row *r = &p->rows[i];
+        uint64_t *from =
+            r->from == WORKER_FROM_DECODE ? &e->decode[r->index] : &e->prompt[r->index];
+        if (r->from == WORKER_FROM_TOKEN) {
+            k->hidden[i] = sim_stub_embed(r->row.token);
+            continue;
+        }
+        k->hidden[i] = *from;
+        *from = poison(*from);
+    }
+    for (uint32_t i = 0; i < p->n; i++) {
+        check_row(s, w, &p->rows[i]);
+        p->bad[i] = run_row(s, e, &p->rows[i], &k->hidden[i]);
+        if (p->bad[i] == 0)
+            finish_row(s, k, p, i);
+    }
+    const int64_t row_us = s->setup.row_us * (int64_t)(p->n * (e->layer1 - e->layer0));
+    k->pass = p;
+    k->pass_us = (s->setup.pass_us + row_us) * (k->slow_until_us > s->now_us ? 20 : 1);
+    sim_say(s, "%s pass epoch=%llx decode=%u prompt=%u", sim_name(s, SIM_WORKER0 + w),
+            (unsigned long long)p->epoch, p->n_decode, p->n - p->n_decode);
+    sim_push(s, (struct sim_event){.node = SIM_WORKER0 + w, .what = SIM_PASS, .arg = k->process},
+             k->pass_us);
+}
+
+/* ---- what a pass gave ------------------------------------------------------------------------ */
+
+void sim_compute_send_rows(struct sim *s, uint32_t w, const struct worker_action *a)
+{
+    static uint8_t requests[MODEL_ROWS_MAX * 8], slots[MODEL_ROWS_MAX * 4],
+        positions[MODEL_ROWS_MAX * 4];
+    static uint64_t hidden[MODEL_ROWS_MAX];
+    struct sim_worker *k = &s->workers[w];
+    if (a->rows_kind == 1 && k->engine != NULL && k->engine->epoch == a->epoch)
+        k->engine->sent += a->n_rows;
+    for (uint32_t i = 0; i < a->n_rows; i++) {
+        const struct worker_pass_row *r = &a->pass->rows[a->rows[i]];
+        net_put_u64(requests, i, r->request);
+        net_put_u32(slots, i, r->row.slot);
+        net_put_u32(positions, i, r->row.position);
+        hidden[i] = k->hidden[a->rows[i]];
+    }
+    const struct net_msg m = {.code = NET_MSG_ROWS,
+                              .u.ROWS = {a->epoch,
+                                         a->rows_kind,
+                                         {requests, a->n_rows},
+                                         {slots, a->n_rows},
+                                         {positions, a->n_rows},
+                                         {(const uint8_t *)hidden, a->n_rows * sizeof *hidden}}};
+    for (uint32_t to = 0; to < s->setup.n_workers; to++)
+        if (strcmp(a->peer, sim_name(s, SIM_WORKER0 + to)) == 0 && !sim_ring_send(s, w, to, &m))
+            k->broken = 1 + to;
+}
+
+void sim_compute_logits(struct sim *s, uint32_t w, const struct worker_action *a)
+{
+    const struct sim_summary *m = &s->workers[w].summary[a->from_row];
+    const struct worker_pass_row *r = &a->pass->rows[a->from_row];
+    const struct net_msg msg = {.code = NET_MSG_LOGITS,
+                                .u.LOGITS = {a->pass->epoch, r->request, r->row.position, m->mean,
+                                             m->rms, net_list_i32(m->ids, MODEL_BEST),
+                                             net_list_f64(m->values, MODEL_BEST), m->hash}};
+    sim_control_up(s, w, &msg);
+}
