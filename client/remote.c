@@ -7,8 +7,9 @@
  * what is here; what comes twice is skipped, what leaves a hole is not taken and asked for again.
  *
  * All requests are submitted at once, up to a window. Where the coordinator's queue is full it says
- * NO, and the request is submitted again after a pause that doubles; each request that ends lets
- * the first of those try at once. The NO for the ASK that went out behind a refused SUBMIT is
+ * NO. With other requests of ours there, whose end makes room, the request is submitted again after a
+ * pause that doubles; each request that ends lets the first of those try at once. Where the queue is
+ * full of others' requests ours fails, since nothing says when that ends. The NO for the ASK that went out behind a refused SUBMIT is
  * expected and ignored. An ASK that is not answered in time was lost, with its answer or without,
  * and is sent again.
  *
@@ -228,6 +229,15 @@ static void on_done(struct remote *r, const struct net_msg_DONE *m, struct cli_a
     done(r, a);
 }
 
+/* Has the coordinator another request of ours, whose end will make room? */
+static bool another_lives(const struct remote *r, const struct cli_ask *a)
+{
+    for (uint32_t i = r->first; i < r->n; i++)
+        if (&r->asks[i] != a && r->asks[i].state == CLI_ASK_LIVE)
+            return true;
+    return false;
+}
+
 static void on_no(struct remote *r, const struct net_msg_NO *m)
 {
     static const char full[] =
@@ -239,8 +249,10 @@ static void on_no(struct remote *r, const struct net_msg_NO *m)
         a->stray = false;
     } else if (m->code == ERR_FULL) {
         a->stray = true;
-        if (a->state == CLI_ASK_LIVE)
+        if (a->state == CLI_ASK_LIVE && another_lives(r, a))
             later(a);
+        else if (a->state == CLI_ASK_LIVE)
+            fail(r, a, (const char *)m->reason.ptr, m->reason.len);
     } else if (m->code == ERR_NOTFOUND && a->forgotten < SUBMITS_MAX) {
         a->forgotten++;
         a->state = CLI_ASK_NEW;

@@ -1,9 +1,11 @@
-/* The bulk server: pieces of the model, on a thread and sockets of their own, so that shipping never holds up a heartbeat.
+/* The bulk server: pieces of the model, on a thread and sockets of their own, so that shipping
+ * never holds up a heartbeat.
  *
- * It keeps no state about workers: FETCH names a hash, an offset and a length, and is answered. A piece is packed from the
- * GGUF file when it is first asked for; the last few packed ones are kept, since a piece is asked for in parts and by
- * several workers. It also answers link tests: it times bursts sent to it and sends those asked for, as its queue takes
- * them. Only workers of the configuration reach it. */
+ * It keeps no state about workers: FETCH names a hash, an offset and a length, and is answered. A
+ * piece is packed from the GGUF file when it is first asked for; the last few packed ones are kept,
+ * since a piece is asked for in parts and by several workers. It also answers link tests: it times
+ * bursts sent to it and sends those asked for, as its queue takes them. Only workers of the
+ * configuration reach it. */
 #include "coordinator/shell.h"
 
 #include <pthread.h>
@@ -78,16 +80,20 @@ static void on_fetch(struct coord_bulk *b, net_peer from, const struct net_msg_F
         }
         content = (struct span){p->bytes, p->len};
     }
-    struct net_msg out = {.code = NET_MSG_PIECE, .u.PIECE = {m->hash, m->offset, content.len, {NULL, 0}}};
+    struct net_msg out = {.code = NET_MSG_PIECE,
+                          .u.PIECE = {m->hash, m->offset, content.len, {NULL, 0}}};
     if (m->offset < content.len) {
         const uint64_t left = content.len - m->offset;
         const uint64_t n = left < m->length ? left : m->length;
-        out.u.PIECE.bytes = (struct span){content.ptr + m->offset, n < NET_CHUNK_MAX ? (size_t)n : NET_CHUNK_MAX};
+        out.u.PIECE.bytes =
+            (struct span){content.ptr + m->offset, n < NET_CHUNK_MAX ? (size_t)n : NET_CHUNK_MAX};
     }
     struct err e = {0};
-    /* A worker's window is far below the queue's mark: a refusal means that the connection is gone. */
+    /* A worker's window is far below the queue's mark: a refusal means that the connection is gone.
+     */
     if (net_send(b->net, from, &out, &e) != 0)
-        base_log(BASE_LOG_WARN, "bulk", "peer=%s error=\"%s\"", net_peer_name(b->net, from), e.text);
+        base_log(BASE_LOG_WARN, "bulk", "peer=%s error=\"%s\"", net_peer_name(b->net, from),
+                 e.text);
 }
 
 static void on_burst(struct coord_bulk *b, net_peer from, const struct net_msg_BULK_SEND *m)
@@ -105,7 +111,8 @@ static void on_burst(struct coord_bulk *b, net_peer from, const struct net_msg_B
     if (u == NULL || m->index + 1 != m->count)
         return;
     const double s = base_clock_s() - u->first_at;
-    const struct net_msg out = {.code = NET_MSG_BULK_SENT, .u.BULK_SENT = {m->nonce, s > 0 ? (double)u->bytes / s : 0}};
+    const struct net_msg out = {.code = NET_MSG_BULK_SENT,
+                                .u.BULK_SENT = {m->nonce, s > 0 ? (double)u->bytes / s : 0}};
     net_send(b->net, from, &out, NULL);
     u->peer = 0;
 }
@@ -114,7 +121,8 @@ static void on_want(struct coord_bulk *b, net_peer from, const struct net_msg_BU
 {
     if (m->count == 0 || m->count > 256 || m->length == 0 || m->length > NET_CHUNK_MAX)
         return;
-    b->out[b->use++ % BURSTS_MAX] = (struct burst){.peer = from, .nonce = m->nonce, .count = m->count, .length = m->length};
+    b->out[b->use++ % BURSTS_MAX] =
+        (struct burst){.peer = from, .nonce = m->nonce, .count = m->count, .length = m->length};
 }
 
 /* Send what the queues take of the bursts asked for; true: some is left. */
@@ -124,8 +132,9 @@ static bool send_bursts(struct coord_bulk *b)
     for (int i = 0; i < BURSTS_MAX; i++) {
         struct burst *u = &b->out[i];
         for (; u->peer != 0; u->next++) {
-            const struct net_msg m = {.code = NET_MSG_BULK_BURST,
-                                      .u.BULK_BURST = {u->nonce, u->next, u->count, {b->load, u->length}}};
+            const struct net_msg m = {
+                .code = NET_MSG_BULK_BURST,
+                .u.BULK_BURST = {u->nonce, u->next, u->count, {b->load, u->length}}};
             const int rc = u->next == u->count ? ERR_PEER : net_send(b->net, u->peer, &m, NULL);
             if (rc == ERR_FULL) {
                 left = true;
@@ -150,7 +159,8 @@ static void serve(void *arg)
             if (ev.type == NET_EV_MESSAGE && ev.msg.code == NET_MSG_FETCH)
                 on_fetch(b, ev.peer, &ev.msg.u.FETCH);
             else if (ev.type == NET_EV_MESSAGE && ev.msg.code == NET_MSG_BULK_PING) {
-                const struct net_msg out = {.code = NET_MSG_BULK_PONG, .u.BULK_PONG = {ev.msg.u.BULK_PING.nonce}};
+                const struct net_msg out = {.code = NET_MSG_BULK_PONG,
+                                            .u.BULK_PONG = {ev.msg.u.BULK_PING.nonce}};
                 net_send(b->net, ev.peer, &out, NULL);
             } else if (ev.type == NET_EV_MESSAGE && ev.msg.code == NET_MSG_BULK_SEND)
                 on_burst(b, ev.peer, &ev.msg.u.BULK_SEND);
@@ -191,8 +201,8 @@ static int bulk_endpoint(const struct net_config *c, char *out, size_t max, stru
     return rc;
 }
 
-int coord_bulk_start(const struct net_config *c, const struct coord_manifest *f, struct coord_bulk **out, unsigned *port,
-                     struct err *e)
+int coord_bulk_start(const struct net_config *c, const struct coord_manifest *f,
+                     struct coord_bulk **out, unsigned *port, struct err *e)
 {
     char endpoint[NET_ENDPOINT_MAX + 16];
     struct coord_bulk *b = base_zalloc(1, sizeof *b);
@@ -203,7 +213,8 @@ int coord_bulk_start(const struct net_config *c, const struct coord_manifest *f,
     pthread_mutex_init(&b->lock, NULL);
     b->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     const struct net_options o = {c->keys, "coordinator", 1, allow, b};
-    int rc = b->stop < 0 ? err_set(e, ERR_IO, "no event descriptor to be had") : net_new(&o, &b->net, e);
+    int rc =
+        b->stop < 0 ? err_set(e, ERR_IO, "no event descriptor to be had") : net_new(&o, &b->net, e);
     if (rc == 0)
         rc = bulk_endpoint(c, endpoint, sizeof endpoint, e);
     if (rc == 0)

@@ -9,7 +9,8 @@
 
 static const char usage[] =
     "usage: shoal-coordinator -c FILE [-v | -q]\n"
-    "Runs the cluster that FILE describes: takes its workers in, measures them, plans, ships shards, and\n"
+    "Runs the cluster that FILE describes: takes its workers in, measures them, plans, ships "
+    "shards, and\n"
     "serves clients until it is told to stop. Logs to stderr. SIGHUP reads FILE again.\n"
     "  -c, --config FILE   the cluster's configuration\n"
     "  -v, --verbose       log every step      -q, --quiet  log warnings and errors only\n"
@@ -18,8 +19,9 @@ static const char usage[] =
 enum { OPT_HELP = 256, OPT_VERSION };
 
 static const struct option options[] = {
-    {"config", required_argument, NULL, 'c'}, {"verbose", no_argument, NULL, 'v'}, {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, OPT_HELP},    {"version", no_argument, NULL, OPT_VERSION}, {NULL, 0, NULL, 0},
+    {"config", required_argument, NULL, 'c'},    {"verbose", no_argument, NULL, 'v'},
+    {"quiet", no_argument, NULL, 'q'},           {"help", no_argument, NULL, OPT_HELP},
+    {"version", no_argument, NULL, OPT_VERSION}, {NULL, 0, NULL, 0},
 };
 
 int main(int argc, char **argv)

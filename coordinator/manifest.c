@@ -1,6 +1,7 @@
-/* The model's pieces by content: each is packed once and hashed, and the list of hashes is kept in the state folder,
- * named by the model's path. It is believed as long as the file has the size, time and inode it had, which spares
- * hashing gigabytes at each start. A kept list that is damaged, of another layout or another file is made anew. */
+/* The model's pieces by content: each is packed once and hashed, and the list of hashes is kept in
+ * the state folder, named by the model's path. It is believed as long as the file has the size,
+ * time and inode it had, which spares hashing gigabytes at each start. A kept list that is damaged,
+ * of another layout or another file is made anew. */
 #include "coordinator/shell.h"
 
 #include <stdlib.h>
@@ -107,7 +108,8 @@ static int by_hash(const void *a, const void *b)
                   sorting + (size_t) * (const uint32_t *)b * NET_HASH_BYTES, NET_HASH_BYTES);
 }
 
-int coord_manifest_new(const struct model *m, const char *path, const char *state, struct coord_manifest *out, struct err *e)
+int coord_manifest_new(const struct model *m, const char *path, const char *state,
+                       struct coord_manifest *out, struct err *e)
 {
     char kept[NET_PATH_MAX + 64];
     memset(out, 0, sizeof *out);
@@ -154,7 +156,8 @@ bool coord_manifest_find(const struct coord_manifest *f, const uint8_t *hash, ui
     uint32_t a = 0, b = f->n_pieces;
     while (a < b) {
         const uint32_t mid = a + (b - a) / 2;
-        const int c = memcmp(f->hashes + (size_t)f->by_hash[mid] * NET_HASH_BYTES, hash, NET_HASH_BYTES);
+        const int c =
+            memcmp(f->hashes + (size_t)f->by_hash[mid] * NET_HASH_BYTES, hash, NET_HASH_BYTES);
         if (c == 0) {
             *number = f->by_hash[mid];
             return true;

@@ -1,12 +1,14 @@
 /* From measurements to the placement problem and back: shared by the coordinator and `shoal plan`.
  *
- * A device's time for a pass of r rows is taken as linear between the two batch sizes that were measured. The latency
- * objective asks for one row; throughput for the rows that a stage will have at once when all slots are in use. A hidden
- * state is n_embd F32 values a row and arrives half a round trip after it was sent plus its bytes over the bandwidth. A
- * link that was not measured (NAN) costs LINK_UNUSABLE_S, so that a ring avoids it where another is to be had.
+ * A device's time for a pass of r rows is taken as linear between the two batch sizes that were
+ * measured. The latency objective asks for one row; throughput for the rows that a stage will have
+ * at once when all slots are in use. A hidden state is n_embd F32 values a row and arrives half a
+ * round trip after it was sent plus its bytes over the bandwidth. A link that was not measured
+ * (NAN) costs LINK_UNUSABLE_S, so that a ring avoids it where another is to be had.
  *
- * Memory: weights and KV are exact, from the model; the queues of a stage are an upper bound here, since they depend on
- * the stage's place; the worker, which knows, refuses before anything is shipped. */
+ * Memory: weights and KV are exact, from the model; the queues of a stage are an upper bound here,
+ * since they depend on the stage's place; the worker, which knows, refuses before anything is
+ * shipped. */
 #include "coordinator/core_private.h"
 
 #include <math.h>
@@ -29,7 +31,8 @@ static struct model_exec_config exec_config(const struct net_config *c, const st
                                       .n_threads = 4};
 }
 
-static uint64_t weights(const struct model *m, const struct model_exec_config *c, uint32_t a, bool embed, bool output)
+static uint64_t weights(const struct model *m, const struct model_exec_config *c, uint32_t a,
+                        bool embed, bool output)
 {
     struct model_slice s = model_slice_layers(m, a, a + 1);
     s.embed = embed;
@@ -37,7 +40,8 @@ static uint64_t weights(const struct model *m, const struct model_exec_config *c
     return model_slice_memory(m, &s, c).weight_bytes;
 }
 
-void coord_blocks_of(const struct model *m, const struct net_config *config, struct coord_blocks *out)
+void coord_blocks_of(const struct model *m, const struct net_config *config,
+                     struct coord_blocks *out)
 {
     const struct model_shape *shape = model_shape(m);
     const struct model_exec_config c = exec_config(config, m);
@@ -54,10 +58,13 @@ void coord_blocks_of(const struct model *m, const struct net_config *config, str
     out->embed_bytes = weights(m, &c, 0, true, false) - out->layer_weights[0];
     out->output_bytes = weights(m, &c, 0, false, true) - out->layer_weights[0];
     if (shape->tied)
-        out->shared_bytes = out->embed_bytes < out->output_bytes ? out->embed_bytes : out->output_bytes;
-    /* Waiting rows: a decode row a slot, up to five chunks of prompt, the pass itself; and some logits. */
+        out->shared_bytes =
+            out->embed_bytes < out->output_bytes ? out->embed_bytes : out->output_bytes;
+    /* Waiting rows: a decode row a slot, up to five chunks of prompt, the pass itself; and some
+     * logits. */
     const uint64_t rows = c.n_slots + 5ull * coord_core_chunk_max(config) + c.max_rows;
-    out->scratch_bytes = model_slice_memory(m, &whole, &c).scratch_bytes + rows * shape->n_embd * sizeof(float) +
+    out->scratch_bytes = model_slice_memory(m, &whole, &c).scratch_bytes +
+                         rows * shape->n_embd * sizeof(float) +
                          8ull * shape->n_vocab * sizeof(float);
 }
 
@@ -66,8 +73,8 @@ static double at_rows(double one, double many, uint32_t rows_many, double rows)
     return rows_many < 2 ? one : fmax(one + (many - one) * (rows - 1) / (rows_many - 1), 1e-9);
 }
 
-static void fill_device(struct part_device *d, const struct net_config_worker *w, const struct coord_node_profile *p,
-                        uint32_t n_layers, double rows)
+static void fill_device(struct part_device *d, const struct net_config_worker *w,
+                        const struct coord_node_profile *p, uint32_t n_layers, double rows)
 {
     snprintf(d->name, sizeof d->name, "%s", p->name);
     for (uint32_t l = 0; l < n_layers; l++)
@@ -80,7 +87,8 @@ static void fill_device(struct part_device *d, const struct net_config_worker *w
     d->pin1 = w->layer1;
 }
 
-static void fill_link(struct part_problem *out, uint32_t d, uint32_t e, double rtt, double rate, double bytes)
+static void fill_link(struct part_problem *out, uint32_t d, uint32_t e, double rtt, double rate,
+                      double bytes)
 {
     const bool ok = rtt > 0 && rate > 0; /* false for NAN */
     out->token_s[d][e] = ok ? rtt / 2 : LINK_UNUSABLE_S;
@@ -88,22 +96,24 @@ static void fill_link(struct part_problem *out, uint32_t d, uint32_t e, double r
     out->link_s[d][e] = ok ? rtt / 2 + bytes / rate : LINK_UNUSABLE_S;
 }
 
-static void build_problem(const struct net_config *c, const struct coord_blocks *b, const struct coord_profile *p,
-                          uint32_t present, double rows, struct part_problem *out, uint32_t *device_node)
+static void build_problem(const struct net_config *c, const struct coord_blocks *b,
+                          const struct coord_profile *p, uint32_t present, double rows,
+                          struct part_problem *out, uint32_t *device_node)
 {
     memset(out, 0, sizeof *out);
     for (uint32_t i = 0; i < p->n_nodes; i++)
         if ((present >> i & 1) != 0 && p->nodes[i].measured) {
             device_node[out->n_devices] = i;
-            fill_device(&out->devices[out->n_devices++], &c->workers[i], &p->nodes[i], b->n_layers, rows);
+            fill_device(&out->devices[out->n_devices++], &c->workers[i], &p->nodes[i], b->n_layers,
+                        rows);
             if (p->nodes[i].base_bytes > out->base_bytes)
                 out->base_bytes = p->nodes[i].base_bytes;
         }
     for (uint32_t d = 0; d < out->n_devices; d++)
         for (uint32_t e = 0; e < out->n_devices; e++)
             if (d != e)
-                fill_link(out, d, e, p->rtt[device_node[d]][device_node[e]], p->rate[device_node[d]][device_node[e]],
-                          rows * b->n_embd * 4.0);
+                fill_link(out, d, e, p->rtt[device_node[d]][device_node[e]],
+                          p->rate[device_node[d]][device_node[e]], rows * b->n_embd * 4.0);
     out->n_layers = b->n_layers;
     for (uint32_t l = 0; l < b->n_layers; l++)
         out->layer_bytes[l] = b->layer_weights[l] + b->layer_kv;
@@ -130,15 +140,18 @@ static double rows_at_saturation(const struct net_config *c, uint32_t n_stages)
     return c->slots > n_stages && n_stages > 0 ? (double)c->slots / n_stages : 1.0;
 }
 
-void coord_problem(const struct net_config *c, const struct coord_blocks *b, const struct coord_profile *p,
-                   uint32_t present, struct part_problem *out, uint32_t device_node[static PART_DEVICES_MAX])
+void coord_problem(const struct net_config *c, const struct coord_blocks *b,
+                   const struct coord_profile *p, uint32_t present, struct part_problem *out,
+                   uint32_t device_node[static PART_DEVICES_MAX])
 {
-    const double rows = c->objective == NET_THROUGHPUT ? rows_at_saturation(c, count_bits(present)) : 1.0;
+    const double rows =
+        c->objective == NET_THROUGHPUT ? rows_at_saturation(c, count_bits(present)) : 1.0;
     build_problem(c, b, p, present, rows, out, device_node);
 }
 
-int coord_solve(const struct net_config *c, const struct coord_blocks *b, const struct coord_profile *p, uint32_t present,
-                struct coord_solution *out, struct err *e)
+int coord_solve(const struct net_config *c, const struct coord_blocks *b,
+                const struct coord_profile *p, uint32_t present, struct coord_solution *out,
+                struct err *e)
 {
     struct part_problem *problem = base_alloc(sizeof *problem);
     struct part_plan plan;
@@ -167,7 +180,8 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b, const 
     const double rows = rows_at_saturation(c, plan.n_stages);
     build_problem(c, b, p, present, rows, problem, node);
     part_plan_cost(problem, &plan);
-    const double full = c->slots >= plan.n_stages ? rows / plan.bottleneck_s : c->slots / plan.latency_s;
+    const double full =
+        c->slots >= plan.n_stages ? rows / plan.bottleneck_s : c->slots / plan.latency_s;
     out->batch_rate = fmax(full, 1.0 / out->plan.latency_s);
 out:
     base_free(problem);

@@ -1,13 +1,15 @@
-/* Profiles as ini files, so that measurements can be kept, edited, or written by hand for boards that one does not have:
+/* Profiles as ini files, so that measurements can be kept, edited, or written by hand for boards
+ * that one does not have:
  *
  *   [profile]            layers: 8
  *   [node pi4]           memory: 3 GiB   base: 12 MiB   rows: 8   pass: 0.0001
- *                        layer-one: 0.0021 [0.0021 ...]   layer-many: ...   (one number stands for all layers)
- *                        embed-one, embed-many, output-one, output-many
- *   [link pi4 pi5]       rtt: 0.0003   rate: 112000000      (a link's round trip is the same both ways)
+ *                        layer-one: 0.0021 [0.0021 ...]   layer-many: ...   (one number stands for
+ * all layers) embed-one, embed-many, output-one, output-many [link pi4 pi5]       rtt: 0.0003 rate:
+ * 112000000      (a link's round trip is the same both ways)
  *
- * Times are seconds, rates bytes a second. Reading checks every number; a node or link that is named twice is an error of
- * the ini reader. Left out: links to the coordinator, which no plan depends on. */
+ * Times are seconds, rates bytes a second. Reading checks every number; a node or link that is
+ * named twice is an error of the ini reader. Left out: links to the coordinator, which no plan
+ * depends on. */
 #include "coordinator/coordinator.h"
 
 #include <math.h>
@@ -55,13 +57,17 @@ static int read_layers(const struct coord_profile *p, const char *text, double *
     return 0;
 }
 
-static int node_entry(struct coord_profile *p, struct coord_node_profile *n, const struct net_ini_entry *x, struct err *e)
+static int node_entry(struct coord_profile *p, struct coord_node_profile *n,
+                      const struct net_ini_entry *x, struct err *e)
 {
     const struct {
         const char *key;
         double *out;
-    } times[] = {{"pass", &n->pass},           {"embed-one", &n->embed_one},     {"embed-many", &n->embed_many},
-                 {"output-one", &n->output_one}, {"output-many", &n->output_many}};
+    } times[] = {{"pass", &n->pass},
+                 {"embed-one", &n->embed_one},
+                 {"embed-many", &n->embed_many},
+                 {"output-one", &n->output_one},
+                 {"output-many", &n->output_many}};
     double rows;
     for (size_t i = 0; i < sizeof times / sizeof *times; i++)
         if (strcmp(x->key, times[i].key) == 0)
@@ -85,8 +91,10 @@ static int link_entry(struct coord_profile *p, const struct net_ini_entry *x, st
 {
     char from[NET_NAME_MAX], to[NET_NAME_MAX];
     double v;
-    if (sscanf(x->name, "%63s %63s", from, to) != 2 || find_node(p, from, false) < 0 || find_node(p, to, false) < 0)
-        return err_set(e, ERR_FORMAT, "[link %s]: two nodes of this file, described before, are needed", x->name);
+    if (sscanf(x->name, "%63s %63s", from, to) != 2 || find_node(p, from, false) < 0 ||
+        find_node(p, to, false) < 0)
+        return err_set(e, ERR_FORMAT,
+                       "[link %s]: two nodes of this file, described before, are needed", x->name);
     const int a = find_node(p, from, false), b = find_node(p, to, false);
     if (x->key == NULL)
         return 0;
@@ -139,9 +147,12 @@ int coord_profile_read(const char *path, struct coord_profile *out, struct err *
     if (rc != 0)
         return rc;
     for (uint32_t i = 0; i < out->n_nodes; i++)
-        if (out->nodes[i].rows < 2 || out->nodes[i].memory_bytes == 0 || out->nodes[i].layer_one[0] <= 0)
-            return err_set(e, ERR_FORMAT, "%s: [node %s] needs memory, rows (at least 2), layer-one and layer-many", path,
-                           out->nodes[i].name);
+        if (out->nodes[i].rows < 2 || out->nodes[i].memory_bytes == 0 ||
+            out->nodes[i].layer_one[0] <= 0)
+            return err_set(
+                e, ERR_FORMAT,
+                "%s: [node %s] needs memory, rows (at least 2), layer-one and layer-many", path,
+                out->nodes[i].name);
     return out->n_nodes > 0 ? 0 : err_set(e, ERR_FORMAT, "%s: no [node NAME] section", path);
 }
 
@@ -156,24 +167,29 @@ static void put_layers(struct base_buf *b, const char *key, const double *v, uin
 int coord_profile_write(const char *path, const struct coord_profile *p, struct err *e)
 {
     struct base_buf b = {0};
-    base_buf_printf(&b, "# Measured by shoal-coordinator: seconds a pass, bytes, bytes a second.\n[profile]\n  layers: %u\n",
+    base_buf_printf(&b,
+                    "# Measured by shoal-coordinator: seconds a pass, bytes, bytes a "
+                    "second.\n[profile]\n  layers: %u\n",
                     p->n_layers);
     for (uint32_t i = 0; i < p->n_nodes; i++) {
         const struct coord_node_profile *n = &p->nodes[i];
         if (!n->measured)
             continue;
-        base_buf_printf(&b, "\n[node %s]\n  memory: %llu B\n  base: %llu B\n  rows: %u\n  pass: %.9g\n", n->name,
-                        (unsigned long long)n->memory_bytes, (unsigned long long)n->base_bytes, n->rows, n->pass);
+        base_buf_printf(&b,
+                        "\n[node %s]\n  memory: %llu B\n  base: %llu B\n  rows: %u\n  pass: %.9g\n",
+                        n->name, (unsigned long long)n->memory_bytes,
+                        (unsigned long long)n->base_bytes, n->rows, n->pass);
         put_layers(&b, "layer-one", n->layer_one, p->n_layers);
         put_layers(&b, "layer-many", n->layer_many, p->n_layers);
-        base_buf_printf(&b, "  embed-one: %.9g\n  embed-many: %.9g\n  output-one: %.9g\n  output-many: %.9g\n", n->embed_one,
-                        n->embed_many, n->output_one, n->output_many);
+        base_buf_printf(
+            &b, "  embed-one: %.9g\n  embed-many: %.9g\n  output-one: %.9g\n  output-many: %.9g\n",
+            n->embed_one, n->embed_many, n->output_one, n->output_many);
     }
     for (uint32_t i = 0; i < p->n_nodes; i++)
         for (uint32_t k = 0; k < p->n_nodes; k++)
             if (p->rate[i][k] > 0 && p->nodes[i].measured && p->nodes[k].measured)
-                base_buf_printf(&b, "\n[link %s %s]\n  rtt: %.9g\n  rate: %.9g\n", p->nodes[i].name, p->nodes[k].name,
-                                p->rtt[i][k], p->rate[i][k]);
+                base_buf_printf(&b, "\n[link %s %s]\n  rtt: %.9g\n  rate: %.9g\n", p->nodes[i].name,
+                                p->nodes[k].name, p->rtt[i][k], p->rate[i][k]);
     const int rc = b.failed ? err_set(e, ERR_NOMEM, "out of memory for the profile")
                             : base_file_replace(path, b.ptr, b.len, 0600, e);
     base_buf_deinit(&b);

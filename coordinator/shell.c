@@ -1,6 +1,6 @@
-/* The coordinator's shell: poll, decode, step, carry out actions. The planner runs on a thread of its own, since a solve
- * may take seconds; pieces are shipped by the bulk server's thread (bulk.c). The tokenizer works here, on a prompt's way
- * into the core. All decisions are the core's. */
+/* The coordinator's shell: poll, decode, step, carry out actions. The planner runs on a thread of
+ * its own, since a solve may take seconds; pieces are shipped by the bulk server's thread (bulk.c).
+ * The tokenizer works here, on a prompt's way into the core. All decisions are the core's. */
 #include "coordinator/shell.h"
 
 #include <assert.h>
@@ -9,7 +9,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-enum { DEPTH_MAX = 4, MANIFEST_PART = 4096 };
+enum { DEPTH_MAX = 4, MANIFEST_PART = 4096, PLANS_MAX = 4 };
 
 struct plan_job {
     struct net_config config;
@@ -33,8 +33,9 @@ struct shell {
     struct coord_bulk *bulk;
     struct coord_blocks blocks;
     struct base_jobs *planner;
-    net_peer peers[NET_WORKERS_MAX]; /* control connections, 0: none */
-    int32_t *ids;                    /* [context + 1] of the prompt being submitted */
+    struct plan_job *plans[PLANS_MAX]; /* with the planner */
+    net_peer peers[NET_WORKERS_MAX];   /* control connections, 0: none */
+    int32_t *ids;                      /* [context] of the prompt being submitted */
     uint32_t context;
     int signals;
     bool stop;
@@ -44,7 +45,7 @@ struct shell {
 
 static void step(struct shell *sh, struct coord_event *ev);
 
-/* ---- what the core asks of the model ------------------------------------------------------------- */
+/* ---- what the core asks of the model --------------------------------------------------------- */
 
 static struct span token_text(void *arg, int32_t token)
 {
@@ -59,7 +60,7 @@ static uint32_t n_pieces(void *arg, uint32_t layer0, uint32_t layer1)
     return model_slice_pieces(sh->model, &s, NULL, 0);
 }
 
-/* ---- actions --------------------------------------------------------------------------------------- */
+/* ---- actions --------------------------------------------------------------------------------- */
 
 static void run_plan(void *arg)
 {
@@ -76,6 +77,9 @@ static void plan_done(struct shell *sh, struct plan_job *j)
                              .plan = &j->solution.plan,
                              .stage_s = j->solution.stage_s,
                              .batch_rate = j->solution.batch_rate};
+    for (int i = 0; i < PLANS_MAX; i++)
+        if (sh->plans[i] == j)
+            sh->plans[i] = NULL;
     step(sh, &ev);
     base_free(j);
 }
@@ -83,7 +87,8 @@ static void plan_done(struct shell *sh, struct plan_job *j)
 static void start_plan(struct shell *sh, const struct coord_action *a)
 {
     struct plan_job *j = base_zalloc(1, sizeof *j);
-    struct coord_event failed = {.type = COORD_EV_PLANNED, .serial = a->serial, .reason = "out of memory for planning"};
+    struct coord_event failed = {
+        .type = COORD_EV_PLANNED, .serial = a->serial, .reason = "out of memory for planning"};
     if (j == NULL) {
         step(sh, &failed);
         return;
@@ -93,11 +98,14 @@ static void start_plan(struct shell *sh, const struct coord_action *a)
     j->profile = *coord_core_profile(sh->core);
     j->present = a->present;
     j->serial = a->serial;
-    if (base_jobs_post(sh->planner, run_plan, j) != 0) {
-        base_free(j);
-        failed.reason = "the planner is still busy with older questions";
-        step(sh, &failed);
-    }
+    for (int i = 0; i < PLANS_MAX; i++)
+        if (sh->plans[i] == NULL && base_jobs_post(sh->planner, run_plan, j) == 0) {
+            sh->plans[i] = j;
+            return;
+        }
+    base_free(j);
+    failed.reason = "the planner is still busy with older questions";
+    step(sh, &failed);
 }
 
 static void send_node(struct shell *sh, uint32_t node, const struct net_msg *m)
@@ -105,9 +113,10 @@ static void send_node(struct shell *sh, uint32_t node, const struct net_msg *m)
     struct err e = {0};
     if (sh->peers[node] != 0 && net_send(sh->net, sh->peers[node], m, &e) == 0)
         return;
-    /* A worker that takes no control message is lost; its heartbeats, or their absence, will say so. */
-    base_log(BASE_LOG_WARN, "send", "node=%s message=%s error=\"%s\"", sh->config.workers[node].name, net_msg_name(m->code),
-             e.text);
+    /* A worker that takes no control message is lost; its heartbeats, or their absence, will say
+     * so. */
+    base_log(BASE_LOG_WARN, "send", "node=%s message=%s error=\"%s\"",
+             sh->config.workers[node].name, net_msg_name(m->code), e.text);
 }
 
 static void send_manifest(struct shell *sh, const struct coord_action *a)
@@ -124,9 +133,12 @@ static void send_manifest(struct shell *sh, const struct coord_action *a)
     for (uint32_t first = 0; first < n; first += MANIFEST_PART) {
         const uint32_t k = n - first < MANIFEST_PART ? n - first : MANIFEST_PART;
         for (uint32_t i = 0; i < k; i++)
-            memcpy(part + (size_t)i * NET_HASH_BYTES, sh->manifest.hashes + (size_t)numbers[first + i] * NET_HASH_BYTES,
+            memcpy(part + (size_t)i * NET_HASH_BYTES,
+                   sh->manifest.hashes + (size_t)numbers[first + i] * NET_HASH_BYTES,
                    NET_HASH_BYTES);
-        const struct net_msg m = {.code = NET_MSG_MANIFEST, .u.MANIFEST = {a->epoch, first, {part, (size_t)k * NET_HASH_BYTES}}};
+        const struct net_msg m = {
+            .code = NET_MSG_MANIFEST,
+            .u.MANIFEST = {a->epoch, first, {part, (size_t)k * NET_HASH_BYTES}}};
         send_node(sh, a->node, &m);
     }
 out:
@@ -184,7 +196,7 @@ static void step(struct shell *sh, struct coord_event *ev)
     sh->depth--;
 }
 
-/* ---- what arrives ------------------------------------------------------------------------------------ */
+/* ---- what arrives ---------------------------------------------------------------------------- */
 
 static int node_of(const struct shell *sh, const char *name)
 {
@@ -226,12 +238,15 @@ static void on_submit(struct shell *sh, struct coord_event *ev)
     const unsigned flags = MODEL_ENCODE_BOS | ((m->flags & 2) != 0 ? MODEL_ENCODE_SPECIAL : 0u);
     const int rc = model_vocab_encode(sh->vocab, m->prompt, flags, sh->ids, sh->context, &n, &e);
     if (rc != 0 && rc != ERR_RANGE) {
-        const struct net_msg no = {.code = NET_MSG_NO, .u.NO = {m->id, (uint32_t)rc, net_text_fit(e.text, 300)}};
+        const struct net_msg no = {.code = NET_MSG_NO,
+                                   .u.NO = {m->id, (uint32_t)rc, net_text_fit(e.text, 300)}};
         net_send(sh->net, ev->client, &no, NULL);
         return;
     }
     ev->tokens = sh->ids;
-    ev->n_tokens = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX; /* beyond the context the core refuses, with the number */
+    ev->n_tokens = n < UINT32_MAX
+                       ? (uint32_t)n
+                       : UINT32_MAX; /* beyond the context the core refuses, with the number */
     step(sh, ev);
 }
 
@@ -250,7 +265,7 @@ static void on_client(struct shell *sh, const struct net_event *n)
     }
 }
 
-/* ---- SIGHUP: the configuration again -------------------------------------------------------------------- */
+/* ---- SIGHUP: the configuration again --------------------------------------------------------- */
 
 /* What differs and cannot be taken without a restart; NULL: nothing. */
 static const char *needs_restart(const struct net_config *a, const struct net_config *b)
@@ -259,7 +274,8 @@ static const char *needs_restart(const struct net_config *a, const struct net_co
         return "the cluster's name or model";
     if (a->context != b->context || a->slots != b->slots || a->kv != b->kv)
         return "context, slots or kv";
-    if (strcmp(a->control, b->control) != 0 || strcmp(a->client, b->client) != 0 || strcmp(a->bulk, b->bulk) != 0)
+    if (strcmp(a->control, b->control) != 0 || strcmp(a->client, b->client) != 0 ||
+        strcmp(a->bulk, b->bulk) != 0)
         return "an endpoint of the coordinator";
     if (strcmp(a->keys, b->keys) != 0 || strcmp(a->state, b->state) != 0)
         return "the keys or state folder";
@@ -282,7 +298,8 @@ static void reload(struct shell *sh)
     }
     const char *restart = needs_restart(&sh->config, c);
     if (restart != NULL) {
-        base_log(BASE_LOG_ERROR, "reload", "error=\"not taken: %s differs, which needs a restart\"", restart);
+        base_log(BASE_LOG_ERROR, "reload", "error=\"not taken: %s differs, which needs a restart\"",
+                 restart);
     } else {
         sh->config = *c;
         coord_bulk_configure(sh->bulk, c);
@@ -315,7 +332,10 @@ static void reap_plans(struct shell *sh)
 static int next_timeout(const struct shell *sh)
 {
     const int64_t due = coord_core_deadline_ms(sh->core), now_ms = base_clock_ms();
-    return due == INT64_MAX ? -1 : due <= now_ms ? 0 : due - now_ms > 60000 ? 60000 : (int)(due - now_ms);
+    return due == INT64_MAX       ? -1
+           : due <= now_ms        ? 0
+           : due - now_ms > 60000 ? 60000
+                                  : (int)(due - now_ms);
 }
 
 static void loop(struct shell *sh)
@@ -337,13 +357,15 @@ static void loop(struct shell *sh)
     }
 }
 
-/* ---- start and end ------------------------------------------------------------------------------------------ */
+/* ---- start and end --------------------------------------------------------------------------- */
 
 static bool allow(void *arg, enum net_kind kind, const char *name)
 {
     const struct shell *sh = arg;
     const bool worker = node_of(sh, name) >= 0;
-    return kind == NET_KIND_CONTROL ? worker : kind == NET_KIND_CLIENT && !worker && strcmp(name, "coordinator") != 0;
+    return kind == NET_KIND_CONTROL
+               ? worker
+               : kind == NET_KIND_CLIENT && !worker && strcmp(name, "coordinator") != 0;
 }
 
 /* Each start has a number above all earlier ones, kept on disk before anything is said under it. */
@@ -359,7 +381,8 @@ static int next_incarnation(const char *state, uint64_t *out, struct err *e)
         return rc;
     if (rc == 0 && sscanf((const char *)old, "%llu", &last) != 1) {
         base_free(old);
-        return err_set(e, ERR_FORMAT, "%s holds no number: write one above all former ones into it", path);
+        return err_set(e, ERR_FORMAT, "%s holds no number: write one above all former ones into it",
+                       path);
     }
     base_free(old);
     if (last + 1 >= UINT32_MAX)
@@ -377,12 +400,14 @@ static int open_model(struct shell *sh, struct err *e)
     if (rc != 0)
         return err_wrap(e, rc, "model %s", sh->config.model);
     if (model_vocab_size(sh->vocab) > model_shape(sh->model)->n_vocab)
-        return err_set(e, ERR_FORMAT, "model %s: the tokenizer has %u tokens, the embedding %u rows", sh->config.model,
-                       model_vocab_size(sh->vocab), model_shape(sh->model)->n_vocab);
+        return err_set(
+            e, ERR_FORMAT, "model %s: the tokenizer has %u tokens, the embedding %u rows",
+            sh->config.model, model_vocab_size(sh->vocab), model_shape(sh->model)->n_vocab);
     sh->context = coord_context(&sh->config, sh->model);
     if (sh->context > model_shape(sh->model)->context)
-        return err_set(e, ERR_RANGE, "context %u is more than the %u positions that the model was trained for", sh->context,
-                       model_shape(sh->model)->context);
+        return err_set(e, ERR_RANGE,
+                       "context %u is more than the %u positions that the model was trained for",
+                       sh->context, model_shape(sh->model)->context);
     sh->ids = base_zalloc(sh->context, sizeof *sh->ids);
     if (sh->ids == NULL)
         return err_set(e, ERR_NOMEM, "out of memory for prompts");
@@ -442,11 +467,9 @@ static int open_sockets(struct shell *sh, struct err *e)
 
 static void shell_free(struct shell *sh)
 {
-    void *job;
-    if (sh->planner != NULL)
-        while (base_jobs_reap(sh->planner, &job))
-            base_free(job);
     base_jobs_free(sh->planner);
+    for (int i = 0; i < PLANS_MAX; i++)
+        base_free(sh->plans[i]);
     net_free(sh->net);
     coord_bulk_stop(sh->bulk);
     coord_core_free(sh->core);
@@ -480,7 +503,7 @@ int coord_run(const struct coord_options *o, struct err *e)
     if (rc == 0)
         rc = next_incarnation(sh->config.state, &incarnation, e);
     if (rc == 0)
-        rc = base_jobs_new("planner", 4, &sh->planner, e);
+        rc = base_jobs_new("planner", PLANS_MAX, &sh->planner, e);
     if (rc == 0)
         rc = coord_bulk_start(&sh->config, &sh->manifest, &sh->bulk, &port, e);
     if (rc == 0)
@@ -488,8 +511,10 @@ int coord_run(const struct coord_options *o, struct err *e)
     if (rc == 0)
         rc = open_sockets(sh, e);
     if (rc == 0) {
-        base_log(BASE_LOG_INFO, "started", "cluster=%s model=%s context=%u slots=%u control=%s client=%s", sh->config.name,
-                 sh->config.model, sh->context, sh->config.slots, sh->config.control, sh->config.client);
+        base_log(BASE_LOG_INFO, "started",
+                 "cluster=%s model=%s context=%u slots=%u control=%s client=%s", sh->config.name,
+                 sh->config.model, sh->context, sh->config.slots, sh->config.control,
+                 sh->config.client);
         loop(sh);
     }
     shell_free(sh);

@@ -1,12 +1,13 @@
 /* A plan's executor on one worker, and what runs beside it: buffers, sampling, summaries.
  *
- * The network thread owns `decode` and `prompt` (rows that wait) and gathers a pass's rows into `hidden` before it hands
- * the pass to the compute thread; until the pass comes back only the compute thread touches `hidden`. So no lock is
- * needed, and the invariant is the core's: one pass at a time. Weights are the store's mappings, used in place. All
- * memory is taken at the start, in one sealed arena beside the executor's own; decoding allocates nothing.
+ * The network thread owns `decode` and `prompt` (rows that wait) and gathers a pass's rows into
+ * `hidden` before it hands the pass to the compute thread; until the pass comes back only the
+ * compute thread touches `hidden`. So no lock is needed, and the invariant is the core's: one pass
+ * at a time. Weights are the store's mappings, used in place. All memory is taken at the start, in
+ * one sealed arena beside the executor's own; decoding allocates nothing.
  *
- * Logits are made for few rows at a time, since a logits request wants them for every row of a chunk and a vocabulary
- * may have a quarter of a million entries. */
+ * Logits are made for few rows at a time, since a logits request wants them for every row of a
+ * chunk and a vocabulary may have a quarter of a million entries. */
 #include "worker/engine.h"
 
 #include <assert.h>
@@ -38,13 +39,14 @@ static size_t part(size_t n, size_t bytes)
     return base_round_up(n * bytes, KERN_ALIGN);
 }
 
-static size_t arena_bytes(const struct model_shape *shape, const struct model_slice *s, const struct model_exec_config *c,
-                          uint32_t prompt_rows)
+static size_t arena_bytes(const struct model_shape *shape, const struct model_slice *s,
+                          const struct model_exec_config *c, uint32_t prompt_rows)
 {
     const size_t row = shape->n_embd * sizeof(float);
     size_t n = part(c->n_slots, row) + part(prompt_rows, row) + part(c->max_rows, row);
     if (s->output)
-        n += part(WORKER_LOGIT_ROWS, row) + part(WORKER_LOGIT_ROWS, shape->n_vocab * sizeof(float)) +
+        n += part(WORKER_LOGIT_ROWS, row) +
+             part(WORKER_LOGIT_ROWS, shape->n_vocab * sizeof(float)) +
              part(c->max_rows, sizeof(struct worker_summary));
     return n;
 }
@@ -57,19 +59,22 @@ struct model_memory worker_engine_memory(const struct model *m, const struct mod
     return mem;
 }
 
-static int map_pieces(const struct model *m, const struct model_slice *s, struct worker_store *store,
-                      const uint8_t *hashes, struct pieces *p, uint32_t *numbers, struct err *e)
+static int map_pieces(const struct model *m, const struct model_slice *s,
+                      struct worker_store *store, const uint8_t *hashes, struct pieces *p,
+                      uint32_t *numbers, struct err *e)
 {
     p->numbers = numbers;
     model_slice_pieces(m, s, numbers, p->n);
     for (uint32_t i = 0; i < p->n; i++) {
         size_t bytes = 0;
-        const int rc = worker_store_map(store, hashes + (size_t)i * NET_HASH_BYTES, &p->ptrs[i], &bytes, e);
+        const int rc =
+            worker_store_map(store, hashes + (size_t)i * NET_HASH_BYTES, &p->ptrs[i], &bytes, e);
         if (rc != 0)
             return err_wrap(e, rc, "piece %u of the model", numbers[i]);
         if (bytes != model_piece_bytes(m, model_piece_at(m, numbers[i])))
-            return err_set(e, ERR_MISMATCH, "piece %u of the model has %zu bytes, the card says %zu", numbers[i], bytes,
-                           model_piece_bytes(m, model_piece_at(m, numbers[i])));
+            return err_set(e, ERR_MISMATCH,
+                           "piece %u of the model has %zu bytes, the card says %zu", numbers[i],
+                           bytes, model_piece_bytes(m, model_piece_at(m, numbers[i])));
     }
     return 0;
 }
@@ -82,14 +87,16 @@ static void take_buffers(struct worker_engine *g, uint32_t prompt_rows)
     g->hidden = base_arena_take(g->arena, g->config.max_rows * row);
     if (g->slice.output) {
         g->gather = base_arena_take(g->arena, WORKER_LOGIT_ROWS * row);
-        g->logits = base_arena_take(g->arena, WORKER_LOGIT_ROWS * (size_t)g->shape->n_vocab * sizeof(float));
+        g->logits = base_arena_take(g->arena,
+                                    WORKER_LOGIT_ROWS * (size_t)g->shape->n_vocab * sizeof(float));
         g->summaries = base_arena_take(g->arena, g->config.max_rows * sizeof *g->summaries);
     }
     base_arena_seal(g->arena);
 }
 
-int worker_engine_new(const struct model *m, const struct model_slice *s, const struct model_exec_config *c,
-                      uint32_t prompt_rows, struct worker_store *store, const uint8_t *hashes, uint64_t epoch,
+int worker_engine_new(const struct model *m, const struct model_slice *s,
+                      const struct model_exec_config *c, uint32_t prompt_rows,
+                      struct worker_store *store, const uint8_t *hashes, uint64_t epoch,
                       struct worker_engine **out, struct err *e)
 {
     struct pieces p = {.n = model_slice_pieces(m, s, NULL, 0)};
@@ -140,13 +147,15 @@ void worker_engine_gather(struct worker_engine *g, const struct worker_pass *p)
     for (uint32_t i = 0; i < p->n; i++) {
         const struct worker_pass_row *r = &p->rows[i];
         if (r->from != WORKER_FROM_TOKEN)
-            memcpy(g->hidden + i * n, (r->from == WORKER_FROM_DECODE ? g->decode : g->prompt) + r->index * n,
+            memcpy(g->hidden + i * n,
+                   (r->from == WORKER_FROM_DECODE ? g->decode : g->prompt) + r->index * n,
                    n * sizeof(float));
     }
 }
 
 /* Sample or summarise a group of rows whose hidden states stand in `gather`. */
-static void finish_rows(struct worker_engine *g, struct worker_pass *p, const uint32_t *rows, uint32_t n)
+static void finish_rows(struct worker_engine *g, struct worker_pass *p, const uint32_t *rows,
+                        uint32_t n)
 {
     struct model_row row[WORKER_LOGIT_ROWS];
     uint32_t bad[WORKER_LOGIT_ROWS] = {0};
@@ -164,10 +173,12 @@ static void finish_rows(struct worker_engine *g, struct worker_pass *p, const ui
             continue;
         if (r->summarise) {
             model_logits_summarise(logits, g->shape->n_vocab, &g->summaries[i].s);
-            net_hash16((struct span){(const uint8_t *)logits, g->shape->n_vocab * sizeof *logits}, g->summaries[i].hash);
+            net_hash16((struct span){(const uint8_t *)logits, g->shape->n_vocab * sizeof *logits},
+                       g->summaries[i].hash);
         }
         if (r->sample)
-            p->tokens[i] = model_sample(g->sampler, &r->sampling, logits, r->row.position + 1, r->recent, r->n_recent);
+            p->tokens[i] = model_sample(g->sampler, &r->sampling, logits, r->row.position + 1,
+                                        r->recent, r->n_recent);
     }
 }
 

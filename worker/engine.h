@@ -1,5 +1,6 @@
-/* What a plan becomes on a worker: the executor for its slice, the buffers that rows wait in, and the sampler. Made on
- * the disk thread, fed by the network thread, run by the compute thread, one after the other. */
+/* What a plan becomes on a worker: the executor for its slice, the buffers that rows wait in, and
+ * the sampler. Made on the disk thread, fed by the network thread, run by the compute thread, one
+ * after the other. */
 #ifndef WORKER_ENGINE_H
 #define WORKER_ENGINE_H
 
@@ -21,11 +22,11 @@ struct worker_engine {
     struct model_exec *exec;
     struct model_sampler *sampler; /* last stage */
     uint64_t planned_bytes;
-    float *decode;  /* [n_slots, n_embd] decode rows that wait */
-    float *prompt;  /* [prompt_rows, n_embd] prompt rows that wait */
-    float *hidden;  /* [max_rows, n_embd] rows of the pass */
-    float *gather;  /* [WORKER_LOGIT_ROWS, n_embd] */
-    float *logits;  /* [WORKER_LOGIT_ROWS, n_vocab] */
+    float *decode;                    /* [n_slots, n_embd] decode rows that wait */
+    float *prompt;                    /* [prompt_rows, n_embd] prompt rows that wait */
+    float *hidden;                    /* [max_rows, n_embd] rows of the pass */
+    float *gather;                    /* [WORKER_LOGIT_ROWS, n_embd] */
+    float *logits;                    /* [WORKER_LOGIT_ROWS, n_vocab] */
     struct worker_summary *summaries; /* [max_rows] */
     struct base_arena *arena;
 };
@@ -33,23 +34,29 @@ struct worker_engine {
 /* What an engine for this slice takes beside the process itself. */
 struct model_memory worker_engine_memory(const struct model *m, const struct model_slice *s,
                                          const struct model_exec_config *c, uint32_t prompt_rows);
-/* Map the slice's pieces (hashes [n_pieces, 32], in the order of model_slice_pieces) and build the executor. */
-int worker_engine_new(const struct model *m, const struct model_slice *s, const struct model_exec_config *c,
-                      uint32_t prompt_rows, struct worker_store *store, const uint8_t *hashes, uint64_t epoch,
+/* Map the slice's pieces (hashes [n_pieces, 32], in the order of model_slice_pieces) and build the
+ * executor. */
+int worker_engine_new(const struct model *m, const struct model_slice *s,
+                      const struct model_exec_config *c, uint32_t prompt_rows,
+                      struct worker_store *store, const uint8_t *hashes, uint64_t epoch,
                       struct worker_engine **out, struct err *e);
 void worker_engine_free(struct worker_engine *g);
-/* Network thread: copy the waiting states of the pass's rows together; the wait buffers are free afterwards. */
+/* Network thread: copy the waiting states of the pass's rows together; the wait buffers are free
+ * afterwards. */
 void worker_engine_gather(struct worker_engine *g, const struct worker_pass *p);
 /* Compute thread: run the pass, sample, summarise. No allocation. */
 void worker_engine_run(struct worker_engine *g, struct worker_pass *p);
 
-/* worker/profile.c: fill the lists of a PROFILED message; [n_layers] doubles each, owned by the caller. */
+/* worker/profile.c: fill the lists of a PROFILED message; [n_layers] doubles each, owned by the
+ * caller. */
 struct worker_profile {
     double layer_one[MODEL_LAYERS_MAX], layer_many[MODEL_LAYERS_MAX];
     double embed_one, embed_many, output_one, output_many;
     uint32_t rows;
 };
-/* Compute thread: measure the real kernels on the card's shapes, with made-up weights. ERR_NOMEM. */
-int worker_profile_run(const struct model *m, const struct model_exec_config *c, struct worker_profile *out, struct err *e);
+/* Compute thread: measure the real kernels on the card's shapes, with made-up weights. ERR_NOMEM.
+ */
+int worker_profile_run(const struct model *m, const struct model_exec_config *c,
+                       struct worker_profile *out, struct err *e);
 
 #endif

@@ -1,14 +1,17 @@
-/* Shipping, seen from the worker: a list of pieces goes in, and when all are in the store it is done.
+/* Shipping, seen from the worker: a list of pieces goes in, and when all are in the store it is
+ * done.
  *
- * The coordinator's side is stateless (FETCH names a hash, an offset and a length), so all of the procedure is here: the
- * disk thread says which pieces lack; they are asked for one after another in parts of NET_CHUNK_MAX, at most a window of
- * parts being on their way or waiting to be written, so that a slow disk holds the network back; the disk thread writes
- * them and checks the hash with the last one. A piece that came damaged is asked for again a few times. When the
- * connection breaks, the window is asked for anew from the first part that has not come; whole pieces are never sent
- * twice, also after a restart, since the store keeps them.
+ * The coordinator's side is stateless (FETCH names a hash, an offset and a length), so all of the
+ * procedure is here: the disk thread says which pieces lack; they are asked for one after another
+ * in parts of NET_CHUNK_MAX, at most a window of parts being on their way or waiting to be written,
+ * so that a slow disk holds the network back; the disk thread writes them and checks the hash with
+ * the last one. A piece that came damaged is asked for again a few times. When the connection
+ * breaks, the window is asked for anew from the first part that has not come; whole pieces are
+ * never sent twice, also after a restart, since the store keeps them.
  *
- * The list may name a piece twice (tied embeddings): duplicates are dropped by sorting. Jobs carry the shipment's number,
- * so that those of a dropped shipment are told apart when they come back. Left out: fetching from other workers. */
+ * The list may name a piece twice (tied embeddings): duplicates are dropped by sorting. Jobs carry
+ * the shipment's number, so that those of a dropped shipment are told apart when they come back.
+ * Left out: fetching from other workers. */
 #include "worker/loader.h"
 
 #include <stdlib.h>
@@ -24,6 +27,7 @@ enum job_kind { JOB_CHECK, JOB_WRITE, JOB_SYNC };
 struct job {
     struct worker_job base;
     struct worker_loader *loader;
+    struct job *next, *previous; /* all jobs of the loader, so that none is lost at the end */
     enum job_kind kind;
     uint64_t shipment;
     struct want *list; /* CHECK: the list, from which pieces that are there are removed */
@@ -43,6 +47,7 @@ struct worker_loader {
     struct base_jobs *disk;
     enum worker_loader_state state;
     struct err e;
+    struct job *jobs;
     uint64_t shipment;
     struct want *want; /* pieces that lack, sorted by hash */
     uint32_t n_want;
@@ -57,7 +62,8 @@ struct worker_loader {
     int64_t heard_ms;
 };
 
-int worker_loader_new(struct worker_store *store, struct base_jobs *disk, struct worker_loader **out, struct err *e)
+int worker_loader_new(struct worker_store *store, struct base_jobs *disk,
+                      struct worker_loader **out, struct err *e)
 {
     struct worker_loader *l = base_zalloc(1, sizeof *l);
     if (l == NULL)
@@ -68,10 +74,28 @@ int worker_loader_new(struct worker_store *store, struct base_jobs *disk, struct
     return 0;
 }
 
+static void free_job(struct job *j)
+{
+    if (j == NULL)
+        return;
+    if (j->next != NULL)
+        j->next->previous = j->previous;
+    if (j->previous != NULL)
+        j->previous->next = j->next;
+    else
+        j->loader->jobs = j->next;
+    base_free(j->list);
+    base_free(j->keep);
+    base_free(j->data);
+    base_free(j);
+}
+
 void worker_loader_free(struct worker_loader *l)
 {
     if (l == NULL)
         return;
+    while (l->jobs != NULL)
+        free_job(l->jobs);
     base_free(l->want);
     base_free(l);
 }
@@ -82,7 +106,7 @@ static void fail(struct worker_loader *l, int code, const char *why)
     err_set(&l->e, code, "%s", why);
 }
 
-/* ---- the disk thread --------------------------------------------------------------------------- */
+/* ---- the disk thread ------------------------------------------------------------------------- */
 
 static int by_hash(const void *a, const void *b)
 {
@@ -136,8 +160,10 @@ static void run_write(struct job *j)
             j->rc = 0;
     }
     if (j->rc == 0 && !worker_store_has(store, j->piece.hash))
-        j->rc = worker_store_write(store, j->piece.hash, j->offset, (struct span){j->data, j->len}, &j->e);
-    if (j->rc == 0 && j->offset + j->len == j->piece.bytes && !worker_store_has(store, j->piece.hash))
+        j->rc = worker_store_write(store, j->piece.hash, j->offset, (struct span){j->data, j->len},
+                                   &j->e);
+    if (j->rc == 0 && j->offset + j->len == j->piece.bytes &&
+        !worker_store_has(store, j->piece.hash))
         j->rc = worker_store_finish(store, j->piece.hash, &j->e);
 }
 
@@ -152,17 +178,7 @@ static void run_job(void *arg)
         j->rc = worker_store_sync(j->loader->store, &j->e);
 }
 
-/* ---- the network thread -------------------------------------------------------------------------- */
-
-static void free_job(struct job *j)
-{
-    if (j == NULL)
-        return;
-    base_free(j->list);
-    base_free(j->keep);
-    base_free(j->data);
-    base_free(j);
-}
+/* ---- the network thread ---------------------------------------------------------------------- */
 
 /* Give a job to the disk thread, or fail the shipment. */
 static void post(struct worker_loader *l, struct job *j)
@@ -186,6 +202,10 @@ static struct job *new_job(struct worker_loader *l, enum job_kind kind)
     j->loader = l;
     j->kind = kind;
     j->shipment = l->shipment;
+    j->next = l->jobs;
+    if (j->next != NULL)
+        j->next->previous = j;
+    l->jobs = j;
     return j;
 }
 
@@ -199,8 +219,7 @@ static struct want *copy_list(const uint8_t *hashes, const uint64_t *bytes, uint
     return list;
 }
 
-int worker_loader_begin(struct worker_loader *l, const uint8_t *hashes, const uint64_t *bytes, uint32_t n,
-                        const uint8_t *keep, uint32_t n_keep, struct err *e)
+void worker_loader_drop(struct worker_loader *l)
 {
     l->shipment++;
     base_free(l->want);
@@ -208,6 +227,13 @@ int worker_loader_begin(struct worker_loader *l, const uint8_t *hashes, const ui
     l->n_want = l->ask_piece = l->got_piece = l->written = l->window = l->retries = 0;
     l->ask_offset = l->got_offset = l->total = l->have = l->fetched = 0;
     l->checked = l->syncing = false;
+    l->state = WORKER_LOADER_IDLE;
+}
+
+int worker_loader_begin(struct worker_loader *l, const uint8_t *hashes, const uint64_t *bytes,
+                        uint32_t n, const uint8_t *keep, uint32_t n_keep, struct err *e)
+{
+    worker_loader_drop(l);
     l->state = WORKER_LOADER_BUSY;
     struct job *j = new_job(l, JOB_CHECK);
     if (j != NULL) {
@@ -266,8 +292,9 @@ void worker_loader_piece(struct worker_loader *l, const struct net_msg_PIECE *m,
         return; /* of a shipment or a window that was dropped */
     l->heard_ms = now_ms;
     if (m->total != w->bytes || m->bytes.len == 0 || m->bytes.len > w->bytes - l->got_offset) {
-        fail(l, ERR_NOTFOUND, m->total == 0 ? "the coordinator does not have a piece that its plan names"
-                                            : "the coordinator sent a piece of another length than the card says");
+        fail(l, ERR_NOTFOUND,
+             m->total == 0 ? "the coordinator does not have a piece that its plan names"
+                           : "the coordinator sent a piece of another length than the card says");
         return;
     }
     struct job *j = new_job(l, JOB_WRITE);
@@ -303,10 +330,12 @@ void worker_loader_reset(struct worker_loader *l, int64_t now_ms)
 void worker_loader_tick(struct worker_loader *l, int64_t now_ms)
 {
     /* Also where nothing could be asked for, since there is no bulk connection. */
-    if (l->state != WORKER_LOADER_BUSY || !l->checked || l->writing > 0 || l->got_piece == l->n_want)
+    if (l->state != WORKER_LOADER_BUSY || !l->checked || l->writing > 0 ||
+        l->got_piece == l->n_want)
         l->heard_ms = now_ms;
     else if (now_ms - l->heard_ms > WORKER_LOADER_SILENT_MS)
-        fail(l, ERR_TIMEOUT, "the coordinator has sent no piece for 30 s: does it run, and is its bulk port open?");
+        fail(l, ERR_TIMEOUT,
+             "the coordinator has sent no piece for 30 s: does it run, and is its bulk port open?");
 }
 
 /* A piece was damaged on its way: it goes to the end of the list. */
@@ -314,7 +343,8 @@ static void ask_again(struct worker_loader *l, const struct want *w)
 {
     struct want *list = base_realloc(l->want, (l->n_want + 1) * sizeof *list);
     if (list == NULL || ++l->retries > WORKER_LOADER_RETRIES) {
-        fail(l, ERR_MISMATCH, "pieces arrive damaged: their content does not have the hash that the plan names");
+        fail(l, ERR_MISMATCH,
+             "pieces arrive damaged: their content does not have the hash that the plan names");
         l->want = list != NULL ? list : l->want;
         return;
     }
@@ -371,7 +401,8 @@ enum worker_loader_state worker_loader_state(const struct worker_loader *l, cons
     return l->state;
 }
 
-void worker_loader_progress(const struct worker_loader *l, uint64_t *done, uint64_t *total, uint64_t *fetched)
+void worker_loader_progress(const struct worker_loader *l, uint64_t *done, uint64_t *total,
+                            uint64_t *fetched)
 {
     *done = l->have;
     *total = l->total;

@@ -15,20 +15,28 @@ static const char usage[] =
     "Runs one node of the cluster that FILE describes; it is the section [worker NAME].\n"
     "  -c, --config FILE     the cluster's configuration\n"
     "      --name NAME       which worker of it this is\n"
-    "      --kernels TABLE   generic, avx2, neon or neon-dotprod instead of the best for this processor\n"
-    "      --verify-store    check the content of every stored piece, remove what is damaged, and end\n"
+    "      --kernels TABLE   generic, avx2, neon or neon-dotprod instead of the best for this "
+    "processor\n"
+    "      --verify-store    check the content of every stored piece, remove what is damaged, and "
+    "end\n"
     "  -v, --verbose         log every step      -q, --quiet  log warnings and errors only\n"
     "      --help            this text           --version    the version\n"
-    "For tests: --test-pass-ms MS sleeps in every pass, --test-rows N takes at most N rows a pass.\n";
+    "For tests: --test-pass-ms MS sleeps in every pass, --test-rows N takes at most N rows a "
+    "pass.\n";
 
 enum { OPT_NAME = 256, OPT_KERNELS, OPT_VERIFY, OPT_PASS_MS, OPT_ROWS, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
-    {"config", required_argument, NULL, 'c'},         {"name", required_argument, NULL, OPT_NAME},
-    {"kernels", required_argument, NULL, OPT_KERNELS}, {"verify-store", no_argument, NULL, OPT_VERIFY},
-    {"test-pass-ms", required_argument, NULL, OPT_PASS_MS}, {"test-rows", required_argument, NULL, OPT_ROWS},
-    {"verbose", no_argument, NULL, 'v'},               {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, OPT_HELP},             {"version", no_argument, NULL, OPT_VERSION},
+    {"config", required_argument, NULL, 'c'},
+    {"name", required_argument, NULL, OPT_NAME},
+    {"kernels", required_argument, NULL, OPT_KERNELS},
+    {"verify-store", no_argument, NULL, OPT_VERIFY},
+    {"test-pass-ms", required_argument, NULL, OPT_PASS_MS},
+    {"test-rows", required_argument, NULL, OPT_ROWS},
+    {"verbose", no_argument, NULL, 'v'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, OPT_HELP},
+    {"version", no_argument, NULL, OPT_VERSION},
     {NULL, 0, NULL, 0},
 };
 

@@ -1,13 +1,15 @@
 /* A worker measures itself: the real kernels on the real shapes, with made-up weights.
  *
- * Layers whose pieces have the same sizes are of one kind; each kind is timed once. Where all layers are of one kind, as
- * in most files, as many of them as SPAN_BYTES hold are run in a row, so that weights come from memory as they will in
- * service and not from a cache that one layer fits. Rows stand at half the context, because attention's share grows with
- * the position. Each figure is the median of several runs after one that is not counted.
+ * Layers whose pieces have the same sizes are of one kind; each kind is timed once. Where all
+ * layers are of one kind, as in most files, as many of them as SPAN_BYTES hold are run in a row, so
+ * that weights come from memory as they will in service and not from a cache that one layer fits.
+ * Rows stand at half the context, because attention's share grows with the position. Each figure is
+ * the median of several runs after one that is not counted.
  *
- * The weights' bytes are FILL: as F16 0.26, as F32 and BF16 1.7e-7, as int8 52, so that no value overflows a unit sum or
- * becomes denormal, either of which would time something else. KV rows before the timed one are the system's zero page:
- * attention over a long context comes out a little fast. */
+ * The weights' bytes are FILL: as F16 0.26, as F32 and BF16 1.7e-7, as int8 52, so that no value
+ * overflows a unit sum or becomes denormal, either of which would time something else. KV rows
+ * before the timed one are the system's zero page: attention over a long context comes out a little
+ * fast. */
 #include "worker/engine.h"
 
 #include <math.h>
@@ -37,7 +39,8 @@ static const void *make_piece(void *arg, uint32_t number)
             return NULL;
         memset(b->pieces[number], FILL, bytes + KERN_ALIGN);
     }
-    return (const void *)(((uintptr_t)b->pieces[number] + KERN_ALIGN - 1) & ~(uintptr_t)(KERN_ALIGN - 1));
+    return (const void *)(((uintptr_t)b->pieces[number] + KERN_ALIGN - 1) &
+                          ~(uintptr_t)(KERN_ALIGN - 1));
 }
 
 static void free_pieces(struct bench *b)
@@ -62,7 +65,8 @@ static void run_logits(struct bench *b, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i += WORKER_LOGIT_ROWS) {
         const uint32_t k = n - i < WORKER_LOGIT_ROWS ? n - i : WORKER_LOGIT_ROWS;
-        model_exec_logits(b->exec, b->rows + i, k, b->hidden + (size_t)i * model_shape(b->m)->n_embd, b->logits, b->bad);
+        model_exec_logits(b->exec, b->rows + i, k,
+                          b->hidden + (size_t)i * model_shape(b->m)->n_embd, b->logits, b->bad);
     }
 }
 
@@ -94,7 +98,8 @@ static double measure(struct bench *b, void (*run)(struct bench *, uint32_t), ui
 }
 
 /* Time layers [a, z): seconds a layer at one row and at `rows`. */
-static int time_layers(struct bench *b, uint32_t a, uint32_t z, uint32_t rows, double *one, double *many, struct err *e)
+static int time_layers(struct bench *b, uint32_t a, uint32_t z, uint32_t rows, double *one,
+                       double *many, struct err *e)
 {
     struct model_slice s = model_slice_layers(b->m, a, z);
     s.embed = s.output = false;
@@ -156,7 +161,8 @@ static int time_ends(struct bench *b, struct worker_profile *out, struct err *e)
     return rc;
 }
 
-int worker_profile_run(const struct model *m, const struct model_exec_config *c, struct worker_profile *out, struct err *e)
+int worker_profile_run(const struct model *m, const struct model_exec_config *c,
+                       struct worker_profile *out, struct err *e)
 {
     struct bench *b = base_zalloc(1, sizeof *b);
     int rc = err_set(e, ERR_NOMEM, "out of memory for profiling");
@@ -167,7 +173,8 @@ int worker_profile_run(const struct model *m, const struct model_exec_config *c,
     b->hidden = base_zalloc((size_t)c->max_rows * model_shape(m)->n_embd, sizeof(float));
     b->logits = base_zalloc((size_t)WORKER_LOGIT_ROWS * model_shape(m)->n_vocab, sizeof(float));
     b->pieces = base_zalloc(model_n_pieces(m), sizeof *b->pieces);
-    if (b->hidden != NULL && b->logits != NULL && b->pieces != NULL && (rc = time_kinds(b, out, e)) == 0)
+    if (b->hidden != NULL && b->logits != NULL && b->pieces != NULL &&
+        (rc = time_kinds(b, out, e)) == 0)
         rc = time_ends(b, out, e);
     if (b->pieces != NULL)
         free_pieces(b);
@@ -175,5 +182,7 @@ int worker_profile_run(const struct model *m, const struct model_exec_config *c,
     base_free(b->logits);
     base_free(b->hidden);
     base_free(b);
-    return rc == ERR_NOTFOUND ? err_set(e, ERR_NOMEM, "out of memory for profiling: a layer's weights do not fit") : rc;
+    return rc == ERR_NOTFOUND
+               ? err_set(e, ERR_NOMEM, "out of memory for profiling: a layer's weights do not fit")
+               : rc;
 }

@@ -1,8 +1,10 @@
-/* The worker's shell: poll, decode, step, carry out actions. One network thread, which alone touches sockets and so
- * answers heartbeats whatever the compute thread does, a compute thread and a disk thread behind bounded queues.
+/* The worker's shell: poll, decode, step, carry out actions. One network thread, which alone
+ * touches sockets and so answers heartbeats whatever the compute thread does, a compute thread and
+ * a disk thread behind bounded queues.
  *
- * Everything the core sees comes through worker_shell_step. What it does not see: link tests (worker/linktest.c) and
- * the loader's procedure (worker/loader.c), which measure and move bytes but decide nothing about requests or plans. */
+ * Everything the core sees comes through worker_shell_step. What it does not see: link tests
+ * (worker/linktest.c) and the loader's procedure (worker/loader.c), which measure and move bytes
+ * but decide nothing about requests or plans. */
 #include "worker/shell.h"
 
 #include <assert.h>
@@ -11,9 +13,12 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+enum { CONFIG_AGAIN_MS = 1000 }; /* the configuration is not read again sooner */
+
 void worker_shell_step(struct worker_shell *sh, struct worker_event *ev)
 {
-    /* A step's actions may themselves be events: each level needs a list of its own, and the depth is small. */
+    /* A step's actions may themselves be events: each level needs a list of its own, and the depth
+     * is small. */
     struct worker_actions *list = sh->depth < WORKER_DEPTH_MAX ? sh->actions[sh->depth] : NULL;
     assert(list != NULL);
     ev->now_ms = base_clock_ms();
@@ -23,7 +28,7 @@ void worker_shell_step(struct worker_shell *sh, struct worker_event *ev)
     sh->depth--;
 }
 
-/* ---- what arrives ------------------------------------------------------------------------------- */
+/* ---- what arrives ---------------------------------------------------------------------------- */
 
 static void on_ring(struct worker_shell *sh, const struct net_event *n)
 {
@@ -83,7 +88,8 @@ static void on_control(struct worker_shell *sh, const struct net_event *n)
     if (n->type == NET_EV_UP)
         base_log(BASE_LOG_INFO, "connected", "endpoint=%s", sh->config.control);
     if (n->type == NET_EV_DOWN)
-        base_log(BASE_LOG_WARN, "disconnected", "endpoint=%s reason=\"%s\"", sh->config.control, n->why);
+        base_log(BASE_LOG_WARN, "disconnected", "endpoint=%s reason=\"%s\"", sh->config.control,
+                 n->why);
     worker_shell_step(sh, &ev);
 }
 
@@ -101,7 +107,7 @@ static void on_event(struct worker_shell *sh, const struct net_event *n)
         on_bulk(sh, n);
 }
 
-/* ---- time ------------------------------------------------------------------------------------------ */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 static void tick(struct worker_shell *sh)
 {
@@ -111,7 +117,8 @@ static void tick(struct worker_shell *sh)
         sh->resident = worker_memory_resident("");
         sh->resident_ms = now_ms;
     }
-    ev.load = (struct worker_load){sh->passes, sh->busy_us, sh->resident, base_jobs_busy(sh->compute)};
+    ev.load =
+        (struct worker_load){sh->passes, sh->busy_us, sh->resident, base_jobs_busy(sh->compute)};
     worker_shell_step(sh, &ev);
 }
 
@@ -119,8 +126,10 @@ static int next_timeout(const struct worker_shell *sh)
 {
     const int64_t now_ms = base_clock_ms();
     int64_t due = worker_core_deadline_ms(sh->core);
-    if (sh->test.state != WORKER_TEST_IDLE || sh->loading != WORKER_LOADING_NONE)
+    if (sh->loading != WORKER_LOADING_NONE)
         due = due < now_ms + 20 ? due : now_ms + 20;
+    if (sh->test.state != WORKER_TEST_IDLE || sh->noop_due_ms != 0)
+        due = due < now_ms + WORKER_PING_GAP_MS ? due : now_ms + WORKER_PING_GAP_MS;
     if (due == INT64_MAX)
         return -1;
     return due <= now_ms ? 0 : due - now_ms > 60000 ? 60000 : (int)(due - now_ms);
@@ -140,17 +149,38 @@ static void loop(struct worker_shell *sh)
             struct worker_event ev = {.type = WORKER_EV_LINK_TESTED, .msg = &result};
             worker_shell_step(sh, &ev);
         }
+        worker_shell_profile_tick(sh);
         worker_shell_loader_pump(sh);
     }
 }
 
-/* ---- start and end ----------------------------------------------------------------------------------- */
+/* ---- start and end --------------------------------------------------------------------------- */
 
-/* Only workers of the configuration and the coordinator may reach the data port. */
+/* A worker that is new in the cluster is found when it is first named: the file is read again, for
+ * its list of workers only. What else has changed in it needs a restart. */
+const struct net_config_worker *worker_shell_peer(struct worker_shell *sh, const char *name)
+{
+    const struct net_config_worker *w = net_config_worker(&sh->config, name);
+    const int64_t now_ms = base_clock_ms();
+    struct err e = {0};
+    if (w != NULL || now_ms - sh->config_ms < CONFIG_AGAIN_MS)
+        return w;
+    struct net_config *c = base_alloc(sizeof *c);
+    sh->config_ms = now_ms;
+    if (c != NULL && net_config_read(sh->options->config, c, &e) == 0) {
+        memcpy(sh->config.workers, c->workers, sizeof c->workers);
+        sh->config.n_workers = c->n_workers;
+    }
+    if (e.code != 0)
+        base_log(BASE_LOG_WARN, "config", "error=\"%s\"", e.text);
+    base_free(c);
+    return net_config_worker(&sh->config, name);
+}
+
+/* Only workers of the configuration may reach the data port. */
 static bool allow(void *arg, enum net_kind kind, const char *name)
 {
-    const struct worker_shell *sh = arg;
-    return kind == NET_KIND_RING && net_config_worker(&sh->config, name) != NULL;
+    return kind == NET_KIND_RING && worker_shell_peer(arg, name) != NULL;
 }
 
 static int configure(struct worker_shell *sh, struct err *e)
@@ -158,28 +188,32 @@ static int configure(struct worker_shell *sh, struct err *e)
     int rc = net_config_read(sh->options->config, &sh->config, e);
     if (rc != 0)
         return rc;
-    sh->self = net_config_worker(&sh->config, sh->options->name);
-    if (sh->self == NULL)
-        return err_set(e, ERR_NOTFOUND, "%s has no section [worker %s]", sh->options->config, sh->options->name);
-    const char *kernels = sh->options->kernels != NULL      ? sh->options->kernels
-                          : sh->self->kernels[0] != 0 ? sh->self->kernels
-                                                            : NULL;
+    const struct net_config_worker *self = net_config_worker(&sh->config, sh->options->name);
+    if (self == NULL)
+        return err_set(e, ERR_NOTFOUND, "%s has no section [worker %s]", sh->options->config,
+                       sh->options->name);
+    sh->self = *self;
+    sh->config_ms = base_clock_ms();
+    const char *kernels = sh->options->kernels != NULL ? sh->options->kernels
+                          : sh->self.kernels[0] != 0   ? sh->self.kernels
+                                                       : NULL;
     sh->kernels = kern_table_select(kernels);
     if (sh->kernels == NULL)
-        return err_set(e, ERR_UNSUPPORTED, "kernels '%s' are not known or this processor cannot run them", kernels);
-    sh->threads = sh->self->threads != 0 ? sh->self->threads : worker_cores("");
+        return err_set(e, ERR_UNSUPPORTED,
+                       "kernels '%s' are not known or this processor cannot run them", kernels);
+    sh->threads = sh->self.threads != 0 ? sh->self.threads : worker_cores("");
     return 0;
 }
 
 static int make_core(struct worker_shell *sh, struct err *e)
 {
     struct worker_identity id = {.numerics = kern_table_hash(sh->kernels),
-                                 .memory_bytes = worker_memory_available("", sh->self->memory_bytes),
+                                 .memory_bytes = worker_memory_available("", sh->self.memory_bytes),
                                  .threads = sh->threads,
                                  .rows_max = sh->options->test_rows};
-    snprintf(id.name, sizeof id.name, "%s", sh->self->name);
+    snprintf(id.name, sizeof id.name, "%s", sh->self.name);
     snprintf(id.kernels, sizeof id.kernels, "%s", sh->kernels->name);
-    snprintf(id.data, sizeof id.data, "%s", sh->self->data);
+    snprintf(id.data, sizeof id.data, "%s", sh->self.data);
     for (int i = 0; i < WORKER_DEPTH_MAX; i++)
         if ((sh->actions[i] = base_alloc(sizeof *sh->actions[i])) == NULL)
             return err_set(e, ERR_NOMEM, "out of memory for the worker's actions");
@@ -200,10 +234,10 @@ static int open_signals(int *fd, struct err *e)
 
 static int open_sockets(struct worker_shell *sh, struct err *e)
 {
-    const struct net_options o = {sh->config.keys, sh->self->name, 2, allow, sh};
+    const struct net_options o = {sh->config.keys, sh->self.name, 2, allow, sh};
     int rc = net_new(&o, &sh->net, e);
     if (rc == 0)
-        rc = net_listen(sh->net, NET_KIND_RING, sh->self->bind, NULL, e);
+        rc = net_listen(sh->net, NET_KIND_RING, sh->self.bind, NULL, e);
     if (rc == 0)
         rc = net_watch(sh->net, sh->signals, e);
     if (rc == 0)
@@ -211,7 +245,8 @@ static int open_sockets(struct worker_shell *sh, struct err *e)
     if (rc == 0)
         rc = net_watch(sh->net, base_jobs_fd(sh->disk), e);
     if (rc == 0)
-        rc = net_connect(sh->net, NET_KIND_CONTROL, "coordinator", sh->config.control, &sh->control, e);
+        rc = net_connect(sh->net, NET_KIND_CONTROL, "coordinator", sh->config.control, &sh->control,
+                         e);
     return rc;
 }
 
@@ -219,6 +254,7 @@ static void shell_free(struct worker_shell *sh)
 {
     base_jobs_free(sh->compute); /* waits for the running job */
     base_jobs_free(sh->disk);
+    worker_shell_jobs_free(sh);
     net_free(sh->net);
     worker_core_free(sh->core);
     worker_engine_free(sh->engine);
@@ -232,7 +268,6 @@ static void shell_free(struct worker_shell *sh)
         model_close(sh->old_models[i]);
     for (int i = 0; i < WORKER_DEPTH_MAX; i++)
         base_free(sh->actions[i]);
-    base_free(sh->pass_job);
     if (sh->signals >= 0)
         close(sh->signals);
     base_free(sh);
@@ -249,7 +284,7 @@ int worker_run(const struct worker_options *o, struct err *e)
     if (rc == 0)
         rc = open_signals(&sh->signals, e);
     if (rc == 0)
-        rc = worker_store_open(sh->self->store, sh->self->disk_bytes, &sh->store, e);
+        rc = worker_store_open(sh->self.store, sh->self.disk_bytes, &sh->store, e);
     if (rc == 0)
         rc = worker_shell_jobs_init(sh, e);
     if (rc == 0)
@@ -261,8 +296,8 @@ int worker_run(const struct worker_options *o, struct err *e)
     if (rc == 0) {
         sh->base_bytes = sh->resident = worker_memory_resident("");
         sh->resident_ms = base_clock_ms();
-        base_log(BASE_LOG_INFO, "started", "worker=%s kernels=%s threads=%u data=%s store=%s", sh->self->name,
-                 sh->kernels->name, sh->threads, sh->self->bind, sh->self->store);
+        base_log(BASE_LOG_INFO, "started", "worker=%s kernels=%s threads=%u data=%s store=%s",
+                 sh->self.name, sh->kernels->name, sh->threads, sh->self.bind, sh->self.store);
         loop(sh);
         if (sh->quit.code != 0)
             rc = err_set(e, sh->quit.code, "%s", sh->quit.text);

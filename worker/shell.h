@@ -1,5 +1,5 @@
-/* The worker's shell, shared by shell.c (loop, events), shell_act.c (the core's actions) and shell_load.c (card, plans,
- * jobs). Network thread only, but for what a job holds while it runs. */
+/* The worker's shell, shared by shell.c (loop, events), shell_act.c (the core's actions) and
+ * shell_load.c (card, plans, jobs). Network thread only, but for what a job holds while it runs. */
 #ifndef WORKER_SHELL_H
 #define WORKER_SHELL_H
 
@@ -8,7 +8,12 @@
 #include "worker/loader.h"
 #include "worker/resources.h"
 
-enum { WORKER_DEPTH_MAX = 8, WORKER_NOOPS = 15 }; /* empty jobs timed for the fixed cost of a pass */
+enum {
+    WORKER_DEPTH_MAX = 8,
+    WORKER_NOOPS = 15
+}; /* empty jobs timed for the fixed cost of a pass */
+
+struct job; /* of shell_load.c */
 
 struct worker_link {
     char name[NET_NAME_MAX];
@@ -29,7 +34,8 @@ struct worker_shard {
 struct worker_shell {
     const struct worker_options *options;
     struct net_config config;
-    const struct net_config_worker *self;
+    int64_t config_ms;             /* when it was read */
+    struct net_config_worker self; /* our own section, as it was at the start */
     const struct kern_table *kernels;
     unsigned threads;
     struct net *net;
@@ -52,21 +58,24 @@ struct worker_shell {
     /* settings of WELCOME */
     uint32_t context, n_slots;
     enum kern_kv_type kv;
-    uint8_t card_hash[NET_HASH_BYTES];
+    uint8_t card_hash[NET_HASH_BYTES]; /* of the card that is wanted */
     uint64_t card_bytes;
 
-    struct model *model, *old_models[16]; /* cards of former coordinators: engines may still point into them */
+    uint8_t model_hash[NET_HASH_BYTES]; /* of the card that `model` was made from */
+    struct model *model,
+        *old_models[16]; /* cards of former coordinators: engines may still point into them */
     uint32_t n_old_models;
     enum worker_loading loading;
-    bool card_posted; /* the card is with the disk thread */
-    void *pass_job;
+    bool card_posted;            /* the card is with the disk thread */
+    struct job *jobs, *pass_job; /* all; the one that serves every pass */
     struct worker_shard next, now;
     struct worker_engine *engine, *next_engine;
     int64_t progress_ms;
 
     uint64_t passes, busy_us, resident, base_bytes;
     int64_t resident_ms;
-    uint32_t noops;
+    uint32_t noops, profile_serial; /* jobs of an earlier profile are told by their number */
+    int64_t noop_due_ms;            /* 0: none is to be posted */
     uint32_t profile_rows;
     double noop_at, noop_s[WORKER_NOOPS];
     /* one list of actions a level: carrying an action out may itself be an event */
@@ -76,8 +85,11 @@ struct worker_shell {
 
 /* shell.c */
 void worker_shell_step(struct worker_shell *sh, struct worker_event *ev);
+/* The section of another worker; NULL: the configuration has none, also read again just now. */
+const struct net_config_worker *worker_shell_peer(struct worker_shell *sh, const char *name);
 /* shell_act.c */
-void worker_shell_act(struct worker_shell *sh, const struct worker_actions *list, const struct worker_event *ev);
+void worker_shell_act(struct worker_shell *sh, const struct worker_actions *list,
+                      const struct worker_event *ev);
 struct worker_link *worker_shell_link(struct worker_shell *sh, const char *peer, bool make);
 /* shell_load.c */
 void worker_shell_card(struct worker_shell *sh, const struct net_msg_WELCOME *m);
@@ -89,7 +101,9 @@ void worker_shell_deactivate(struct worker_shell *sh);
 void worker_shell_loader_pump(struct worker_shell *sh);
 void worker_shell_pass(struct worker_shell *sh, struct worker_pass *pass);
 void worker_shell_profile(struct worker_shell *sh, uint32_t rows);
+void worker_shell_profile_tick(struct worker_shell *sh);
 int worker_shell_jobs_init(struct worker_shell *sh, struct err *e);
+void worker_shell_jobs_free(struct worker_shell *sh); /* once the threads have ended */
 void worker_shell_reap(struct worker_shell *sh);
 
 #endif

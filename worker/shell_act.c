@@ -1,12 +1,13 @@
-/* The worker's shell: carrying out what the core decided. Each action is a few lines; none decides anything. A message
- * that a ring connection does not take comes back to the core as RING_BROKEN after the actions of this step. */
+/* The worker's shell: carrying out what the core decided. Each action is a few lines; none decides
+ * anything. A message that a ring connection does not take comes back to the core as RING_BROKEN
+ * after the actions of this step. */
 #include "worker/shell.h"
 
 #include <string.h>
 
 struct worker_link *worker_shell_link(struct worker_shell *sh, const char *peer, bool make)
 {
-    const struct net_config_worker *w = net_config_worker(&sh->config, peer);
+    const struct net_config_worker *w;
     struct err e = {0};
     for (uint32_t i = 0; i < sh->n_links; i++)
         if (strcmp(sh->links[i].name, peer) == 0)
@@ -14,8 +15,9 @@ struct worker_link *worker_shell_link(struct worker_shell *sh, const char *peer,
     if (!make)
         return NULL;
     struct worker_link *l = &sh->links[sh->n_links];
-    if (w == NULL || sh->n_links == NET_WORKERS_MAX) {
-        base_log(BASE_LOG_ERROR, "ring", "peer=%s error=\"this worker's configuration file does not name it\"", peer);
+    if ((w = worker_shell_peer(sh, peer)) == NULL || sh->n_links == NET_WORKERS_MAX) {
+        base_log(BASE_LOG_ERROR, "ring",
+                 "peer=%s error=\"this worker's configuration file does not name it\"", peer);
         return NULL;
     }
     if (net_connect(sh->net, NET_KIND_RING, peer, w->data, &l->peer, &e) != 0) {
@@ -29,7 +31,8 @@ struct worker_link *worker_shell_link(struct worker_shell *sh, const char *peer,
 }
 
 /* Whether the message went out. */
-static bool send_ring(struct worker_shell *sh, const char *peer, const struct net_msg *m, struct err *e)
+static bool send_ring(struct worker_shell *sh, const char *peer, const struct net_msg *m,
+                      struct err *e)
 {
     const struct worker_link *l = worker_shell_link(sh, peer, false);
     if (l == NULL) {
@@ -42,12 +45,16 @@ static bool send_ring(struct worker_shell *sh, const char *peer, const struct ne
 static void send_control(struct worker_shell *sh, const struct net_msg *m)
 {
     struct err e = {0};
-    /* A control connection that takes nothing is about to be noticed as broken; what was said is said anew then. */
-    if (net_send(sh->net, sh->control, m, &e) != 0)
-        base_log(BASE_LOG_WARN, "control", "message=%s error=\"%s\"", net_msg_name(m->code), e.text);
+    const int rc = net_send(sh->net, sh->control, m, &e);
+    /* A control connection that takes nothing is about to be noticed as broken, or was; what
+     * matters is said anew then. */
+    if (rc != 0)
+        base_log(rc == ERR_PEER ? BASE_LOG_DEBUG : BASE_LOG_WARN, "control",
+                 "message=%s error=\"%s\"", net_msg_name(m->code), e.text);
 }
 
-static void keep(struct worker_shell *sh, const struct worker_action *a, const struct net_msg_ROWS *m)
+static void keep(struct worker_shell *sh, const struct worker_action *a,
+                 const struct net_msg_ROWS *m)
 {
     const size_t row = sh->engine->shape->n_embd * sizeof(float);
     float *to = a->to == WORKER_FROM_DECODE ? sh->engine->decode : sh->engine->prompt;
@@ -57,7 +64,8 @@ static void keep(struct worker_shell *sh, const struct worker_action *a, const s
 /* Send rows of a finished pass to the next stage; they are moved together in place. */
 static bool send_rows(struct worker_shell *sh, const struct worker_action *a, struct err *e)
 {
-    static uint8_t requests[MODEL_ROWS_MAX * 8], slots[MODEL_ROWS_MAX * 4], positions[MODEL_ROWS_MAX * 4];
+    static uint8_t requests[MODEL_ROWS_MAX * 8], slots[MODEL_ROWS_MAX * 4],
+        positions[MODEL_ROWS_MAX * 4];
     const size_t n_embd = sh->engine->shape->n_embd;
     float *to = sh->engine->hidden + a->rows[0] * n_embd;
     for (uint32_t k = 0; k < a->n_rows; k++) {
@@ -66,15 +74,17 @@ static bool send_rows(struct worker_shell *sh, const struct worker_action *a, st
         net_put_u32(slots, k, r->row.slot);
         net_put_u32(positions, k, r->row.position);
         if (a->rows[k] != a->rows[0] + k)
-            memcpy(to + k * n_embd, sh->engine->hidden + a->rows[k] * n_embd, n_embd * sizeof(float));
+            memcpy(to + k * n_embd, sh->engine->hidden + a->rows[k] * n_embd,
+                   n_embd * sizeof(float));
     }
-    const struct net_msg m = {.code = NET_MSG_ROWS,
-                              .u.ROWS = {a->epoch,
-                                         a->rows_kind,
-                                         {requests, a->n_rows},
-                                         {slots, a->n_rows},
-                                         {positions, a->n_rows},
-                                         {(const uint8_t *)to, a->n_rows * n_embd * sizeof(float)}}};
+    const struct net_msg m = {
+        .code = NET_MSG_ROWS,
+        .u.ROWS = {a->epoch,
+                   a->rows_kind,
+                   {requests, a->n_rows},
+                   {slots, a->n_rows},
+                   {positions, a->n_rows},
+                   {(const uint8_t *)to, a->n_rows * n_embd * sizeof(float)}}};
     return send_ring(sh, a->peer, &m, e);
 }
 
@@ -86,8 +96,9 @@ static void send_summary(struct worker_shell *sh, const struct worker_action *a)
     for (int i = 0; i < MODEL_BEST; i++)
         values[i] = (double)s->s.values[i];
     const struct net_msg m = {.code = NET_MSG_LOGITS,
-                              .u.LOGITS = {a->pass->epoch, r->request, r->row.position, s->s.mean, s->s.rms,
-                                           net_list_i32(s->s.ids, MODEL_BEST), net_list_f64(values, MODEL_BEST), s->hash}};
+                              .u.LOGITS = {a->pass->epoch, r->request, r->row.position, s->s.mean,
+                                           s->s.rms, net_list_i32(s->s.ids, MODEL_BEST),
+                                           net_list_f64(values, MODEL_BEST), s->hash}};
     send_control(sh, &m);
 }
 
@@ -96,7 +107,11 @@ static void test_link(struct worker_shell *sh, const struct net_msg_TEST_LINK *m
     char peer[NET_NAME_MAX];
     snprintf(peer, sizeof peer, "%.*s", (int)m->peer.len, (const char *)m->peer.ptr);
     const struct worker_link *l = peer[0] != 0 ? worker_shell_link(sh, peer, true) : NULL;
-    worker_linktest_begin(&sh->test, peer, peer[0] == 0 ? sh->bulk : l != NULL ? l->peer : 0, m->bytes, base_clock_ms());
+    worker_linktest_begin(&sh->test, peer,
+                          peer[0] == 0 ? sh->bulk
+                          : l != NULL  ? l->peer
+                                       : 0,
+                          m->bytes, base_clock_ms());
     if (peer[0] == 0 ? sh->bulk_up : l != NULL && l->up)
         worker_linktest_linked(&sh->test, sh->net, sh->test.to);
 }
@@ -106,14 +121,15 @@ static void reconnect(struct worker_shell *sh)
     struct err e = {0};
     net_disconnect(sh->net, sh->control);
     sh->control = 0;
-    if (net_connect(sh->net, NET_KIND_CONTROL, "coordinator", sh->config.control, &sh->control, &e) != 0) {
+    if (net_connect(sh->net, NET_KIND_CONTROL, "coordinator", sh->config.control, &sh->control,
+                    &e) != 0) {
         sh->quit = e;
         sh->stop = true;
     }
 }
 
-static void act(struct worker_shell *sh, const struct worker_action *a, const struct worker_event *ev, struct err *broken,
-                const char **peer)
+static void act(struct worker_shell *sh, const struct worker_action *a,
+                const struct worker_event *ev, struct err *broken, const char **peer)
 {
     struct err e = {0};
     switch (a->type) {
@@ -122,7 +138,8 @@ static void act(struct worker_shell *sh, const struct worker_action *a, const st
         break;
     case WORKER_ACT_RING:
     case WORKER_ACT_SEND_ROWS:
-        if (!(a->type == WORKER_ACT_RING ? send_ring(sh, a->peer, &a->msg, &e) : send_rows(sh, a, &e))) {
+        if (!(a->type == WORKER_ACT_RING ? send_ring(sh, a->peer, &a->msg, &e)
+                                         : send_rows(sh, a, &e))) {
             *broken = e;
             *peer = a->peer;
         }
@@ -176,7 +193,8 @@ static void act(struct worker_shell *sh, const struct worker_action *a, const st
     }
 }
 
-void worker_shell_act(struct worker_shell *sh, const struct worker_actions *list, const struct worker_event *ev)
+void worker_shell_act(struct worker_shell *sh, const struct worker_actions *list,
+                      const struct worker_event *ev)
 {
     struct err broken = {0};
     char peer[NET_NAME_MAX];

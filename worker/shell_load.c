@@ -1,11 +1,13 @@
-/* The worker's shell: the card, plans on their way from manifest to engine, and the jobs of the two threads.
+/* The worker's shell: the card, plans on their way from manifest to engine, and the jobs of the two
+ * threads.
  *
- * The disk thread owns the store while it works: the loader's jobs, mapping the card, building an engine. The compute
- * thread runs passes, profiling, and frees engines, so that one is never freed under a running pass. Everything else
- * happens here, on the network thread, when a job comes back. A job that comes back for a plan or card that is no longer
- * wanted is thrown away. */
+ * The disk thread owns the store while it works: the loader's jobs, mapping the card, building an
+ * engine. The compute thread runs passes, profiling, and frees engines, so that one is never freed
+ * under a running pass. Everything else happens here, on the network thread, when a job comes back.
+ * A job that comes back for a plan or card that is no longer wanted is thrown away. */
 #include "worker/shell.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -14,9 +16,11 @@ enum job_kind { JOB_CARD, JOB_ENGINE, JOB_PASS, JOB_NOOP, JOB_PROFILE, JOB_FREE 
 struct job {
     struct worker_job base;
     struct worker_shell *shell;
+    struct job *next, *previous; /* all jobs of the shell, so that none is lost at the end */
     enum job_kind kind;
     struct err e;
     int rc;
+    const struct model *with; /* ENGINE, PROFILE: the model at the time of posting */
     /* CARD */
     uint8_t card[NET_HASH_BYTES];
     struct model *model;
@@ -27,11 +31,13 @@ struct job {
     struct worker_engine *engine;
     struct worker_pass *pass;
     double seconds;
-    /* PROFILE */
+    /* NOOP, PROFILE */
+    uint32_t serial;
     struct worker_profile profile;
 };
 
-/* Where a job cannot be had the worker cannot go on: it ends, and is started again by whoever watches it. */
+/* Where a job cannot be had the worker cannot go on: it ends, and is started again by whoever
+ * watches it. */
 static struct job *new_job(struct worker_shell *sh, enum job_kind kind)
 {
     struct job *j = base_zalloc(1, sizeof *j);
@@ -43,7 +49,33 @@ static struct job *new_job(struct worker_shell *sh, enum job_kind kind)
     j->base.owner = sh;
     j->shell = sh;
     j->kind = kind;
+    j->next = sh->jobs;
+    if (j->next != NULL)
+        j->next->previous = j;
+    sh->jobs = j;
     return j;
+}
+
+/* With what it still owns. */
+static void free_job(struct job *j)
+{
+    if (j->next != NULL)
+        j->next->previous = j->previous;
+    if (j->previous != NULL)
+        j->previous->next = j->next;
+    else
+        j->shell->jobs = j->next;
+    if (j->kind != JOB_PASS)
+        worker_engine_free(j->engine);
+    model_close(j->model);
+    base_free(j->shard.hashes);
+    base_free(j);
+}
+
+void worker_shell_jobs_free(struct worker_shell *sh)
+{
+    while (sh->jobs != NULL)
+        free_job(sh->jobs);
 }
 
 static void run_card(struct job *j)
@@ -77,19 +109,20 @@ static void run_job(void *arg)
         run_card(j);
         break;
     case JOB_ENGINE:
-        slice = model_slice_layers(j->shell->model, j->shard.layer0, j->shard.layer1);
-        j->rc = worker_engine_new(j->shell->model, &slice, &j->config, j->prompt_rows, j->shell->store, j->shard.hashes,
-                                  j->shard.epoch, &j->engine, &j->e);
+        slice = model_slice_layers(j->with, j->shard.layer0, j->shard.layer1);
+        j->rc = worker_engine_new(j->with, &slice, &j->config, j->prompt_rows, j->shell->store,
+                                  j->shard.hashes, j->shard.epoch, &j->engine, &j->e);
         break;
     case JOB_PASS:
         run_pass(j);
         break;
     case JOB_PROFILE:
         kern_fp_init();
-        j->rc = worker_profile_run(j->shell->model, &j->config, &j->profile, &j->e);
+        j->rc = worker_profile_run(j->with, &j->config, &j->profile, &j->e);
         break;
     case JOB_FREE:
         worker_engine_free(j->engine);
+        j->engine = NULL;
         break;
     case JOB_NOOP:
         break;
@@ -100,20 +133,47 @@ static void post(struct worker_shell *sh, struct base_jobs *thread, struct job *
 {
     if (base_jobs_post(thread, run_job, j) == 0)
         return;
-    if (j != sh->pass_job) {
-        base_free(j->shard.hashes);
-        base_free(j);
-    }
+    if (j != sh->pass_job)
+        free_job(j);
     err_set(&sh->quit, ERR_FULL, "a thread's queue of jobs is full");
     sh->stop = true;
 }
 
 static struct model_exec_config exec_config(const struct worker_shell *sh, uint32_t max_rows)
 {
-    return (struct model_exec_config){sh->n_slots, sh->context, max_rows, sh->kv, sh->threads, sh->kernels};
+    return (struct model_exec_config){sh->n_slots, sh->context, max_rows,
+                                      sh->kv,      sh->threads, sh->kernels};
 }
 
-/* ---- the card ------------------------------------------------------------------------------------ */
+/* The cards, and the pieces of every plan whose engine lives or is being made: a list for
+ * base_free; NULL: out of memory. */
+static uint8_t *in_use(const struct worker_shell *sh, uint32_t *n)
+{
+    uint8_t *list = NULL;
+    size_t max = 2 + (size_t)sh->now.n_pieces, k = 2;
+    for (const struct job *j = sh->jobs; j != NULL; j = j->next)
+        max += j->shard.n_pieces;
+    if (max > UINT32_MAX || (list = base_zalloc(max, NET_HASH_BYTES)) == NULL)
+        return NULL;
+    memcpy(list, sh->card_hash, NET_HASH_BYTES);
+    memcpy(list + NET_HASH_BYTES, sh->model_hash, NET_HASH_BYTES);
+    if (sh->now.hashes != NULL) {
+        memcpy(list + k * NET_HASH_BYTES, sh->now.hashes,
+               (size_t)sh->now.n_pieces * NET_HASH_BYTES);
+        k += sh->now.n_pieces;
+    }
+    for (const struct job *j = sh->jobs; j != NULL; j = j->next) {
+        if (j->shard.hashes == NULL)
+            continue;
+        memcpy(list + k * NET_HASH_BYTES, j->shard.hashes,
+               (size_t)j->shard.n_pieces * NET_HASH_BYTES);
+        k += j->shard.n_pieces;
+    }
+    *n = (uint32_t)k;
+    return list;
+}
+
+/* ---- the card -------------------------------------------------------------------------------- */
 
 static void card_event(struct worker_shell *sh, const char *reason)
 {
@@ -147,46 +207,56 @@ static void connect_bulk(struct worker_shell *sh, unsigned port)
 void worker_shell_card(struct worker_shell *sh, const struct net_msg_WELCOME *m)
 {
     struct err e = {0};
-    const bool same = sh->model != NULL && memcmp(sh->card_hash, m->card, NET_HASH_BYTES) == 0;
+    const bool same = sh->model != NULL && memcmp(sh->model_hash, m->card, NET_HASH_BYTES) == 0;
     sh->context = m->context;
     sh->n_slots = m->slots;
     sh->kv = (enum kern_kv_type)m->kv;
     connect_bulk(sh, m->bulk_port);
+    if (sh->loading != WORKER_LOADING_NONE)
+        worker_loader_drop(sh->loader);
+    memcpy(sh->card_hash, m->card, NET_HASH_BYTES);
     if (same) {
         card_event(sh, NULL);
         return;
     }
-    memcpy(sh->card_hash, m->card, NET_HASH_BYTES);
     sh->card_bytes = m->card_bytes;
     sh->loading = WORKER_LOADING_CARD;
-    if (worker_loader_begin(sh->loader, sh->card_hash, &sh->card_bytes, 1, NULL, 0, &e) != 0)
+    uint32_t n_keep = 0;
+    uint8_t *keep = in_use(sh, &n_keep);
+    if (keep == NULL)
+        card_event(sh, "out of memory for a list of pieces");
+    else if (worker_loader_begin(sh->loader, sh->card_hash, &sh->card_bytes, 1, keep, n_keep, &e) !=
+             0)
         card_event(sh, e.text);
+    base_free(keep);
 }
 
 static void card_done(struct worker_shell *sh, struct job *j)
 {
-    if (sh->loading != WORKER_LOADING_CARD || memcmp(j->card, sh->card_hash, NET_HASH_BYTES) != 0) {
-        model_close(j->model);
+    if (sh->loading != WORKER_LOADING_CARD || memcmp(j->card, sh->card_hash, NET_HASH_BYTES) != 0)
         return;
-    }
     if (j->rc == 0 && sh->model != NULL) {
         if (sh->n_old_models == sizeof sh->old_models / sizeof *sh->old_models) {
-            j->rc = err_set(&j->e, ERR_FULL, "the coordinator has changed its model too often: restart this worker");
-            model_close(j->model);
+            j->rc = err_set(&j->e, ERR_FULL,
+                            "the coordinator has changed its model too often: restart this worker");
         } else {
             sh->old_models[sh->n_old_models++] = sh->model;
         }
     }
-    if (j->rc == 0)
+    if (j->rc == 0) {
         sh->model = j->model;
+        memcpy(sh->model_hash, j->card, NET_HASH_BYTES);
+        j->model = NULL;
+    }
     card_event(sh, j->rc == 0 ? NULL : j->e.text);
 }
 
-/* ---- a plan --------------------------------------------------------------------------------------- */
+/* ---- a plan ---------------------------------------------------------------------------------- */
 
 static void loaded_event(struct worker_shell *sh, const char *reason)
 {
-    struct worker_event ev = {.type = WORKER_EV_LOADED, .epoch = sh->next.epoch, .ok = reason == NULL, .reason = reason};
+    struct worker_event ev = {
+        .type = WORKER_EV_LOADED, .epoch = sh->next.epoch, .ok = reason == NULL, .reason = reason};
     worker_loader_progress(sh->loader, &ev.done_bytes, &ev.total_bytes, &ev.fetched_bytes);
     if (sh->next_engine != NULL)
         ev.planned_bytes = sh->next_engine->planned_bytes + sh->base_bytes;
@@ -194,22 +264,41 @@ static void loaded_event(struct worker_shell *sh, const char *reason)
     worker_shell_step(sh, &ev);
 }
 
-static void free_engine(struct worker_shell *sh, struct worker_engine *g)
+/* Let go of a plan and its engine, which may still be at work on a pass: the compute thread frees
+ * it, and until then its pieces stay where they are (in_use). */
+static void free_shard(struct worker_shell *sh, struct worker_shard *shard,
+                       struct worker_engine **g)
 {
-    struct job *j = g != NULL ? new_job(sh, JOB_FREE) : NULL;
-    if (j == NULL)
+    struct job *j = *g != NULL ? new_job(sh, JOB_FREE) : NULL;
+    if (j == NULL) {
+        base_free(shard->hashes);
+    } else {
+        j->engine = *g;
+        j->shard = *shard;
+        post(sh, sh->compute, j);
+    }
+    *g = NULL;
+    *shard = (struct worker_shard){0};
+}
+
+/* What is being fetched for `next` is not wanted any more. A card on its way is. */
+static void drop_shipment(struct worker_shell *sh)
+{
+    if (sh->loading != WORKER_LOADING_PLAN)
         return;
-    j->engine = g;
-    post(sh, sh->compute, j);
+    worker_loader_drop(sh->loader);
+    sh->loading = WORKER_LOADING_NONE;
 }
 
 void worker_shell_prepare(struct worker_shell *sh, const struct net_msg_PLAN *m)
 {
-    base_free(sh->next.hashes);
-    free_engine(sh, sh->next_engine);
-    sh->next_engine = NULL;
-    sh->next = (struct worker_shard){m->epoch, m->layer0, m->layer1, m->max_rows, m->n_pieces, NULL};
-    sh->next.hashes = base_zalloc(m->n_pieces, NET_HASH_BYTES);
+    drop_shipment(sh);
+    free_shard(sh, &sh->next, &sh->next_engine);
+    sh->next =
+        (struct worker_shard){m->epoch, m->layer0, m->layer1, m->max_rows, m->n_pieces, NULL};
+    /* Where the plan names more than there are, loading says so. */
+    if (m->n_pieces <= model_n_pieces(sh->model))
+        sh->next.hashes = base_zalloc(m->n_pieces, NET_HASH_BYTES);
 }
 
 void worker_shell_manifest(struct worker_shell *sh, const struct net_msg_MANIFEST *m)
@@ -219,16 +308,18 @@ void worker_shell_manifest(struct worker_shell *sh, const struct net_msg_MANIFES
 }
 
 /* Can this slice run here at all? Said before a byte is shipped. */
-static int check_memory(struct worker_shell *sh, const struct model_slice *s, uint32_t prompt_rows, struct err *e)
+static int check_memory(struct worker_shell *sh, const struct model_slice *s, uint32_t prompt_rows,
+                        struct err *e)
 {
     const struct model_exec_config c = exec_config(sh, sh->next.max_rows);
     const struct model_memory mem = worker_engine_memory(sh->model, s, &c, prompt_rows);
     const uint64_t need = mem.weight_bytes + mem.kv_bytes + mem.scratch_bytes;
-    const uint64_t have = worker_memory_available("", sh->self->memory_bytes);
+    const uint64_t have = worker_memory_available("", sh->self.memory_bytes);
     char a[24], b[24];
     if (have == 0 || need <= have)
         return 0;
-    return err_set(e, ERR_NOMEM, "the plan needs %s here, there are %s", base_bytes_text(need, a), base_bytes_text(have, b));
+    return err_set(e, ERR_NOMEM, "the plan needs %s here, there are %s", base_bytes_text(need, a),
+                   base_bytes_text(have, b));
 }
 
 void worker_shell_load(struct worker_shell *sh, uint64_t epoch)
@@ -236,14 +327,16 @@ void worker_shell_load(struct worker_shell *sh, uint64_t epoch)
     struct err e = {0};
     const struct model_slice s = model_slice_layers(sh->model, sh->next.layer0, sh->next.layer1);
     const uint32_t n = sh->next.n_pieces, have = model_slice_pieces(sh->model, &s, NULL, 0);
-    const uint32_t n_keep = 1 + (sh->now.epoch != 0 ? sh->now.n_pieces : 0);
+    uint32_t n_keep = 0;
     uint32_t *numbers = base_zalloc(n, sizeof *numbers);
     uint64_t *bytes = base_zalloc(n, sizeof *bytes);
-    uint8_t *keep = base_zalloc(n_keep, NET_HASH_BYTES);
+    uint8_t *keep = in_use(sh, &n_keep);
     int rc = err_set(&e, ERR_NOMEM, "out of memory for the plan's list of pieces");
     sh->loading = WORKER_LOADING_PLAN;
     if (n != have) {
-        rc = err_set(&e, ERR_MISMATCH, "the plan names %u pieces, this worker's model has %u in those layers", n, have);
+        rc = err_set(&e, ERR_MISMATCH,
+                     "the plan names %u pieces, this worker's model has %u in those layers", n,
+                     have);
         goto out;
     }
     if (numbers == NULL || bytes == NULL || keep == NULL || sh->next.hashes == NULL)
@@ -253,9 +346,6 @@ void worker_shell_load(struct worker_shell *sh, uint64_t epoch)
     model_slice_pieces(sh->model, &s, numbers, n);
     for (uint32_t i = 0; i < n; i++)
         bytes[i] = model_piece_bytes(sh->model, model_piece_at(sh->model, numbers[i]));
-    memcpy(keep, sh->card_hash, NET_HASH_BYTES);
-    if (n_keep > 1)
-        memcpy(keep + NET_HASH_BYTES, sh->now.hashes, (size_t)sh->now.n_pieces * NET_HASH_BYTES);
     rc = worker_loader_begin(sh->loader, sh->next.hashes, bytes, n, keep, n_keep, &e);
 out:
     base_free(numbers);
@@ -273,11 +363,12 @@ static void build_engine(struct worker_shell *sh)
     j->shard = sh->next;
     j->shard.hashes = base_zalloc(sh->next.n_pieces, NET_HASH_BYTES);
     if (j->shard.hashes == NULL) {
-        base_free(j);
+        free_job(j);
         loaded_event(sh, "out of memory for the plan's list of pieces");
         return;
     }
     memcpy(j->shard.hashes, sh->next.hashes, (size_t)sh->next.n_pieces * NET_HASH_BYTES);
+    j->with = sh->model;
     j->config = exec_config(sh, sh->next.max_rows);
     j->prompt_rows = worker_core_prompt_rows(sh->core, sh->next.epoch);
     sh->loading = WORKER_LOADING_NONE;
@@ -286,34 +377,29 @@ static void build_engine(struct worker_shell *sh)
 
 static void engine_done(struct worker_shell *sh, struct job *j)
 {
-    if (j->shard.epoch != sh->next.epoch) {
-        free_engine(sh, j->engine);
+    if (j->shard.epoch != sh->next.epoch)
         return;
-    }
     sh->next_engine = j->engine;
+    j->engine = NULL;
     loaded_event(sh, j->rc == 0 ? NULL : j->e.text);
 }
 
 void worker_shell_activate(struct worker_shell *sh, uint64_t epoch)
 {
-    free_engine(sh, sh->engine);
-    base_free(sh->now.hashes);
+    free_shard(sh, &sh->now, &sh->engine);
     sh->engine = sh->next_engine;
     sh->now = sh->next;
     sh->next_engine = NULL;
     sh->next = (struct worker_shard){0};
-    base_log(BASE_LOG_INFO, "serving", "epoch=%llx layers=%u-%u", (unsigned long long)epoch, sh->now.layer0,
-             sh->now.layer1 - 1);
+    base_log(BASE_LOG_INFO, "serving", "epoch=%llx layers=%u-%u", (unsigned long long)epoch,
+             sh->now.layer0, sh->now.layer1 - 1);
 }
 
 void worker_shell_deactivate(struct worker_shell *sh)
 {
-    free_engine(sh, sh->engine);
-    free_engine(sh, sh->next_engine);
-    base_free(sh->now.hashes);
-    base_free(sh->next.hashes);
-    sh->engine = sh->next_engine = NULL;
-    sh->now = sh->next = (struct worker_shard){0};
+    drop_shipment(sh);
+    free_shard(sh, &sh->now, &sh->engine);
+    free_shard(sh, &sh->next, &sh->next_engine);
 }
 
 /* Requests of the loader that its window allows, and its end. */
@@ -344,7 +430,8 @@ void worker_shell_loader_pump(struct worker_shell *sh)
         }
     } else if (s == WORKER_LOADER_DONE && sh->loading == WORKER_LOADING_PLAN)
         build_engine(sh);
-    else if (s == WORKER_LOADER_BUSY && sh->loading == WORKER_LOADING_PLAN && now_ms - sh->progress_ms >= 200) {
+    else if (s == WORKER_LOADER_BUSY && sh->loading == WORKER_LOADING_PLAN &&
+             now_ms - sh->progress_ms >= 200) {
         struct worker_event ev = {.type = WORKER_EV_FETCHED, .epoch = sh->next.epoch};
         worker_loader_progress(sh->loader, &ev.done_bytes, &ev.total_bytes, &ev.fetched_bytes);
         sh->progress_ms = now_ms;
@@ -352,11 +439,12 @@ void worker_shell_loader_pump(struct worker_shell *sh)
     }
 }
 
-/* ---- passes and profiles ----------------------------------------------------------------------------- */
+/* ---- passes and profiles --------------------------------------------------------------------- */
 
 void worker_shell_pass(struct worker_shell *sh, struct worker_pass *pass)
 {
-    struct job *j = sh->pass_job; /* one pass at a time: one job serves them all, and decoding allocates nothing */
+    struct job *j = sh->pass_job; /* one pass at a time: one job serves them all, and decoding
+                                     allocates nothing */
     worker_engine_gather(sh->engine, pass);
     j->engine = sh->engine;
     j->pass = pass;
@@ -375,30 +463,38 @@ int worker_shell_jobs_init(struct worker_shell *sh, struct err *e)
 {
     if ((sh->pass_job = new_job(sh, JOB_PASS)) == NULL)
         return err_set(e, ERR_NOMEM, "out of memory for a job");
-    const int rc = base_jobs_new("compute", 8, &sh->compute, e);
+    const int rc = base_jobs_new("compute", 64, &sh->compute, e);
     return rc != 0 ? rc : base_jobs_new("disk", 64, &sh->disk, e);
 }
 
-static void profiled_event(struct worker_shell *sh, const struct worker_profile *p, char *error)
+static int by_value(const void *a, const void *b)
 {
-    const uint32_t n = error == NULL ? model_shape(sh->model)->n_layers : 0;
-    double pass = sh->noop_s[0];
-    for (uint32_t i = 1; i < WORKER_NOOPS; i++)
-        pass = sh->noop_s[i] < pass ? sh->noop_s[i] : pass;
-    const struct net_msg m = {.code = NET_MSG_PROFILED,
-                              .u.PROFILED = {
-                                  .rows = p->rows,
-                                  .layer_one = net_list_f64(p->layer_one, n),
-                                  .layer_many = net_list_f64(p->layer_many, n),
-                                  .embed_one = p->embed_one,
-                                  .embed_many = p->embed_many,
-                                  .output_one = p->output_one,
-                                  .output_many = p->output_many,
-                                  .pass = pass,
-                                  .memory_bytes = worker_memory_available("", sh->self->memory_bytes),
-                                  .base_bytes = sh->base_bytes,
-                                  .error = error != NULL ? net_text_fit(error, 300) : base_span_str(""),
-                              }};
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void profile_done(struct worker_shell *sh, struct job *j)
+{
+    const struct worker_profile *p = &j->profile;
+    const uint32_t n = j->rc == 0 ? model_shape(j->with)->n_layers : 0;
+    if (j->serial != sh->profile_serial)
+        return;
+    qsort(sh->noop_s, WORKER_NOOPS, sizeof *sh->noop_s, by_value);
+    const struct net_msg m = {
+        .code = NET_MSG_PROFILED,
+        .u.PROFILED = {
+            .rows = p->rows,
+            .layer_one = net_list_f64(p->layer_one, n),
+            .layer_many = net_list_f64(p->layer_many, n),
+            .embed_one = p->embed_one,
+            .embed_many = p->embed_many,
+            .output_one = p->output_one,
+            .output_many = p->output_many,
+            .pass = sh->noop_s[WORKER_NOOPS / 2],
+            .memory_bytes = worker_memory_available("", sh->self.memory_bytes),
+            .base_bytes = sh->base_bytes,
+            .error = j->rc != 0 ? net_text_fit(j->e.text, 300) : base_span_str(""),
+        }};
     struct worker_event ev = {.type = WORKER_EV_PROFILED, .msg = &m};
     worker_shell_step(sh, &ev);
 }
@@ -406,29 +502,46 @@ static void profiled_event(struct worker_shell *sh, const struct worker_profile 
 static void post_noop(struct worker_shell *sh)
 {
     struct job *j = new_job(sh, JOB_NOOP);
+    if (j == NULL)
+        return;
+    j->serial = sh->profile_serial;
     sh->noop_at = base_clock_s();
-    if (j != NULL)
-        post(sh, sh->compute, j);
+    post(sh, sh->compute, j);
 }
 
-/* First the fixed cost of a pass: empty jobs to the compute thread and back, one at a time. */
+void worker_shell_profile_tick(struct worker_shell *sh)
+{
+    if (sh->noop_due_ms == 0 || base_clock_ms() < sh->noop_due_ms)
+        return;
+    sh->noop_due_ms = 0;
+    post_noop(sh);
+}
+
+/* First the fixed cost of a pass: empty jobs to the compute thread and back, one at a time and, as
+ * in a ring, with both threads asleep before. */
 void worker_shell_profile(struct worker_shell *sh, uint32_t rows)
 {
     sh->profile_rows = rows < 2 ? 2 : rows > MODEL_SLOTS_MAX ? MODEL_SLOTS_MAX : rows;
     sh->noops = 0;
+    sh->noop_due_ms = 0;
+    sh->profile_serial++;
     post_noop(sh);
 }
 
-static void noop_done(struct worker_shell *sh)
+static void noop_done(struct worker_shell *sh, uint32_t serial)
 {
+    if (serial != sh->profile_serial)
+        return;
     sh->noop_s[sh->noops] = base_clock_s() - sh->noop_at;
     if (++sh->noops < WORKER_NOOPS) {
-        post_noop(sh);
+        sh->noop_due_ms = base_clock_ms() + WORKER_PING_GAP_MS;
         return;
     }
     struct job *j = new_job(sh, JOB_PROFILE);
     if (j == NULL)
         return;
+    j->serial = sh->profile_serial;
+    j->with = sh->model;
     j->config = exec_config(sh, sh->profile_rows);
     j->profile.rows = sh->profile_rows;
     post(sh, sh->compute, j);
@@ -443,21 +556,20 @@ static void job_done(struct worker_shell *sh, struct job *j)
         break;
     case JOB_ENGINE:
         engine_done(sh, j);
-        base_free(j->shard.hashes);
         break;
     case JOB_PASS:
         pass_done(sh, j);
         return; /* kept for the next pass */
     case JOB_NOOP:
-        noop_done(sh);
+        noop_done(sh, j->serial);
         break;
     case JOB_PROFILE:
-        profiled_event(sh, &j->profile, j->rc == 0 ? NULL : j->e.text);
+        profile_done(sh, j);
         break;
     case JOB_FREE:
         break;
     }
-    base_free(j);
+    free_job(j);
 }
 
 void worker_shell_reap(struct worker_shell *sh)

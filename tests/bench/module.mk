@@ -6,6 +6,8 @@ CLEANFILES += $(BENCHES)
 .PHONY: bench
 bench: $(BENCHES)
 
+EXTRA_DIST += %D%/pipeline.sh
+
 BENCHES += %D%/bench_matmul
 %C%_bench_matmul_SOURCES = %D%/bench_matmul.c
 %C%_bench_matmul_LDADD = $(KERN_LIBS)

@@ -1,11 +1,16 @@
-# Real processes on this machine. Each test has it to itself (tests/tap.sh).
+# Real processes on this machine. A test with a cluster has it to itself, even under make -j: tests/tap.sh
+# holds a lock around it, so no order between logs is needed here.
 INTEGRATION_TESTS = \
 	%D%/cluster.sh \
 	%D%/failures.sh \
+	%D%/hostile.sh \
+	%D%/idle.sh \
 	%D%/local.sh \
 	%D%/one_text.sh \
 	%D%/pipeline.sh \
-	%D%/reference.sh
+	%D%/reference.sh \
+	%D%/reload.sh \
+	%D%/store.sh
 if !SANITIZE_THREAD
 TESTS += $(INTEGRATION_TESTS)
 endif
