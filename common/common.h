@@ -9,10 +9,10 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* ---- errors -------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 /* Every expected failure in Shoal is one of these; 0 is success. */
-#define BASE_ERRORS(X)                                                                            \
+#define BASE_ERRORS(X)                                                                             \
     X(ERR_USAGE, 1, "wrong usage")                                                                 \
     X(ERR_NOMEM, 2, "out of memory")                                                               \
     X(ERR_IO, 3, "input or output failed")                                                         \
@@ -48,7 +48,7 @@ int base_err_set(struct err *e, int code, const char *fmt, ...)
  * most general context comes first. */
 int base_err_wrap(struct err *e, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-#define err_set base_err_set
+#define err_set  base_err_set
 #define err_wrap base_err_wrap
 
 /* ---- spans and checked arithmetic ------------------------------------------------------------ */
@@ -164,7 +164,8 @@ void base_map_close(struct base_map *m);
  * ERR_NOTFOUND, ERR_RANGE when longer than max_bytes, ERR_NOMEM. */
 int base_file_read(const char *path, size_t max_bytes, uint8_t **out, size_t *len, struct err *e);
 /* Write to a temporary neighbour, fsync, rename: readers see the old file or the new one. */
-int base_file_replace(const char *path, const void *bytes, size_t len, unsigned mode, struct err *e);
+int base_file_replace(const char *path, const void *bytes, size_t len, unsigned mode,
+                      struct err *e);
 /* mkdir -p. */
 int base_dir_make(const char *path, struct err *e);
 /* `path`, or, where it is relative, `path` seen from the folder that holds `file`; base_free. */

@@ -92,6 +92,13 @@ say "asking: $prompt"
 printf '%s' "$prompt"
 "$build/shoal" generate -c "$config" -p "$prompt" -n 96 --temperature 0.7 --seed 1
 
+# Measured times come with the workers' heartbeats, twice a second.
+tries=0
+while "$build/shoal" status -c "$config" --json | grep -q '"ms":null' && test "$tries" -lt 20; do
+    tries=$((tries + 1))
+    sleep 0.1
+done
+
 say "the plan that was used, predicted and measured"
 "$build/shoal" plan -c "$config"
 say "one board alone would be faster for so small a model: 'use: all' in the configuration makes every

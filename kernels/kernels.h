@@ -23,9 +23,10 @@ enum {
     KERN_ALIGN = 64          /* bytes; packed matrices and activations start on it */
 };
 
-/* ---- types ---------------------------------------------------------------------------------- */
+/* ---- types ----------------------------------------------------------------------------------- */
 
-/* Storage types of weights. Order is ours; `ggml` in the info table is the number in a GGUF file. */
+/* Storage types of weights. Order is ours; `ggml` in the info table is the number in a GGUF file.
+ */
 enum kern_type { KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0, KERN_Q4_0, KERN_N_TYPES };
 
 struct kern_type_info {
@@ -38,7 +39,7 @@ struct kern_type_info {
 const struct kern_type_info *kern_type_info(enum kern_type type);
 bool kern_type_from_ggml(uint32_t ggml, enum kern_type *out);
 
-/* ---- packed matrices ------------------------------------------------------------------------ */
+/* ---- packed matrices ------------------------------------------------------------------------- */
 
 /* Layout of the packed form, the same on every machine and in every store, little-endian:
  *   F32, F16, BF16  quants: [group][col][16 rows] elements; no scales
@@ -55,23 +56,25 @@ struct kern_matrix {
     const uint8_t *scales; /* borrowed; NULL for F32, F16, BF16 */
 };
 
-/* Bytes of the packed form; 0 where the shape is impossible (columns not whole blocks, overflow). */
+/* Bytes of the packed form; 0 where the shape is impossible (columns not whole blocks, overflow).
+ */
 size_t kern_packed_bytes(enum kern_type type, uint32_t n_rows, uint32_t n_cols);
 /* View `packed` as a matrix; `packed` holds kern_packed_bytes and stays the caller's. */
 void kern_matrix_bind(struct kern_matrix *m, enum kern_type type, uint32_t n_rows, uint32_t n_cols,
                       const void *packed);
 /* Pack rows [0, n_rows), columns [col0, col0 + n_cols) of a row-major GGUF matrix whose rows are
- * src_stride bytes apart. col0 and n_cols are multiples of the type's block_cols. src may be unaligned. */
+ * src_stride bytes apart. col0 and n_cols are multiples of the type's block_cols. src may be
+ * unaligned. */
 void kern_matrix_pack(enum kern_type type, uint32_t n_rows, uint32_t n_cols, const void *src,
                       size_t src_stride, uint32_t col0, void *packed);
 /* One row back as F32, out[n_cols]: the embedding lookup. F32/F16/BF16: exact; Q*: d * q in F32. */
 void kern_matrix_row(const struct kern_matrix *m, uint32_t row, float *out);
 
-/* ---- activations ---------------------------------------------------------------------------- */
+/* ---- activations ----------------------------------------------------------------------------- */
 
 /* n_rows activation rows, in the forms the matrices need; a form nobody needs may be NULL. Strides
- * are elements between rows. A view of columns [c, ...) adds c to f and q, c/32 to a, c/16 to h; c is a
- * multiple of 32. Borrowed. */
+ * are elements between rows. A view of columns [c, ...) adds c to f and q, c/32 to a, c/16 to h; c
+ * is a multiple of 32. Borrowed. */
 struct kern_act {
     const float *f;   /* [n_rows, f_stride] F32 */
     const int8_t *q;  /* [n_rows, q_stride] quantised, -127..127 */
@@ -81,12 +84,12 @@ struct kern_act {
 };
 struct kern_act kern_act_columns(struct kern_act x, uint32_t col);
 
-/* ---- KV rows -------------------------------------------------------------------------------- */
+/* ---- KV rows --------------------------------------------------------------------------------- */
 
 enum kern_kv_type { KERN_KV_F16, KERN_KV_F32, KERN_N_KV_TYPES };
 size_t kern_kv_row_bytes(enum kern_kv_type type, uint32_t head_dim);
 
-/* ---- the table ------------------------------------------------------------------------------ */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 struct kern_table {
     const char *name; /* "generic", "avx2", "neon", "neon-dotprod" */
@@ -102,19 +105,21 @@ struct kern_table {
     void (*matmul[KERN_N_TYPES])(const struct kern_matrix *w, uint32_t group0, uint32_t group1,
                                  const struct kern_act *x, uint32_t n_x, float *y, size_t y_stride);
 
-    /* acc[i] += u[i] as 2^-30 fixed point (numerics §4). False, and acc untouched, where some |u[i]|
-     * exceeds 2^21 or is not finite. */
+    /* acc[i] += u[i] as 2^-30 fixed point (numerics §4). False, and acc untouched, where some
+     * |u[i]| exceeds 2^21 or is not finite. */
     bool (*unit_add)(const float *u, uint32_t n, int64_t *acc);
-    /* x[i] += (float)((double)acc[i] * 2^-30) + bias[i]; bias may be NULL (then nothing is added). */
+    /* x[i] += (float)((double)acc[i] * 2^-30) + bias[i]; bias may be NULL (then nothing is added).
+     */
     void (*unit_close)(const int64_t *acc, uint32_t n, const float *bias, float *x);
 
-    /* y[i] = x[i] * (1 / sqrt(mean(x^2) + eps)) * weight[i] (numerics §5). y may be x. False where the
-     * result's scale is not finite; y is then zeros. */
+    /* y[i] = x[i] * (1 / sqrt(mean(x^2) + eps)) * weight[i] (numerics §5). y may be x. False where
+     * the result's scale is not finite; y is then zeros. */
     bool (*rms_norm)(const float *x, const float *weight, uint32_t n, float eps, float *y);
     /* y[i] = silu(gate[i]) * up[i]; y may be gate. */
     void (*silu_mul)(const float *gate, const float *up, uint32_t n, float *y);
 
-    /* Store x[head_dim] as one KV row. False where an element is not finite or overflows the type. */
+    /* Store x[head_dim] as one KV row. False where an element is not finite or overflows the type.
+     */
     bool (*kv_store[KERN_N_KV_TYPES])(const float *x, uint32_t head_dim, void *row);
     /* out[head_dim] = softmax(scale * q K^T) V over positions [first, n_pos) of one slot
      * (numerics §6). k, v: rows [position][head_dim]. No aliasing. */
@@ -125,10 +130,12 @@ struct kern_table {
 /* The best table this CPU runs, or the one called `name` ("generic", ...); NULL where there is none
  * of that name or this CPU cannot run it. */
 const struct kern_table *kern_table_select(const char *name);
-/* i-th table compiled in (whether or not this CPU runs it), or NULL past the end; i = 0 is generic. */
+/* i-th table compiled in (whether or not this CPU runs it), or NULL past the end; i = 0 is generic.
+ */
 const struct kern_table *kern_table_at(unsigned i);
 bool kern_table_runs(const struct kern_table *t);
-/* Hash of the bits that every slot gives on fixed vectors; equal on all machines that may share a ring. */
+/* Hash of the bits that every slot gives on fixed vectors; equal on all machines that may share a
+ * ring. */
 uint64_t kern_table_hash(const struct kern_table *t);
 
 /* Put this thread's floating point unit into the state that the numerics assume: round to nearest
@@ -138,7 +145,7 @@ void kern_fp_init(void);
 /* ---- functions (numerics §7), the same bits on every machine --------------------------------- */
 
 float kern_exp(float x);
-double kern_log_f64(double x);            /* x > 0, finite */
+double kern_log_f64(double x); /* x > 0, finite */
 double kern_exp_f64(double x);
 void kern_sincos_f64(double x, double *s, double *c); /* |x| < 2^31 */
 float kern_f32_from_f16(uint16_t h);
@@ -146,20 +153,24 @@ uint16_t kern_f16_from_f32(float x);
 float kern_f32_from_bf16(uint16_t h);
 
 /* cos and sin of one position's rotation, cs[n_dims/2][2] = {cos, sin}: angle p = pos *
- * base^(-2i/n_dims) / factor[i], in double by the functions above, rounded once. factors may be NULL. */
+ * base^(-2i/n_dims) / factor[i], in double by the functions above, rounded once. factors may be
+ * NULL. */
 void kern_rope_table(uint32_t pos, uint32_t n_dims, double base, const float *factors, float *cs);
 /* Rotate x[n_dims] in place: pairs (2i, 2i+1) for norm, (i, i + n_dims/2) for neox. */
 void kern_rope_norm(float *x, uint32_t n_dims, const float *cs);
 void kern_rope_neox(float *x, uint32_t n_dims, const float *cs);
 
-/* ---- thread pool ---------------------------------------------------------------------------- */
+/* ---- thread pool ----------------------------------------------------------------------------- */
 
 /* n_threads including the caller. Threads wait on a condition, they do not spin for long. */
 struct kern_pool;
-struct kern_pool *kern_pool_new(unsigned n_threads); /* NULL: out of memory or no thread to be had */
+struct kern_pool *
+kern_pool_new(unsigned n_threads); /* NULL: out of memory or no thread to be had */
 unsigned kern_pool_threads(const struct kern_pool *p);
-/* Call fn(arg, part, n_parts) for every part in [0, n_parts), n_parts = threads; returns when all are done. */
-void kern_pool_run(struct kern_pool *p, void (*fn)(void *arg, unsigned part, unsigned n_parts), void *arg);
+/* Call fn(arg, part, n_parts) for every part in [0, n_parts), n_parts = threads; returns when all
+ * are done. */
+void kern_pool_run(struct kern_pool *p, void (*fn)(void *arg, unsigned part, unsigned n_parts),
+                   void *arg);
 void kern_pool_free(struct kern_pool *p);
 
 #endif

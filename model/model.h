@@ -1,35 +1,47 @@
-/* Models: GGUF files, tokenizers, architectures as tables, pieces, the forward pass over a slice, the
- * KV cache and the sampler. A whole model is the slice that holds everything, so one process and a
- * cluster run the same code. */
+/* Models: GGUF files, tokenizers, architectures as tables, pieces, the forward pass over a slice,
+ * the KV cache and the sampler. A whole model is the slice that holds everything, so one process
+ * and a cluster run the same code. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 
 #include "common/common.h"
 #include "kernels/kernels.h"
 
-/* ---- limits --------------------------------------------------------------------------------- */
+/* ---- limits ---------------------------------------------------------------------------------- */
 
 enum {
     MODEL_LAYERS_MAX = 512,
-    MODEL_HEADS_MAX = 256,          /* query heads of a layer */
-    MODEL_EMBD_MAX = 65536,         /* width of the residual stream */
-    MODEL_FF_MAX = 262080,          /* feed-forward columns: 4095 units of 64 */
+    MODEL_HEADS_MAX = 256,  /* query heads of a layer */
+    MODEL_EMBD_MAX = 65536, /* width of the residual stream */
+    MODEL_FF_MAX = 262080,  /* feed-forward columns: 4095 units of 64 */
     MODEL_VOCAB_MAX = 1 << 20,
     MODEL_CONTEXT_MAX = 1 << 20,
     MODEL_SLOTS_MAX = 64,
-    MODEL_ROWS_MAX = 512,           /* rows of one batch */
-    MODEL_PENALTY_WINDOW = 64       /* tokens the repetition penalty looks back */
+    MODEL_ROWS_MAX = 512,     /* rows of one batch */
+    MODEL_PENALTY_WINDOW = 64 /* tokens the repetition penalty looks back */
 };
 
 /* ---- GGUF files (model/gguf.c, model/gguf_write.c) ------------------------------------------- */
 
 enum model_gguf_type {
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
-    GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64, GGUF_N_TYPES
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
+    GGUF_N_TYPES
 };
 
-/* One metadata entry. Strings and arrays stay in the file's bytes; views are valid until the file is
- * closed. For scalars, `u`, `i` and `f` hold the value in each reading that fits. */
+/* One metadata entry. Strings and arrays stay in the file's bytes; views are valid until the file
+ * is closed. For scalars, `u`, `i` and `f` hold the value in each reading that fits. */
 struct gguf_kv {
     struct span key;
     enum model_gguf_type type, elem_type; /* elem_type: of an array */
@@ -44,17 +56,18 @@ struct gguf_tensor {
     struct span name;
     uint32_t ggml_type; /* as in the file; may be one that Shoal has no kernel for */
     uint32_t n_dims;
-    uint64_t dims[4];   /* dims[0] is the row length (columns); unused ones are 1 */
-    uint64_t offset;    /* from the start of the data section */
-    uint64_t bytes;     /* 0 where the type is unknown */
-    const uint8_t *data; /* borrowed; NULL in a file opened without tensor data or of unknown type */
+    uint64_t dims[4]; /* dims[0] is the row length (columns); unused ones are 1 */
+    uint64_t offset;  /* from the start of the data section */
+    uint64_t bytes;   /* 0 where the type is unknown */
+    const uint8_t
+        *data; /* borrowed; NULL in a file opened without tensor data or of unknown type */
 };
 
 struct gguf;
 enum { GGUF_WITH_DATA = 0, GGUF_METADATA_ONLY = 1 };
-/* Map and check a file. With GGUF_METADATA_ONLY tensor data need not be there (`tokenize`, `inspect`,
- * cards). Every offset, length, type and shape is checked here, once. ERR_IO, ERR_NOTFOUND, ERR_FORMAT,
- * ERR_NOMEM. */
+/* Map and check a file. With GGUF_METADATA_ONLY tensor data need not be there (`tokenize`,
+ * `inspect`, cards). Every offset, length, type and shape is checked here, once. ERR_IO,
+ * ERR_NOTFOUND, ERR_FORMAT, ERR_NOMEM. */
 int model_gguf_open(const char *path, int mode, struct gguf **out, struct err *e);
 /* The same over bytes that the caller keeps alive. */
 int model_gguf_open_bytes(struct span bytes, int mode, struct gguf **out, struct err *e);
@@ -66,7 +79,8 @@ const struct gguf_kv *model_gguf_kv_at(const struct gguf *g, size_t i);
 const struct gguf_kv *model_gguf_kv(const struct gguf *g, const char *key); /* NULL: absent */
 size_t model_gguf_n_tensors(const struct gguf *g);
 const struct gguf_tensor *model_gguf_tensor_at(const struct gguf *g, size_t i);
-const struct gguf_tensor *model_gguf_tensor(const struct gguf *g, const char *name); /* NULL: absent */
+const struct gguf_tensor *model_gguf_tensor(const struct gguf *g,
+                                            const char *name); /* NULL: absent */
 /* "Q4_K" for a ggml type number, also those without a kernel here; "type 99" style never: NULL. */
 const char *model_gguf_type_name(uint32_t ggml_type);
 /* Typed reads: ERR_NOTFOUND when absent (out untouched), ERR_FORMAT when of another type. */
@@ -90,25 +104,29 @@ void model_gguf_put_kv(struct gguf_writer *w, const struct gguf_kv *kv);
 void model_gguf_put_strings(struct gguf_writer *w, const char *key, const struct span *v, size_t n);
 void model_gguf_put_f32s(struct gguf_writer *w, const char *key, const float *v, size_t n);
 void model_gguf_put_i32s(struct gguf_writer *w, const char *key, const int32_t *v, size_t n);
-void model_gguf_put_tensor(struct gguf_writer *w, const char *name, uint32_t ggml_type, uint32_t n_dims,
-                           const uint64_t *dims, const void *data); /* data NULL: header only */
-int model_gguf_writer_finish(struct gguf_writer *w, const char *path, struct err *e);       /* a file */
-int model_gguf_writer_bytes(struct gguf_writer *w, struct base_buf *out, struct err *e);    /* memory */
+void model_gguf_put_tensor(struct gguf_writer *w, const char *name, uint32_t ggml_type,
+                           uint32_t n_dims, const uint64_t *dims,
+                           const void *data); /* data NULL: header only */
+int model_gguf_writer_finish(struct gguf_writer *w, const char *path, struct err *e); /* a file */
+int model_gguf_writer_bytes(struct gguf_writer *w, struct base_buf *out,
+                            struct err *e); /* memory */
 void model_gguf_writer_free(struct gguf_writer *w);
 
 /* ---- tokenizer (model/tokenizer*.c) ---------------------------------------------------------- */
 
 struct vocab;
-/* Built from a file's metadata; copies what it keeps. ERR_UNSUPPORTED names an unknown tokenizer. */
+/* Built from a file's metadata; copies what it keeps. ERR_UNSUPPORTED names an unknown tokenizer.
+ */
 int model_vocab_open(const struct gguf *g, struct vocab **out, struct err *e);
 void model_vocab_close(struct vocab *v);
 uint32_t model_vocab_size(const struct vocab *v);
 enum { MODEL_ENCODE_BOS = 1, MODEL_ENCODE_SPECIAL = 2 };
-/* Token ids of text[len] into ids[max]; *n is their number. MODEL_ENCODE_BOS puts BOS (and, where the
- * file says so, EOS) as the file asks for; MODEL_ENCODE_SPECIAL parses control tokens written out in the
- * text. ERR_RANGE where more than max would be needed (then *n is that number), ERR_NOMEM. */
-int model_vocab_encode(const struct vocab *v, struct span text, unsigned flags, int32_t *ids, size_t max,
-                       size_t *n, struct err *e);
+/* Token ids of text[len] into ids[max]; *n is their number. MODEL_ENCODE_BOS puts BOS (and, where
+ * the file says so, EOS) as the file asks for; MODEL_ENCODE_SPECIAL parses control tokens written
+ * out in the text. ERR_RANGE where more than max would be needed (then *n is that number),
+ * ERR_NOMEM. */
+int model_vocab_encode(const struct vocab *v, struct span text, unsigned flags, int32_t *ids,
+                       size_t max, size_t *n, struct err *e);
 /* Text bytes of one token as it continues a text; control tokens give none. The space that the
  * tokenizer put before a text is the caller's to drop (model_vocab_space_prefix). */
 struct span model_vocab_text(const struct vocab *v, int32_t id);
@@ -125,17 +143,17 @@ enum model_rope { MODEL_ROPE_NORM, MODEL_ROPE_NEOX };
 struct model_shape {
     const char *arch; /* static: the row of the architecture table */
     uint32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab;
-    uint32_t context;     /* positions the model was trained for */
+    uint32_t context; /* positions the model was trained for */
     enum model_rope rope;
     uint32_t rope_dims;
     float rope_base, norm_eps;
-    bool tied;            /* the output matrix is the embedding */
-    bool rope_factors;    /* a frequency-factor tensor is there */
-    uint32_t unit_heads;  /* query heads of one attn_output unit: fewest with width % 32 == 0 */
+    bool tied;             /* the output matrix is the embedding */
+    bool rope_factors;     /* a frequency-factor tensor is there */
+    uint32_t unit_heads;   /* query heads of one attn_output unit: fewest with width % 32 == 0 */
     uint32_t n_head_units; /* n_heads / unit_heads */
-    uint32_t unit_cols;   /* columns of one ffn_down unit: max(64, block size) */
-    uint32_t n_ff_units;  /* the last may be short */
-    uint32_t vocab_run;   /* rows of one embedding or output piece */
+    uint32_t unit_cols;    /* columns of one ffn_down unit: max(64, block size) */
+    uint32_t n_ff_units;   /* the last may be short */
+    uint32_t vocab_run;    /* rows of one embedding or output piece */
     uint32_t n_vocab_runs;
 };
 
@@ -152,17 +170,24 @@ const struct gguf *model_gguf(const struct model *m); /* borrowed */
 
 /* ---- pieces (model/piece.c) ------------------------------------------------------------------ */
 
-/* The unit of storing and shipping (design §7), in the one packed layout, so that a worker maps it and
- * computes on it in place. Content, in this order, each part at a multiple of 64 bytes:
- *   HEAD    (layer, head unit): rows of attn_q, their bias, columns of attn_output
- *   KV      (layer, KV head): rows of attn_k, their bias, rows of attn_v, their bias
- *   FFN     (layer, unit): rows of ffn_gate, rows of ffn_up, columns of ffn_down
- *   COMMON  (layer, 0): norms (F32), biases of attn_output and ffn_down
- *   EMBED   (0, run): rows of token_embd          OUTPUT  (0, run): rows of output (tied: of token_embd)
- *   FINAL   (0, 0): output norm                   GLOBAL  (0, 0): RoPE frequency factors */
+/* The unit of storing and shipping (design §7), in the one packed layout, so that a worker maps it
+ * and computes on it in place. Content, in this order, each part at a multiple of 64 bytes: HEAD
+ * (layer, head unit): rows of attn_q, their bias, columns of attn_output KV      (layer, KV head):
+ * rows of attn_k, their bias, rows of attn_v, their bias FFN     (layer, unit): rows of ffn_gate,
+ * rows of ffn_up, columns of ffn_down COMMON  (layer, 0): norms (F32), biases of attn_output and
+ * ffn_down EMBED   (0, run): rows of token_embd          OUTPUT  (0, run): rows of output (tied: of
+ * token_embd) FINAL   (0, 0): output norm                   GLOBAL  (0, 0): RoPE frequency factors
+ */
 enum model_piece_kind {
-    MODEL_PIECE_GLOBAL, MODEL_PIECE_COMMON, MODEL_PIECE_HEAD, MODEL_PIECE_KV, MODEL_PIECE_FFN,
-    MODEL_PIECE_EMBED, MODEL_PIECE_OUTPUT, MODEL_PIECE_FINAL, MODEL_N_PIECE_KINDS
+    MODEL_PIECE_GLOBAL,
+    MODEL_PIECE_COMMON,
+    MODEL_PIECE_HEAD,
+    MODEL_PIECE_KV,
+    MODEL_PIECE_FFN,
+    MODEL_PIECE_EMBED,
+    MODEL_PIECE_OUTPUT,
+    MODEL_PIECE_FINAL,
+    MODEL_N_PIECE_KINDS
 };
 struct model_piece {
     enum model_piece_kind kind;
@@ -179,8 +204,9 @@ uint32_t model_piece_number(const struct model *m, struct model_piece p);
 
 /* ---- slices ---------------------------------------------------------------------------------- */
 
-/* What one worker computes: layers [layer0, layer1), in each of them the query heads whose unit bit is
- * set and feed-forward units [unit0, unit1), optionally the embedding, optionally final norm and output. */
+/* What one worker computes: layers [layer0, layer1), in each of them the query heads whose unit bit
+ * is set and feed-forward units [unit0, unit1), optionally the embedding, optionally final norm and
+ * output. */
 struct model_slice {
     uint32_t layer0, layer1;
     uint64_t head_units[MODEL_HEADS_MAX / 64]; /* bit u: head unit u */
@@ -191,10 +217,12 @@ struct model_slice {
 struct model_slice model_slice_layers(const struct model *m, uint32_t layer0, uint32_t layer1);
 /* ERR_RANGE with the reason where the slice does not fit the model. */
 int model_slice_check(const struct model *m, const struct model_slice *s, struct err *e);
-/* Numbers of the slice's pieces, ascending, into out[max] (NULL: count only); returns their count. */
-uint32_t model_slice_pieces(const struct model *m, const struct model_slice *s, uint32_t *out, uint32_t max);
+/* Numbers of the slice's pieces, ascending, into out[max] (NULL: count only); returns their count.
+ */
+uint32_t model_slice_pieces(const struct model *m, const struct model_slice *s, uint32_t *out,
+                            uint32_t max);
 
-/* ---- execution (model/exec.c, model/attention.c, ...) ----------------------------------------- */
+/* ---- execution (model/exec.c, model/attention.c, ...) ---------------------------------------- */
 
 struct model_exec_config {
     uint32_t n_slots, context; /* positions a slot */
@@ -210,11 +238,12 @@ struct model_memory {
 struct model_memory model_slice_memory(const struct model *m, const struct model_slice *s,
                                        const struct model_exec_config *c);
 
-/* Where weights come from: the bytes of piece `number`, KERN_ALIGN-aligned, borrowed for the life of the
- * executor; NULL is a failure (ERR_NOTFOUND). */
+/* Where weights come from: the bytes of piece `number`, KERN_ALIGN-aligned, borrowed for the life
+ * of the executor; NULL is a failure (ERR_NOTFOUND). */
 typedef const void *model_piece_source(void *arg, uint32_t number);
 
-/* One row of a batch: the token (used where the slice embeds) or hidden state of a slot at a position. */
+/* One row of a batch: the token (used where the slice embeds) or hidden state of a slot at a
+ * position. */
 struct model_row {
     uint32_t slot, position;
     int32_t token;
@@ -224,36 +253,42 @@ struct model_row {
 struct model_exec;
 /* Allocates all it will ever need and seals it. The model is borrowed. ERR_NOMEM with the numbers,
  * ERR_RANGE, ERR_NOTFOUND. */
-int model_exec_new(const struct model *m, const struct model_slice *s, const struct model_exec_config *c,
-                   model_piece_source *source, void *arg, struct model_exec **out, struct err *e);
+int model_exec_new(const struct model *m, const struct model_slice *s,
+                   const struct model_exec_config *c, model_piece_source *source, void *arg,
+                   struct model_exec **out, struct err *e);
 void model_exec_free(struct model_exec *x);
 
-/* One pass of n rows through the slice. hidden [n, n_embd] F32: in where the slice does not embed, out
- * always (residual stream). logits [n_wanted, n_vocab] F32: where the slice has the output, for the rows
- * that want them, in row order; NULL otherwise. bad[i] is 0, or 1 + the layer in which a value of row i
- * went out of range (1 + n_layers: in the output); such a row's results are zeros and the other rows' are
- * as if it had not been there. Rows of one slot come in ascending positions; position p reads KV rows
- * [0, p]. No allocation. */
+/* One pass of n rows through the slice. hidden [n, n_embd] F32: in where the slice does not embed,
+ * out always (residual stream). logits [n_wanted, n_vocab] F32: where the slice has the output, for
+ * the rows that want them, in row order; NULL otherwise. bad[i] is 0, or 1 + the layer in which a
+ * value of row i went out of range (1 + n_layers: in the output); such a row's results are zeros
+ * and the other rows' are as if it had not been there. Rows of one slot come in ascending
+ * positions; position p reads KV rows [0, p]. No allocation. */
 void model_exec_run(struct model_exec *x, const struct model_row *rows, uint32_t n, float *hidden,
                     float *logits, uint32_t *bad);
 
-/* The same in steps, for teams whose members hold parts of the heads and columns; layer counts from 0
- * in the model. sum [n, n_embd] int64 fixed point: the slice's share is added to it. bad goes in and out:
- * zeros before the first step; rows that are bad already are skipped, and their sums mean nothing. */
-void model_exec_embed(struct model_exec *x, const struct model_row *rows, uint32_t n, float *hidden, uint32_t *bad);
-void model_exec_attention(struct model_exec *x, uint32_t layer, const struct model_row *rows, uint32_t n,
-                          const float *hidden, int64_t *sum, uint32_t *bad);
-void model_exec_attention_close(struct model_exec *x, uint32_t layer, uint32_t n, const int64_t *sum, float *hidden);
-void model_exec_ffn(struct model_exec *x, uint32_t layer, uint32_t n, const float *hidden, int64_t *sum, uint32_t *bad);
-void model_exec_ffn_close(struct model_exec *x, uint32_t layer, uint32_t n, const int64_t *sum, float *hidden);
-void model_exec_logits(struct model_exec *x, const struct model_row *rows, uint32_t n, const float *hidden,
-                       float *logits, uint32_t *bad);
+/* The same in steps, for teams whose members hold parts of the heads and columns; layer counts from
+ * 0 in the model. sum [n, n_embd] int64 fixed point: the slice's share is added to it. bad goes in
+ * and out: zeros before the first step; rows that are bad already are skipped, and their sums mean
+ * nothing. */
+void model_exec_embed(struct model_exec *x, const struct model_row *rows, uint32_t n, float *hidden,
+                      uint32_t *bad);
+void model_exec_attention(struct model_exec *x, uint32_t layer, const struct model_row *rows,
+                          uint32_t n, const float *hidden, int64_t *sum, uint32_t *bad);
+void model_exec_attention_close(struct model_exec *x, uint32_t layer, uint32_t n,
+                                const int64_t *sum, float *hidden);
+void model_exec_ffn(struct model_exec *x, uint32_t layer, uint32_t n, const float *hidden,
+                    int64_t *sum, uint32_t *bad);
+void model_exec_ffn_close(struct model_exec *x, uint32_t layer, uint32_t n, const int64_t *sum,
+                          float *hidden);
+void model_exec_logits(struct model_exec *x, const struct model_row *rows, uint32_t n,
+                       const float *hidden, float *logits, uint32_t *bad);
 
-/* ---- sampling (model/sampler.c) --------------------------------------------------------------- */
+/* ---- sampling (model/sampler.c) -------------------------------------------------------------- */
 
 struct model_sampling {
-    float temperature; /* 0: greedy */
-    uint32_t top_k;    /* 0: all */
+    float temperature;                  /* 0: greedy */
+    uint32_t top_k;                     /* 0: all */
     float top_p, min_p, repeat_penalty; /* 1, 0, 1: off */
     uint64_t seed;
 };
@@ -263,17 +298,19 @@ int model_sampling_check(const struct model_sampling *s, struct err *e); /* ERR_
 
 struct model_sampler; /* scratch for one vocabulary; not shared between threads */
 struct model_sampler *model_sampler_new(uint32_t n_vocab);
-/* The token for absolute position `position` (that of the token chosen), from logits [n_vocab], which are
- * overwritten. recent[n_recent]: the last tokens of the text, for the penalty. A function of its
- * arguments only; ties go to the lower id; no allocation. Returns -1 where a logit is not finite. */
-int32_t model_sample(struct model_sampler *x, const struct model_sampling *s, float *logits, uint32_t position,
-                     const int32_t *recent, uint32_t n_recent);
+/* The token for absolute position `position` (that of the token chosen), from logits [n_vocab],
+ * which are overwritten. recent[n_recent]: the last tokens of the text, for the penalty. A function
+ * of its arguments only; ties go to the lower id; no allocation. Returns -1 where a logit is not
+ * finite. */
+int32_t model_sample(struct model_sampler *x, const struct model_sampling *s, float *logits,
+                     uint32_t position, const int32_t *recent, uint32_t n_recent);
 void model_sampler_free(struct model_sampler *x);
 
-/* ---- the text of an answer (model/text.c) ------------------------------------------------------- */
+/* ---- the text of an answer (model/text.c) ---------------------------------------------------- */
 
-/* Grows token by token. `certain` bytes of it can be shown: neither a stop string nor half a character begins
- * before that. Zero-initialised, then init; `failed` memory shows in text.failed. */
+/* Grows token by token. `certain` bytes of it can be shown: neither a stop string nor half a
+ * character begins before that. Zero-initialised, then init; `failed` memory shows in text.failed.
+ */
 struct model_text {
     struct base_buf text;
     size_t certain;
@@ -282,7 +319,8 @@ struct model_text {
     struct base_buf stops; /* u32 length, bytes, ... */
 };
 /* Copies the stop strings; empty ones are ignored. ERR_NOMEM. */
-int model_text_init(struct model_text *t, const struct span *stops, uint32_t n_stops, struct err *e);
+int model_text_init(struct model_text *t, const struct span *stops, uint32_t n_stops,
+                    struct err *e);
 /* Append one token's bytes. Returns `stopped`. */
 bool model_text_add(struct model_text *t, struct span bytes);
 /* No more tokens: all of the text is certain. */
@@ -296,7 +334,8 @@ struct model_logits_summary {
     int32_t ids[MODEL_BEST];
     float values[MODEL_BEST];
 };
-void model_logits_summarise(const float *logits, uint32_t n_vocab, struct model_logits_summary *out);
+void model_logits_summarise(const float *logits, uint32_t n_vocab,
+                            struct model_logits_summary *out);
 /* Natural log of softmax(logits)[id], in double: perplexity. */
 double model_log_probability(const float *logits, uint32_t n_vocab, int32_t id);
 

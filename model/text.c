@@ -1,9 +1,10 @@
 /* The text of an answer: detokenised bytes, stop strings, whole characters.
  *
- * A stop string may begin in one token and end in a later one, and a character may be spread over byte tokens. So
- * the text that a reader may see ends before the longest suffix that is a beginning of a stop string, and before a
- * UTF-8 sequence that is not complete. The invariant: `certain` never shrinks, and no stop string has a byte before
- * it. The same code serves `shoal local` and the coordinator, so both show the same text for the same tokens. */
+ * A stop string may begin in one token and end in a later one, and a character may be spread over
+ * byte tokens. So the text that a reader may see ends before the longest suffix that is a beginning
+ * of a stop string, and before a UTF-8 sequence that is not complete. The invariant: `certain`
+ * never shrinks, and no stop string has a byte before it. The same code serves `shoal local` and
+ * the coordinator, so both show the same text for the same tokens. */
 #include "model/model.h"
 
 #include <string.h>
@@ -74,7 +75,8 @@ bool model_text_add(struct model_text *t, struct span bytes)
     size_t held = partial_character(t->text.ptr, t->text.len), cut = t->text.len, at = 0;
     struct span stop;
     while (next_stop(t, &at, &stop)) {
-        const size_t place = find(&t->text, t->certain, stop), k = overlap(t->text.ptr, t->text.len, stop);
+        const size_t place = find(&t->text, t->certain, stop),
+                     k = overlap(t->text.ptr, t->text.len, stop);
         cut = place < cut ? place : cut;
         held = k > held ? k : held;
     }

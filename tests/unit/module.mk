@@ -156,7 +156,7 @@ SOCKET_TESTS += %D%/test_net_lives
 %C%_test_net_lives_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
 
 UNIT_TESTS += %D%/test_wire
-%C%_test_wire_SOURCES = %D%/test_wire.c
+%C%_test_wire_SOURCES = %D%/test_wire.c %D%/wire_sample.c %D%/wire_sample.h
 %C%_test_wire_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_wire_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
 

@@ -39,9 +39,11 @@ static int32_t run(struct model_exec *x, const int32_t *tokens, uint32_t positio
     for (uint32_t i = 0; i < n; i++)
         rows[i] = (struct model_row){0, position + i, tokens[i], true};
     model_exec_run(x, rows, n, hidden, logits, bad);
-    for (uint32_t i = 0; i < n; i++)
+    /* Row by row, so that the chain does not know where a chunk ended. */
+    for (uint32_t i = 0; i < n; i++) {
         *hash = base_mix64(*hash ^ bad[i]);
-    *hash = mix_logits(*hash, logits, (size_t)n * n_vocab);
+        *hash = mix_logits(*hash, logits + (size_t)i * n_vocab, n_vocab);
+    }
     return best(logits + (size_t)(n - 1) * n_vocab, n_vocab);
 }
 

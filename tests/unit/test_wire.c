@@ -7,7 +7,7 @@
  * the same bytes again. Every decoded message stands in a heap block of exactly its length, so
  * that the address sanitizer sees a read past its end. A second, plain encoder (raw_*) keeps the
  * first one honest. */
-#include "net/net.h"
+#include "tests/unit/wire_sample.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -22,250 +22,6 @@ static const enum net_code codes[] = {
 #include "net/wire.def"
 };
 enum { N_CODES = sizeof codes / sizeof codes[0] };
-
-/* ---- generator ------------------------------------------------------------------------------- */
-
-enum amount { SHORTEST, SMALL, RANDOM, LONGEST };
-enum { BLOCKS_MAX = 64 };
-
-/* Memory that a generated message points to. */
-struct gen {
-    enum amount amount;
-    uint64_t rng;
-    uint8_t *blocks[BLOCKS_MAX];
-    size_t n_blocks;
-};
-
-static uint8_t *gen_block(struct gen *g, size_t bytes)
-{
-    uint8_t *p = malloc(bytes > 0 ? bytes : 1);
-
-    assert_non_null(p);
-    assert_true(g->n_blocks < BLOCKS_MAX);
-    g->blocks[g->n_blocks++] = p;
-    return p;
-}
-
-static void gen_free(struct gen *g)
-{
-    while (g->n_blocks > 0) {
-        free(g->blocks[--g->n_blocks]);
-    }
-}
-
-static uint32_t gen_count(struct gen *g, uint32_t max)
-{
-    uint64_t draw = base_rng_next(&g->rng);
-
-    switch (g->amount) {
-    case SHORTEST:
-        return 0;
-    case SMALL:
-        return (uint32_t)(draw % (max < 4 ? max + 1 : 5));
-    case RANDOM:
-        return (uint32_t)(draw % (max < 2000 ? max + 1 : 2001));
-    case LONGEST:
-        break;
-    }
-    return max;
-}
-
-static struct span gen_bytes(struct gen *g, uint32_t max)
-{
-    uint32_t n = gen_count(g, max);
-    uint8_t *p = gen_block(g, n);
-
-    for (uint32_t i = 0; i < n; i++) {
-        p[i] = (uint8_t)base_rng_next(&g->rng);
-    }
-    return (struct span){p, n};
-}
-
-/* Text of characters of all lengths, exactly n bytes. */
-static void gen_characters(struct gen *g, uint8_t *p, uint32_t n)
-{
-    static const char *const some[] = {"a",
-                                       "~",
-                                       " ",
-                                       "\n",
-                                       "\t",
-                                       "\xc2\xa0",
-                                       "\xdf\xbf",
-                                       "\xe0\xa0\x80",
-                                       "\xed\x9f\xbf",
-                                       "\xef\xbf\xbf",
-                                       "\xf0\x90\x80\x80",
-                                       "\xf4\x8f\xbf\xbf"};
-    uint32_t at = 0;
-
-    while (at < n) {
-        const char *c = some[base_rng_next(&g->rng) % (sizeof some / sizeof some[0])];
-        size_t bytes = strlen(c);
-
-        if (bytes <= n - at) {
-            memcpy(p + at, c, bytes);
-            at += (uint32_t)bytes;
-        }
-    }
-}
-
-static struct span gen_text(struct gen *g, uint32_t max)
-{
-    uint32_t n = gen_count(g, max);
-    uint8_t *p = gen_block(g, n);
-
-    gen_characters(g, p, n);
-    return (struct span){p, n};
-}
-
-static double gen_f64(struct gen *g)
-{
-    static const double some[] = {0.0, -0.0, 1.0, -1.5e300, 5e-324, 1.7976931348623157e308};
-    uint64_t draw = base_rng_next(&g->rng);
-
-    return draw % 2 == 0 ? some[draw / 2 % (sizeof some / sizeof some[0])]
-                         : (double)(int64_t)base_rng_next(&g->rng) / 1024;
-}
-
-static struct net_list gen_list(struct gen *g, uint32_t max, size_t width)
-{
-    uint32_t n = gen_count(g, max);
-    uint8_t *p = gen_block(g, n * width);
-
-    for (size_t i = 0; i < n * width; i++) {
-        p[i] = (uint8_t)base_rng_next(&g->rng);
-    }
-    return (struct net_list){p, n};
-}
-
-static struct net_list gen_f64s(struct gen *g, uint32_t max)
-{
-    uint32_t n = gen_count(g, max);
-    uint8_t *p = gen_block(g, (size_t)n * 8);
-
-    for (uint32_t i = 0; i < n; i++) {
-        net_put_f64(p, i, gen_f64(g));
-    }
-    return (struct net_list){p, n};
-}
-
-static struct net_list gen_texts(struct gen *g, uint32_t max, uint32_t max_each)
-{
-    uint32_t n = gen_count(g, max);
-    uint8_t *p = gen_block(g, (size_t)n * (4 + max_each)), *at = p;
-
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t bytes = gen_count(g, max_each);
-
-        net_put_u32(at, 0, bytes);
-        gen_characters(g, at + 4, bytes);
-        at += 4 + bytes;
-    }
-    return (struct net_list){p, n};
-}
-
-static uint8_t *gen_fixed(struct gen *g, size_t n)
-{
-    uint8_t *p = gen_block(g, n);
-
-    for (size_t i = 0; i < n; i++) {
-        p[i] = (uint8_t)base_rng_next(&g->rng);
-    }
-    return p;
-}
-
-#define MSG(N, code, dir, sentence)                                                                \
-    static void gen_##N(struct gen *g, struct net_msg_##N *m)                                      \
-    {
-#define U8(N, f, s)          m->f = (uint8_t)base_rng_next(&g->rng);
-#define U32(N, f, s)         m->f = (uint32_t)base_rng_next(&g->rng);
-#define U64(N, f, s)         m->f = base_rng_next(&g->rng);
-#define F64(N, f, s)         m->f = gen_f64(g);
-#define FIX(N, f, n, s)      m->f = gen_fixed(g, n);
-#define STR(N, f, m_, s)     m->f = gen_text(g, m_);
-#define BYTES(N, f, m_, s)   m->f = gen_bytes(g, m_);
-#define U32S(N, f, m_, s)    m->f = gen_list(g, m_, 4);
-#define I32S(N, f, m_, s)    m->f = gen_list(g, m_, 4);
-#define U64S(N, f, m_, s)    m->f = gen_list(g, m_, 8);
-#define F64S(N, f, m_, s)    m->f = gen_f64s(g, m_);
-#define STRS(N, f, m_, e, s) m->f = gen_texts(g, m_, e);
-#define END(N)               }
-#include "net/wire.def"
-
-static void gen_message(struct gen *g, enum net_code code, struct net_msg *m)
-{
-    memset(m, 0, sizeof *m);
-    m->code = code;
-    switch (code) {
-#define MSG(N, code_, dir, sentence)                                                               \
-    case NET_MSG_##N:                                                                              \
-        gen_##N(g, &m->u.N);                                                                       \
-        break;
-#include "net/wire.def"
-    }
-}
-
-/* ---- comparison ------------------------------------------------------------------------------ */
-
-static bool same_bytes(const uint8_t *a, const uint8_t *b, size_t n)
-{
-    return n == 0 || memcmp(a, b, n) == 0;
-}
-
-static bool same_span(struct span a, struct span b)
-{
-    return a.len == b.len && same_bytes(a.ptr, b.ptr, a.len);
-}
-
-static bool same_list(struct net_list a, struct net_list b, size_t width)
-{
-    return a.n == b.n && same_bytes(a.ptr, b.ptr, a.n * width);
-}
-
-static bool same_texts(struct net_list a, struct net_list b)
-{
-    bool same = a.n == b.n;
-
-    for (uint32_t i = 0; same && i < a.n; i++) {
-        same = same_span(net_str_at(a, i), net_str_at(b, i));
-    }
-    return same;
-}
-
-#define MSG(N, code, dir, sentence)                                                                \
-    static bool same_##N(const struct net_msg_##N *a, const struct net_msg_##N *b)                 \
-    {                                                                                              \
-        return true
-#define U8(N, f, s)         &&a->f == b->f
-#define U32(N, f, s)        &&a->f == b->f
-#define U64(N, f, s)        &&a->f == b->f
-#define F64(N, f, s)        &&memcmp(&a->f, &b->f, 8) == 0
-#define FIX(N, f, n, s)     &&memcmp(a->f, b->f, n) == 0
-#define STR(N, f, m, s)     &&same_span(a->f, b->f)
-#define BYTES(N, f, m, s)   &&same_span(a->f, b->f)
-#define U32S(N, f, m, s)    &&same_list(a->f, b->f, 4)
-#define I32S(N, f, m, s)    &&same_list(a->f, b->f, 4)
-#define U64S(N, f, m, s)    &&same_list(a->f, b->f, 8)
-#define F64S(N, f, m, s)    &&same_list(a->f, b->f, 8)
-#define STRS(N, f, m, e, s) &&same_texts(a->f, b->f)
-#define END(N)                                                                                     \
-    ;                                                                                              \
-    }
-#include "net/wire.def"
-
-static bool same_message(const struct net_msg *a, const struct net_msg *b)
-{
-    if (a->code != b->code) {
-        return false;
-    }
-    switch (a->code) {
-#define MSG(N, code_, dir, sentence)                                                               \
-    case NET_MSG_##N:                                                                              \
-        return same_##N(&a->u.N, &b->u.N);
-#include "net/wire.def"
-    }
-    return false;
-}
 
 /* ---- a second encoder ------------------------------------------------------------------------ */
 
@@ -425,22 +181,22 @@ static void messages_survive_the_trip(void **state)
     (void)state;
     for (size_t i = 0; i < N_CODES; i++) {
         for (unsigned run = 0; run < 24; run++) {
-            struct gen g = {.amount = run == 0   ? SHORTEST
-                                      : run == 1 ? LONGEST
-                                      : run < 8  ? SMALL
-                                                 : RANDOM,
-                            .rng = 1000 * i + run};
+            struct wire_sample g = {.amount = run == 0   ? WIRE_SAMPLE_SHORTEST
+                                              : run == 1 ? WIRE_SAMPLE_LONGEST
+                                              : run < 8  ? WIRE_SAMPLE_SMALL
+                                                         : WIRE_SAMPLE_RANDOM,
+                                    .rng = 1000 * i + run};
             struct net_msg m, back;
             uint8_t *bytes;
             size_t n;
 
-            gen_message(&g, codes[i], &m);
+            wire_sample_message(&g, codes[i], &m);
             bytes = encoded(&m, &n);
             assert_true(net_msg_decode(codes[i], (struct span){bytes, n}, &back));
-            assert_true(same_message(&m, &back));
+            assert_true(wire_sample_same(&m, &back));
             assert_int_equal(net_msg_bytes(&back), n);
             free(bytes);
-            gen_free(&g);
+            wire_sample_free(&g);
         }
     }
 }
@@ -450,12 +206,13 @@ static void every_cut_and_every_addition_is_refused(void **state)
     (void)state;
     for (size_t i = 0; i < N_CODES; i++) {
         for (unsigned run = 0; run < 4; run++) {
-            struct gen g = {.amount = run == 0 ? SHORTEST : SMALL, .rng = 77 * i + run};
+            struct wire_sample g = {.amount = run == 0 ? WIRE_SAMPLE_SHORTEST : WIRE_SAMPLE_SMALL,
+                                    .rng = 77 * i + run};
             struct net_msg m;
             uint8_t *bytes, *longer;
             size_t n;
 
-            gen_message(&g, codes[i], &m);
+            wire_sample_message(&g, codes[i], &m);
             bytes = encoded(&m, &n);
             assert_true(decodes(codes[i], bytes, n));
             for (size_t cut = 0; cut < n; cut++) {
@@ -468,7 +225,7 @@ static void every_cut_and_every_addition_is_refused(void **state)
             assert_false(decodes(codes[i], longer, n + 4));
             free(longer);
             free(bytes);
-            gen_free(&g);
+            wire_sample_free(&g);
         }
     }
 }
@@ -478,12 +235,12 @@ static void flipped_bits_decode_or_are_refused(void **state)
     (void)state;
     for (size_t i = 0; i < N_CODES; i++) {
         for (unsigned run = 0; run < 2; run++) {
-            struct gen g = {.amount = SMALL, .rng = 31 * i + run};
+            struct wire_sample g = {.amount = WIRE_SAMPLE_SMALL, .rng = 31 * i + run};
             struct net_msg m;
             uint8_t *bytes;
             size_t n;
 
-            gen_message(&g, codes[i], &m);
+            wire_sample_message(&g, codes[i], &m);
             bytes = encoded(&m, &n);
             for (size_t at = 0; at < n; at++) {
                 const uint8_t was = bytes[at];
@@ -497,7 +254,7 @@ static void flipped_bits_decode_or_are_refused(void **state)
                 bytes[at] = was;
             }
             free(bytes);
-            gen_free(&g);
+            wire_sample_free(&g);
         }
     }
 }
@@ -545,16 +302,16 @@ static void fields_beyond_their_maximum_are_refused(void **state)
             }
         }
         for (unsigned target = 0; target < fields; target++) {
-            struct gen g = {.amount = SHORTEST};
+            struct wire_sample g = {.amount = WIRE_SAMPLE_SHORTEST};
             struct raw r = {.target = target};
             struct net_msg m;
 
-            gen_message(&g, codes[i], &m);
+            wire_sample_message(&g, codes[i], &m);
             overfill(&m, target, 1, filler);
             (void)raw_message(&r, codes[i]);
             assert_int_equal(net_msg_bytes(&m) == 0, r.met);
             base_buf_deinit(&r.buf);
-            gen_free(&g);
+            wire_sample_free(&g);
         }
     }
     free(filler);
@@ -670,14 +427,14 @@ static void numbers_are_finite(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        struct gen g = {.amount = LONGEST, .rng = i};
+        struct wire_sample g = {.amount = WIRE_SAMPLE_LONGEST, .rng = i};
         uint8_t bits[8], *bytes;
         struct net_msg m;
         size_t n;
 
         net_put_u64(bits, 0, bad[i]);
         /* LOGITS: u64, u64, u32, then mean; before the hash of 16 bytes, eight values. */
-        gen_message(&g, NET_MSG_LOGITS, &m);
+        wire_sample_message(&g, NET_MSG_LOGITS, &m);
         bytes = encoded(&m, &n);
         assert_true(decodes(NET_MSG_LOGITS, bytes, n));
         memcpy(bytes + 20, bits, 8);
@@ -689,7 +446,7 @@ static void numbers_are_finite(void **state)
 
         m.u.LOGITS.mean = net_f64_at((struct net_list){bits, 1}, 0);
         assert_int_equal(net_msg_bytes(&m), 0);
-        gen_free(&g);
+        wire_sample_free(&g);
 
         m = (struct net_msg){.code = NET_MSG_LOGITS};
         m.u.LOGITS.hash = (const uint8_t *)"0123456789abcdef";
