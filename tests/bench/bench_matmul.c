@@ -2,9 +2,18 @@
  * x, the median of five passes over enough matrices to exceed the caches when a row of x is one
  * (decode is bound by memory, and so is its bench). CSV on stdout: kernel table, function, type,
  * rows, cols, n_x, GB/s of packed weights, Gop/s (two operations a weight and row of x). Arguments:
- * a table's name to restrict it to one; `all` also measures the definition, which takes a while. */
+ * a table's name to restrict it to one; `all` also measures the definition, which takes a while.
+ * Where OpenBLAS is built in, its F32 product of the same shapes stands below as the yardstick. */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
 #include "common/common.h"
 #include "kernels/kernels.h"
+
+#ifdef SHOAL_WITH_OPENBLAS
+#include <cblas.h>
+#endif
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,20 +54,51 @@ static double measure(const struct bench *b, const struct kern_table *t, enum ke
     return seconds[PASSES / 2];
 }
 
+static const uint32_t batches[] = {1, 4, N_X_MAX};
+
+static void print_row(const char *table, const char *function, enum kern_type type, uint32_t n_x,
+                      size_t bytes, double s)
+{
+    printf("%s,%s,%s,%d,%d,%u,%.2f,%.2f\n", table, function, kern_type_info(type)->name, ROWS, COLS,
+           n_x, (double)bytes / s * 1e-9, 2.0 * ROWS * COLS * n_x / s * 1e-9);
+    fflush(stdout);
+}
+
 static void report(const struct bench *b, const struct kern_table *t, enum kern_type type,
                    const char *function)
 {
-    static const uint32_t batches[] = {1, 4, N_X_MAX};
     const size_t bytes = kern_packed_bytes(type, ROWS, COLS);
     const bool slow = strcmp(t->name, "generic") == 0;
     for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
         const unsigned n_matrices = slow ? 1 : N_MATRICES;
         const double s = measure(b, t, type, batches[i], n_matrices) / n_matrices;
-        printf("%s,%s,%s,%d,%d,%u,%.2f,%.2f\n", t->name, function, kern_type_info(type)->name, ROWS,
-               COLS, batches[i], (double)bytes / s * 1e-9,
-               2.0 * ROWS * COLS * batches[i] / s * 1e-9);
-        fflush(stdout);
+        print_row(t->name, function, type, batches[i], bytes, s);
     }
+}
+
+/* The same product of F32 matrices by OpenBLAS, on one thread. */
+static void report_blas(const struct bench *b)
+{
+#ifdef SHOAL_WITH_OPENBLAS
+    const size_t bytes = sizeof(float) * ROWS * COLS;
+    openblas_set_num_threads(1);
+    for (size_t k = 0; k < sizeof batches / sizeof batches[0]; k++) {
+        double seconds[PASSES];
+        for (unsigned pass = 0; pass < PASSES; pass++) {
+            const double start = base_clock_s();
+            for (unsigned i = 0; i < N_MATRICES; i++) {
+                const float *w = (const float *)(const void *)(b->weights + i * bytes);
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)batches[k], ROWS, COLS,
+                            1.0f, b->f, COLS, w, COLS, 0.0f, b->y, ROWS);
+            }
+            seconds[pass] = (base_clock_s() - start) / N_MATRICES;
+        }
+        qsort(seconds, PASSES, sizeof seconds[0], compare_doubles);
+        print_row("openblas", "cblas_sgemm", KERN_F32, batches[k], bytes, seconds[PASSES / 2]);
+    }
+#else
+    (void)b;
+#endif
 }
 
 static bool prepare(struct bench *b)
@@ -114,5 +154,6 @@ int main(int argc, char **argv)
             continue;
         report(&b, t, (enum kern_type)kernels[i].type, kernels[i].function);
     }
+    report_blas(&b);
     return 0;
 }

@@ -10,4 +10,5 @@ EXTRA_DIST += %D%/pipeline.sh
 
 BENCHES += %D%/bench_matmul
 %C%_bench_matmul_SOURCES = %D%/bench_matmul.c
-%C%_bench_matmul_LDADD = $(KERN_LIBS)
+%C%_bench_matmul_CFLAGS = $(AM_CFLAGS) $(BLAS_CFLAGS)
+%C%_bench_matmul_LDADD = $(KERN_LIBS) $(BLAS_LIBS)
