@@ -2,6 +2,7 @@
 dist_doc_DATA += \
 	%D%/code.md \
 	%D%/configuration.md \
+	%D%/measured.md \
 	%D%/numerics.md \
 	%D%/protocol.md
 
