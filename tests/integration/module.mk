@@ -8,6 +8,7 @@ INTEGRATION_TESTS = \
 	%D%/local.sh \
 	%D%/one_text.sh \
 	%D%/pipeline.sh \
+	%D%/quickstart.sh \
 	%D%/reference.sh \
 	%D%/reload.sh \
 	%D%/store.sh
