@@ -54,11 +54,6 @@ void coord_blocks_of(const struct model *m, const struct net_config *c, struct c
 /* Positions of a slot: as configured, otherwise the model's own, at most 4096. */
 uint32_t coord_context(const struct net_config *c, const struct model *m);
 
-/* The placement problem for the nodes whose bit is set in `present`; device d of the problem is
- * node device_node[d]. rows: 1 for the latency objective, the expected batch for throughput. */
-void coord_problem(const struct net_config *c, const struct coord_blocks *b,
-                   const struct coord_profile *p, uint32_t present, struct part_problem *out,
-                   uint32_t device_node[static PART_DEVICES_MAX]);
 /* Solve for the nodes in `present`: the plan and its left_out come back by node, with each stage's
  * predicted seconds for one row and the predicted tokens a second with all slots in use. Codes of
  * part_plan_solve. */

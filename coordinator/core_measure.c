@@ -3,7 +3,7 @@
  * One task at a time in the whole cluster: first every worker's own speed (PROFILE), then every
  * ordered pair of workers and every worker's link to the coordinator (TEST_LINK). So no two
  * transfers share a board, and workers that share a machine do not disturb each other. Each task
- * has a deadline; one that fails is logged and noted, and its numbers stay NAN, which coord_problem
+ * has a deadline; one that fails is logged and noted, and its numbers stay NAN, which coord_solve
  * takes for a link that is not to be used. A worker that reconnects is measured anew. Left out:
  * re-measuring in the background while the cluster serves. */
 #include "coordinator/core_private.h"

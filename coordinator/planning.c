@@ -140,15 +140,6 @@ static double rows_at_saturation(const struct net_config *c, uint32_t n_stages)
     return c->slots > n_stages && n_stages > 0 ? (double)c->slots / n_stages : 1.0;
 }
 
-void coord_problem(const struct net_config *c, const struct coord_blocks *b,
-                   const struct coord_profile *p, uint32_t present, struct part_problem *out,
-                   uint32_t device_node[static PART_DEVICES_MAX])
-{
-    const double rows =
-        c->objective == NET_THROUGHPUT ? rows_at_saturation(c, count_bits(present)) : 1.0;
-    build_problem(c, b, p, present, rows, out, device_node);
-}
-
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
                 const struct coord_profile *p, uint32_t present, struct coord_solution *out,
                 struct err *e)
@@ -159,7 +150,9 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     int rc = ERR_NOMEM;
     if (problem == NULL)
         return err_set(e, rc, "out of memory for the placement problem");
-    coord_problem(c, b, p, present, problem, node);
+    const double solve_rows =
+        c->objective == NET_THROUGHPUT ? rows_at_saturation(c, count_bits(present)) : 1.0;
+    build_problem(c, b, p, present, solve_rows, problem, node);
     memset(&plan, 0, sizeof plan);
     if ((rc = part_plan_solve(problem, &plan, e)) != 0)
         goto out;

@@ -168,7 +168,6 @@ int net_connect(struct net *n, enum net_kind kind, const char *name, const char 
 void net_disconnect(struct net *n, net_peer p); /* listener's peers, too: forgets it */
 const char *net_peer_name(const struct net *n,
                           net_peer p); /* authenticated; borrowed; "" for none */
-enum net_kind net_peer_kind(const struct net *n, net_peer p);
 /* Queue a message. ERR_PEER: no such connection; ERR_FULL: its queue is at the high-water mark;
  * ERR_RANGE: a field beyond its maximum. */
 int net_send(struct net *n, net_peer p, const struct net_msg *m, struct err *e);

@@ -220,14 +220,6 @@ const char *net_peer_name(const struct net *n, net_peer p)
     return p != 0 && slot < NET_CONNS_MAX && n->conns[slot].handle == p ? n->conns[slot].name : "";
 }
 
-enum net_kind net_peer_kind(const struct net *n, net_peer p)
-{
-    const uint64_t slot = p & ((1u << SLOT_BITS) - 1);
-
-    return p != 0 && slot < NET_CONNS_MAX && n->conns[slot].handle == p ? n->conns[slot].kind
-                                                                        : NET_N_KINDS;
-}
-
 /* ---- sending -------------------------------------------------------------------------------- */
 
 static bool can_send(const struct net_conn *c)

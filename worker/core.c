@@ -574,8 +574,3 @@ uint64_t worker_core_epoch(const struct worker_core *c)
 {
     return c->plan.epoch;
 }
-
-uint32_t worker_core_heartbeat_ms(const struct worker_core *c)
-{
-    return c->heartbeat_ms;
-}

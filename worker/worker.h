@@ -148,7 +148,6 @@ uint64_t worker_core_epoch(const struct worker_core *c); /* plan in force, 0: no
 uint32_t worker_core_prompt_rows(const struct worker_core *c,
                                  uint64_t epoch);          /* rows of the prompt buffer */
 uint32_t worker_core_waiting(const struct worker_core *c); /* rows that wait for a pass */
-uint32_t worker_core_heartbeat_ms(const struct worker_core *c);
 
 /* ---- the program ----------------------------------------------------------------------------- */
 
