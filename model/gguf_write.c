@@ -2,15 +2,17 @@
  * then the tensors' data in the same order, each at a multiple of the alignment and padded to one.
  *
  * Metadata is encoded as it is put, the tensor data is only borrowed and goes out piece by piece,
- * so a file of any size takes little memory. The first failure is remembered and everything after
+ * or is asked for piece by piece from a source while the file is written, so a file of any size
+ * takes little memory. The first failure is remembered and everything after
  * it is ignored; finish reports it and writes nothing. What the reader refuses the writer refuses
  * as well: bad names and shapes, and a key or a name put twice.
  *
- * A writer whose tensors all came without data writes a file that ends after the tensor table, for
+ * A writer without a source whose tensors all came without data writes a file that ends after the tensor table, for
  * readers of metadata. Left out: v2, big-endian, arrays other than those with a put function. */
 #include "model/gguf.h"
 #include "model/index.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -21,7 +23,7 @@ struct out_tensor {
     uint32_t ggml_type, n_dims;
     uint64_t dims[GGUF_DIMS_MAX];
     uint64_t offset, bytes; /* in the data section */
-    const void *data;       /* borrowed; NULL: header only */
+    const void *data;       /* borrowed; NULL: from the source, or header only */
 };
 
 struct out_key {
@@ -36,6 +38,8 @@ struct gguf_writer {
     size_t n_keys, cap_keys;
     struct out_tensor *tensors;
     size_t n_tensors, cap_tensors;
+    model_gguf_source *source; /* NULL: none */
+    void *source_arg;
 };
 
 static const uint8_t zeros[4096];
@@ -218,6 +222,20 @@ static uint64_t padding(const struct gguf_writer *w, uint64_t n)
     return (w->alignment - n % w->alignment) % w->alignment;
 }
 
+void model_gguf_writer_source(struct gguf_writer *w, model_gguf_source *source, void *arg)
+{
+    if (!usable(w))
+        return;
+    w->source = source;
+    w->source_arg = arg;
+}
+
+/* Whether a data section follows the tensor table. */
+static bool has_data(const struct gguf_writer *w)
+{
+    return w->n_tensors > 0 && (w->source != NULL || w->tensors[0].data != NULL);
+}
+
 static int check_tensor(const struct gguf_writer *w, size_t name_len, const struct out_tensor *t,
                         struct err *e)
 {
@@ -307,40 +325,67 @@ static int write_head(const struct gguf_writer *w, struct base_buf *out, struct 
         add_le(out, t->ggml_type, 4);
         add_le(out, t->offset, 8);
     }
-    if (w->n_tensors > 0 && w->tensors[0].data != NULL)
+    if (has_data(w))
         for (uint64_t n = padding(w, out->len - start); n > 0; n--)
             add_le(out, 0, 1);
     return out->failed ? err_set(e, ERR_NOMEM, "no memory for a GGUF file's header") : 0;
 }
 
-/* Where a file's bytes go: a file or memory. */
+/* Where a file's bytes go: a file or memory. `why` is errno of the first failure. */
 struct sink {
     FILE *file;
     struct base_buf *buf;
+    bool failed;
+    int why;
 };
 
-static bool put(const struct sink *s, const void *bytes, size_t n)
+static void put(struct sink *s, const void *bytes, size_t n)
 {
-    if (s->file != NULL)
-        return fwrite(bytes, 1, n, s->file) == n;
-    base_buf_add(s->buf, bytes, n);
-    return !s->buf->failed;
+    if (s->failed || n == 0)
+        return;
+    if (s->file == NULL)
+        base_buf_add(s->buf, bytes, n);
+    s->failed = s->file != NULL ? fwrite(bytes, 1, n, s->file) != n : s->buf->failed;
+    s->why = errno;
 }
 
-static bool put_data(const struct gguf_writer *w, const struct sink *s)
+static void put_zeros(struct sink *s, uint64_t n)
 {
-    for (size_t i = 0; i < w->n_tensors && w->tensors[i].data != NULL; i++) {
-        const struct out_tensor *t = &w->tensors[i];
-        if (!put(s, t->data, (size_t)t->bytes))
-            return false;
-        for (uint64_t n = padding(w, t->bytes); n > 0;) {
-            const size_t step = n < sizeof zeros ? (size_t)n : sizeof zeros;
-            if (!put(s, zeros, step))
-                return false;
-            n -= step;
-        }
+    while (n > 0 && !s->failed) {
+        const size_t step = n < sizeof zeros ? (size_t)n : sizeof zeros;
+        put(s, zeros, step);
+        n -= step;
     }
-    return true;
+}
+
+/* One tensor's bytes as its source gives them. */
+static int put_from_source(const struct gguf_writer *w, size_t i, struct sink *s, struct err *e)
+{
+    for (uint64_t at = 0; at < w->tensors[i].bytes && !s->failed;) {
+        struct span piece = {NULL, 0};
+        const int rc = w->source(w->source_arg, i, at, &piece, e);
+        if (rc != 0)
+            return rc;
+        assert(piece.len > 0 && piece.len <= w->tensors[i].bytes - at);
+        put(s, piece.ptr, piece.len);
+        at += piece.len;
+    }
+    return 0;
+}
+
+/* Only a source's failure is returned; the sink remembers its own. */
+static int put_data(const struct gguf_writer *w, struct sink *s, struct err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; has_data(w) && i < w->n_tensors && rc == 0 && !s->failed; i++) {
+        const struct out_tensor *t = &w->tensors[i];
+        if (t->data != NULL)
+            put(s, t->data, (size_t)t->bytes);
+        else
+            rc = put_from_source(w, i, s, e);
+        put_zeros(s, padding(w, t->bytes));
+    }
+    return rc;
 }
 
 /* The checks that need everything put, then the head. */
@@ -358,12 +403,11 @@ static int prepare(const struct gguf_writer *w, struct base_buf *head, struct er
 
 int model_gguf_writer_bytes(struct gguf_writer *w, struct base_buf *out, struct err *e)
 {
-    const int rc = prepare(w, out, e);
-    if (rc != 0)
-        return rc;
-    return put_data(w, &(struct sink){.buf = out})
-               ? 0
-               : err_set(e, ERR_NOMEM, "no memory for a GGUF file's data");
+    struct sink s = {.buf = out};
+    int rc = prepare(w, out, e);
+    if (rc == 0)
+        rc = put_data(w, &s, e);
+    return rc == 0 && s.failed ? err_set(e, ERR_NOMEM, "no memory for a GGUF file's data") : rc;
 }
 
 /* Write to `path` itself; the caller renames it. */
@@ -373,13 +417,20 @@ static int write_file(const struct gguf_writer *w, const struct base_buf *head, 
     FILE *f = fopen(path, "wb");
     if (f == NULL)
         return err_set(e, ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
-    const struct sink s = {.file = f};
-    bool good =
-        put(&s, head->ptr, head->len) && put_data(w, &s) && fflush(f) == 0 && fsync(fileno(f)) == 0;
-    const int why = errno;
-    if (fclose(f) != 0)
-        good = false;
-    return good ? 0 : err_set(e, ERR_IO, "%s: writing failed: %s", path, strerror(why));
+    struct sink s = {.file = f};
+    put(&s, head->ptr, head->len);
+    const int rc = put_data(w, &s, e);
+    if (rc == 0 && !s.failed && (fflush(f) != 0 || fsync(fileno(f)) != 0)) {
+        s.failed = true;
+        s.why = errno;
+    }
+    if (fclose(f) != 0 && !s.failed) {
+        s.failed = true;
+        s.why = errno;
+    }
+    if (rc != 0)
+        return rc;
+    return s.failed ? err_set(e, ERR_IO, "%s: writing failed: %s", path, strerror(s.why)) : 0;
 }
 
 int model_gguf_writer_finish(struct gguf_writer *w, const char *path, struct err *e)

@@ -106,7 +106,12 @@ void model_gguf_put_f32s(struct gguf_writer *w, const char *key, const float *v,
 void model_gguf_put_i32s(struct gguf_writer *w, const char *key, const int32_t *v, size_t n);
 void model_gguf_put_tensor(struct gguf_writer *w, const char *name, uint32_t ggml_type,
                            uint32_t n_dims, const uint64_t *dims,
-                           const void *data); /* data NULL: header only */
+                           const void *data); /* data NULL: from the source, or header only */
+/* Where the data of tensors put without any comes from while the file is written: some bytes of
+ * tensor `i` (in the order put) from byte `at` on, at least one and none past its end, borrowed
+ * until the next call. Asked for in order, each byte once. */
+typedef int model_gguf_source(void *arg, size_t i, uint64_t at, struct span *out, struct err *e);
+void model_gguf_writer_source(struct gguf_writer *w, model_gguf_source *source, void *arg);
 int model_gguf_writer_finish(struct gguf_writer *w, const char *path, struct err *e); /* a file */
 int model_gguf_writer_bytes(struct gguf_writer *w, struct base_buf *out,
                             struct err *e); /* memory */

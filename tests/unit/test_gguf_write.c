@@ -292,13 +292,74 @@ static void test_out_of_memory(void **state)
     assert_true(n > 5);
 }
 
+/* Seven bytes at a time, whatever the rows are; fails when asked for the byte `fail_at` of m. */
+struct pieces {
+    uint8_t bytes[7];
+    uint64_t next; /* of the current tensor */
+    uint64_t fail_at;
+};
+
+static int next_piece(void *arg, size_t i, uint64_t at, struct span *out, struct err *e)
+{
+    static const uint64_t sizes[] = {16, 68};
+    struct pieces *p = arg;
+    assert_true(i < 2);
+    assert_int_equal(at, at == 0 ? 0 : p->next);
+    if (i == 1 && p->fail_at > 0 && at >= p->fail_at)
+        return err_set(e, ERR_CANCELLED, "the source had enough");
+    const size_t n = sizes[i] - at < 7 ? (size_t)(sizes[i] - at) : 7;
+    memset(p->bytes, (int)(i + 1), sizeof p->bytes);
+    *out = (struct span){p->bytes, n};
+    p->next = at + n;
+    return 0;
+}
+
+static struct gguf_writer *source_writer(struct pieces *p)
+{
+    static const uint64_t vector[] = {4}, matrix[] = {32, 2};
+    struct gguf_writer *w = model_gguf_writer_new();
+    model_gguf_writer_source(w, next_piece, p);
+    model_gguf_put_tensor(w, "v", 0, 1, vector, NULL);
+    model_gguf_put_tensor(w, "m", 8, 2, matrix, NULL);
+    return w;
+}
+
+/* Data that is asked for while the file is written, and a source that fails: nothing is left. */
+static void test_source(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/test-gguf-XXXXXX", path[64];
+    struct pieces p = {{0}, 0, 0};
+    struct gguf_writer *w = source_writer(&p);
+    struct gguf *g;
+    struct err e;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/source.gguf", dir);
+    assert_int_equal(model_gguf_writer_finish(w, path, &e), 0);
+    model_gguf_writer_free(w);
+    assert_int_equal(model_gguf_open(path, GGUF_WITH_DATA, &g, &e), 0);
+    const uint8_t *v = model_gguf_tensor(g, "v")->data, *m = model_gguf_tensor(g, "m")->data;
+    for (unsigned i = 0; i < 68; i++)
+        assert_true(m[i] == 2 && (i >= 16 || v[i] == 1));
+    assert_int_equal(m - v, 32);
+    model_gguf_close(g);
+    assert_int_equal(unlink(path), 0);
+
+    p.fail_at = 14;
+    w = source_writer(&p);
+    assert_int_equal(model_gguf_writer_finish(w, path, &e), ERR_CANCELLED);
+    assert_non_null(strstr(e.text, "had enough"));
+    model_gguf_writer_free(w);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_file),
         cmocka_unit_test(test_alignment),     cmocka_unit_test(test_header_only),
         cmocka_unit_test(test_refusals),      cmocka_unit_test(test_many_names),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_source),
     };
     return cmocka_run_group_tests_name("gguf_write", tests, NULL, NULL);
 }
