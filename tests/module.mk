@@ -23,6 +23,7 @@ AM_TESTS_ENVIRONMENT = \
 
 EXTRA_DIST += %D%/data %D%/tap.sh
 
+include tests/tools/module.mk
 include tests/unit/module.mk
 include tests/sim/module.mk
 include tests/fuzz/module.mk
