@@ -78,6 +78,11 @@ UNIT_TESTS += %D%/test_hostile_model
 %C%_test_hostile_model_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_hostile_model_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_logits
+%C%_test_logits_SOURCES = %D%/test_logits.c $(TINY_MODEL) $(MAKE_MODEL)
+%C%_test_logits_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_logits_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_one_text
 %C%_test_one_text_SOURCES = %D%/test_one_text.c %D%/one_text.c %D%/one_text.h $(TINY_MODEL)
 %C%_test_one_text_CFLAGS = $(UNIT_CFLAGS)
