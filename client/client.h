@@ -75,6 +75,7 @@ int cli_plan(const struct cli_options *o, struct err *e);
 int cli_keygen(const struct cli_options *o, struct err *e);
 int cli_tokenize(const struct cli_options *o, struct err *e);
 int cli_inspect(const struct cli_options *o, struct err *e);
+int cli_quantize(const struct cli_options *o, struct err *e);
 int cli_logits(const struct cli_options *o, struct err *e);
 int cli_perplexity(const struct cli_options *o, struct err *e);
 int cli_bench(const struct cli_options *o, struct err *e);
@@ -187,6 +188,8 @@ struct cli_model {
     uint32_t n_logits;
     uint32_t chunk; /* prompt rows of a pass */
 };
+/* Compute threads: as the options say, otherwise one a core. */
+unsigned cli_threads(const struct cli_options *o);
 /* Shapes and vocabulary; then, with cli_model_load, weights and executor. */
 int cli_model_open(const char *path, struct cli_model **out, struct err *e);
 /* Positions: as the options say, otherwise the model's own, at most `most`. ERR_RANGE beyond its

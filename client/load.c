@@ -96,7 +96,7 @@ static const void *piece_of(void *arg, uint32_t number)
     return m->pieces[number];
 }
 
-static unsigned thread_count(const struct cli_options *o)
+unsigned cli_threads(const struct cli_options *o)
 {
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     if (o->threads != 0)
@@ -118,7 +118,7 @@ int cli_model_load(struct cli_model *m, const struct cli_options *o, uint32_t n_
         .context = context,
         .max_rows = rows < MODEL_ROWS_MAX ? rows : MODEL_ROWS_MAX,
         .kv = o->kv,
-        .n_threads = thread_count(o),
+        .n_threads = cli_threads(o),
         .kernels = o->kernels != NULL ? o->kernels : kern_table_select(NULL),
     };
     base_log(BASE_LOG_DEBUG, "loaded", "kernels=%s threads=%u slots=%u context=%u rows=%u",

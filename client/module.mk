@@ -17,6 +17,7 @@ noinst_LIBRARIES += %D%/libcli.a
 	%D%/options.c \
 	%D%/perplexity.c \
 	%D%/plan.c \
+	%D%/quantize.c \
 	%D%/remote.c \
 	%D%/request.c \
 	%D%/status.c \

@@ -117,6 +117,29 @@ int model_gguf_writer_bytes(struct gguf_writer *w, struct base_buf *out,
                             struct err *e); /* memory */
 void model_gguf_writer_free(struct gguf_writer *w);
 
+/* ---- to a smaller type (model/quantise.c) ----------------------------------------------------- */
+
+struct model_quantise {
+    const char *type; /* model_quantise_type */
+    unsigned n_threads;
+    bool (*stop)(void); /* asked now and then; true ends it with ERR_CANCELLED */
+};
+/* What it came to. */
+struct model_quantised {
+    uint64_t bytes_before, bytes_after; /* of tensor data */
+    uint32_t n_matrices;
+    uint32_t n_others; /* of them: whose rows are not whole blocks of their type */
+};
+/* i-th type that there is, or NULL past the end. */
+const char *model_quantise_type(unsigned i);
+/* Write the F32, F16 or BF16 file `in` (its parts) as one file `out` with the matrices of the type.
+ * `out` is put into place when it is complete and replaces what was there; it may not be `in`.
+ * ERR_USAGE for a type that is none, ERR_UNSUPPORTED with the tensor where its type is another one,
+ * ERR_RANGE with the tensor where a value is not finite or too large for the type, ERR_REFUSED,
+ * ERR_CANCELLED, ERR_IO, ERR_NOTFOUND, ERR_FORMAT, ERR_NOMEM. */
+int model_quantise_file(const char *in, const char *out, const struct model_quantise *c,
+                        struct model_quantised *done, struct err *e);
+
 /* ---- tokenizer (model/tokenizer*.c) ---------------------------------------------------------- */
 
 struct vocab;

@@ -88,6 +88,11 @@ UNIT_TESTS += %D%/test_one_text
 %C%_test_one_text_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_one_text_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_quantise
+%C%_test_quantise_SOURCES = %D%/test_quantise.c $(TINY_MODEL) $(MAKE_MODEL)
+%C%_test_quantise_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_quantise_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_sampler
 %C%_test_sampler_SOURCES = %D%/test_sampler.c
 %C%_test_sampler_CFLAGS = $(UNIT_CFLAGS)
