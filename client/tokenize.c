@@ -25,7 +25,7 @@ int cli_tokenize(const struct cli_options *o, struct err *e)
     struct vocab *v = NULL;
     int32_t *ids = NULL;
     uint32_t n = 0;
-    int rc = model_gguf_open(o->model, GGUF_METADATA_ONLY, &g, e);
+    int rc = model_gguf_open(o->model, GGUF_VOCABULARY, &g, e);
     if (rc == 0)
         rc = model_vocab_open(g, &v, e);
     if (rc == 0)

@@ -1,6 +1,6 @@
 /* The model's pieces by content: each is packed once and hashed, and the list of hashes is kept in
  * the state folder, named by the model's path. It is believed as long as the file has the size,
- * time and inode it had, which spares hashing gigabytes at each start. A kept list that is damaged,
+ * time and inode it had, or each of its parts has, which spares hashing gigabytes at each start. A kept list that is damaged,
  * of another layout or another file is made anew. */
 #include "coordinator/shell.h"
 
@@ -12,20 +12,27 @@ enum { LAYOUT_VERSION = 1 }; /* raised when the packed form of any piece changes
 /* What a kept list begins with; then the hashes, then a hash of all that. */
 struct header {
     char magic[8];
-    uint64_t layout, size, mtime_ns, inode, device, n_pieces;
+    uint64_t layout, n_pieces;
+    uint8_t files[NET_HASH_BYTES]; /* of what is known of the model's files, all parts */
 };
 
-static struct header header_of(const struct model *m)
+static int header_of(const struct model *m, struct header *out)
 {
-    struct header h = {"shoalmf", LAYOUT_VERSION, 0, 0, 0, 0, model_n_pieces(m)};
-    const struct base_map *map = model_gguf_map(model_gguf(m));
-    if (map != NULL) {
-        h.size = map->len;
-        h.mtime_ns = map->mtime_ns;
-        h.inode = map->inode;
-        h.device = map->device;
+    const struct gguf *g = model_gguf(m);
+    struct base_buf known = {0};
+    *out = (struct header){"shoalmf", LAYOUT_VERSION, model_n_pieces(m), {0}};
+    for (size_t i = 0; i < model_gguf_n_parts(g); i++) {
+        const struct base_map *map = model_gguf_map(g, i);
+        if (map != NULL) {
+            const uint64_t file[] = {map->len, map->mtime_ns, map->inode, map->device};
+            base_buf_add(&known, file, sizeof file);
+        }
     }
-    return h;
+    const int rc = known.failed ? ERR_NOMEM : 0;
+    if (rc == 0)
+        net_hash((struct span){known.ptr, known.len}, out->files);
+    base_buf_deinit(&known);
+    return rc;
 }
 
 static int kept_path(const char *path, const char *state, char *out, size_t max)
@@ -40,12 +47,13 @@ static int kept_path(const char *path, const char *state, char *out, size_t max)
 /* Whether the kept list served. */
 static bool read_kept(struct coord_manifest *f, const char *path)
 {
-    const struct header want = header_of(f->model);
+    struct header want;
     const size_t body = sizeof want + (size_t)f->n_pieces * NET_HASH_BYTES;
     uint8_t *bytes = NULL, check[NET_HASH_BYTES];
     size_t len = 0;
     bool ok = false;
-    if (base_file_read(path, body + NET_HASH_BYTES, &bytes, &len, NULL) != 0)
+    if (header_of(f->model, &want) != 0 ||
+        base_file_read(path, body + NET_HASH_BYTES, &bytes, &len, NULL) != 0)
         return false;
     if (len == body + NET_HASH_BYTES && memcmp(bytes, &want, sizeof want) == 0) {
         net_hash((struct span){bytes, body}, check);
@@ -59,9 +67,11 @@ static bool read_kept(struct coord_manifest *f, const char *path)
 
 static int keep(const struct coord_manifest *f, const char *path, struct err *e)
 {
-    const struct header h = header_of(f->model);
+    struct header h;
     uint8_t check[NET_HASH_BYTES];
     struct base_buf b = {0};
+    if (header_of(f->model, &h) != 0)
+        return err_set(e, ERR_NOMEM, "out of memory for the list of pieces");
     base_buf_add(&b, &h, sizeof h);
     base_buf_add(&b, f->hashes, (size_t)f->n_pieces * NET_HASH_BYTES);
     if (!b.failed)

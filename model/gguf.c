@@ -11,22 +11,9 @@
  * Left out: big-endian files and version 1 (refused by name), arrays of arrays (nobody writes
  * them), and any opinion on what the metadata means. */
 #include "model/gguf.h"
-#include "model/index.h"
 
 #include <inttypes.h>
 #include <string.h>
-
-struct gguf {
-    struct base_map map;
-    bool mapped;
-    uint32_t version;
-    uint64_t alignment; /* bytes */
-    struct gguf_kv *kv; /* [n_kv] */
-    size_t n_kv;
-    struct gguf_tensor *tensors; /* [n_tensors] */
-    size_t n_tensors;
-    struct model_index kv_index, tensor_index;
-};
 
 /* ---- cursor ---------------------------------------------------------------------------------- */
 
@@ -338,28 +325,33 @@ static int place_data(struct gguf *g, const struct cursor *c, struct err *e)
     return 0;
 }
 
-static int read_tensors(struct cursor *c, struct gguf *g, struct err *e)
+int model_gguf_index_tensors(struct gguf *g, struct err *e)
 {
-    g->tensors = base_zalloc(g->n_tensors > 0 ? g->n_tensors : 1, sizeof *g->tensors);
-    if (g->tensors == NULL)
-        return err_set(e, ERR_NOMEM, "no memory for a table of %zu tensors", g->n_tensors);
     int rc = model_index_init(&g->tensor_index, g->n_tensors, e);
-    for (size_t i = 0; rc == 0 && i < g->n_tensors; i++) {
-        rc = read_tensor(c, g, &g->tensors[i], e);
-        if (rc == 0)
-            model_index_add(&g->tensor_index, g->tensors[i].name, (uint32_t)i);
-    }
+    for (size_t i = 0; rc == 0 && i < g->n_tensors; i++)
+        model_index_add(&g->tensor_index, g->tensors[i].name, (uint32_t)i);
     if (rc == 0)
         rc = model_index_seal(&g->tensor_index, e);
     if (rc != 0)
         return rc;
     const struct model_index_entry *twice = model_index_duplicate(&g->tensor_index);
-    if (twice != NULL) {
-        char name[GGUF_PRINTABLE_MAX];
-        return err_set(e, ERR_FORMAT, "tensor '%s' is there twice",
-                       model_gguf_printable(twice->key, name));
-    }
-    return check_overlap(g, e);
+    char name[GGUF_PRINTABLE_MAX];
+    return twice == NULL ? 0
+                         : err_set(e, ERR_FORMAT, "tensor '%s' is there twice",
+                                   model_gguf_printable(twice->key, name));
+}
+
+static int read_tensors(struct cursor *c, struct gguf *g, struct err *e)
+{
+    g->tensors = base_zalloc(g->n_tensors > 0 ? g->n_tensors : 1, sizeof *g->tensors);
+    if (g->tensors == NULL)
+        return err_set(e, ERR_NOMEM, "no memory for a table of %zu tensors", g->n_tensors);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < g->n_tensors; i++)
+        rc = read_tensor(c, g, &g->tensors[i], e);
+    if (rc == 0)
+        rc = model_gguf_index_tensors(g, e);
+    return rc != 0 ? rc : check_overlap(g, e);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -419,7 +411,7 @@ static int read_all(struct gguf *g, struct span bytes, int mode, struct err *e)
         rc = read_metadata(&c, g, e);
     if (rc == 0)
         rc = read_tensors(&c, g, e);
-    if (rc == 0 && mode != GGUF_METADATA_ONLY)
+    if (rc == 0 && mode == GGUF_WITH_DATA)
         rc = place_data(g, &c, e);
     return rc;
 }
@@ -438,7 +430,7 @@ int model_gguf_open_bytes(struct span bytes, int mode, struct gguf **out, struct
     return rc;
 }
 
-int model_gguf_open(const char *path, int mode, struct gguf **out, struct err *e)
+int model_gguf_open_file(const char *path, int mode, struct gguf **out, struct err *e)
 {
     *out = NULL;
     struct base_map map;
@@ -455,10 +447,25 @@ int model_gguf_open(const char *path, int mode, struct gguf **out, struct err *e
     return 0;
 }
 
+int model_gguf_open(const char *path, int mode, struct gguf **out, struct err *e)
+{
+    int rc = model_gguf_open_file(path, mode, out, e);
+    if (rc == 0 && mode != GGUF_VOCABULARY)
+        rc = model_gguf_join(*out, path, mode, e);
+    if (rc != 0) {
+        model_gguf_close(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
 void model_gguf_close(struct gguf *g)
 {
     if (g == NULL)
         return;
+    for (size_t i = 0; i < g->n_others; i++)
+        model_gguf_close(g->others[i]);
+    base_free(g->others);
     model_index_deinit(&g->tensor_index);
     model_index_deinit(&g->kv_index);
     base_free(g->tensors);
@@ -475,9 +482,15 @@ uint32_t model_gguf_version(const struct gguf *g)
     return g->version;
 }
 
-const struct base_map *model_gguf_map(const struct gguf *g)
+size_t model_gguf_n_parts(const struct gguf *g)
 {
-    return g->mapped ? &g->map : NULL;
+    return 1 + g->n_others;
+}
+
+const struct base_map *model_gguf_map(const struct gguf *g, size_t part)
+{
+    const struct gguf *of = part == 0 || part > g->n_others ? g : g->others[part - 1];
+    return of->mapped && part <= g->n_others ? &of->map : NULL;
 }
 
 size_t model_gguf_n_kv(const struct gguf *g)

@@ -2,21 +2,47 @@
 #ifndef MODEL_GGUF_H
 #define MODEL_GGUF_H
 
+#include "model/index.h"
 #include "model/model.h"
 
 enum {
     GGUF_HEADER_BYTES = 24, /* magic, version, tensor count, metadata count */
     GGUF_VERSION_WRITTEN = 3,
     GGUF_DIMS_MAX = 4,
-    GGUF_NAME_MAX = 64,    /* bytes of a tensor's name */
-    GGUF_KEY_MAX = 65535,  /* bytes of a metadata key */
-    GGUF_KV_MAX = 1 << 16, /* metadata entries */
-    GGUF_TENSORS_MAX = 1 << 18,
+    GGUF_NAME_MAX = 64,         /* bytes of a tensor's name */
+    GGUF_KEY_MAX = 65535,       /* bytes of a metadata key */
+    GGUF_KV_MAX = 1 << 16,      /* metadata entries */
+    GGUF_TENSORS_MAX = 1 << 18, /* of all parts */
+    GGUF_PARTS_MAX = 1024,
     GGUF_ALIGNMENT_DEFAULT = 32, /* bytes, where general.alignment is absent */
     GGUF_ALIGNMENT_MIN = 8,
     GGUF_ALIGNMENT_MAX = 1 << 20,
     GGUF_PRINTABLE_MAX = 72 /* bytes of a name as it goes into an error, NUL included */
 };
+
+/* An open file; of a model in several, the first part. Its tensors are then those of all parts, and
+ * `others` keeps the rest open for what the table borrows. */
+struct gguf {
+    struct base_map map;
+    bool mapped;
+    uint32_t version;
+    uint64_t alignment; /* bytes */
+    struct gguf_kv *kv; /* [n_kv] */
+    size_t n_kv;
+    struct gguf_tensor *tensors; /* [n_tensors] */
+    size_t n_tensors;
+    struct model_index kv_index, tensor_index;
+    struct gguf **others; /* [n_others] parts 2, 3, ... */
+    size_t n_others;
+};
+
+/* One file by itself, whatever it says of other parts. Codes of model_gguf_open. */
+int model_gguf_open_file(const char *path, int mode, struct gguf **out, struct err *e);
+/* Open the other parts of a model whose first part `g` is, found beside `path`, and take their
+ * tensors. Nothing to do for a file that is all of its model. (model/gguf_parts.c) */
+int model_gguf_join(struct gguf *g, const char *path, int mode, struct err *e);
+/* Make the index of g's tensors. ERR_FORMAT where two have one name, ERR_NOMEM. */
+int model_gguf_index_tensors(struct gguf *g, struct err *e);
 
 /* How a ggml type lies in a file: rows are whole blocks of block_cols values in block_bytes bytes.
  */

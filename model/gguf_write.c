@@ -3,12 +3,12 @@
  *
  * Metadata is encoded as it is put, the tensor data is only borrowed and goes out piece by piece,
  * or is asked for piece by piece from a source while the file is written, so a file of any size
- * takes little memory. The first failure is remembered and everything after
- * it is ignored; finish reports it and writes nothing. What the reader refuses the writer refuses
- * as well: bad names and shapes, and a key or a name put twice.
+ * takes little memory. The first failure is remembered and everything after it is ignored; finish
+ * reports it and writes nothing. What the reader refuses the writer refuses as well: bad names and
+ * shapes, and a key or a name put twice.
  *
- * A writer without a source whose tensors all came without data writes a file that ends after the tensor table, for
- * readers of metadata. Left out: v2, big-endian, arrays other than those with a put function. */
+ * A writer without a source whose tensors all came without data writes a file that ends after the
+ * tensor table, for readers of metadata. Left out: v2, big-endian, arrays other than those with a put function. */
 #include "model/gguf.h"
 #include "model/index.h"
 

@@ -64,16 +64,21 @@ struct gguf_tensor {
 };
 
 struct gguf;
-enum { GGUF_WITH_DATA = 0, GGUF_METADATA_ONLY = 1 };
-/* Map and check a file. With GGUF_METADATA_ONLY tensor data need not be there (`tokenize`,
- * `inspect`, cards). Every offset, length, type and shape is checked here, once. ERR_IO,
- * ERR_NOTFOUND, ERR_FORMAT, ERR_NOMEM. */
+enum { GGUF_WITH_DATA = 0, GGUF_METADATA_ONLY = 1, GGUF_VOCABULARY = 2 };
+/* Map and check a file. With GGUF_METADATA_ONLY tensor data need not be there (`inspect`, cards),
+ * with GGUF_VOCABULARY neither need the other parts of a model in several files (`tokenize`).
+ * Otherwise `path` is the first part, NAME-00001-of-0000N.gguf, and the others beside it are opened
+ * with it: their tensors are the model's, the metadata is the first part's. Every offset, length,
+ * type and shape is checked here, once. ERR_IO, ERR_NOTFOUND, ERR_FORMAT, ERR_UNSUPPORTED,
+ * ERR_NOMEM. */
 int model_gguf_open(const char *path, int mode, struct gguf **out, struct err *e);
 /* The same over bytes that the caller keeps alive. */
 int model_gguf_open_bytes(struct span bytes, int mode, struct gguf **out, struct err *e);
 void model_gguf_close(struct gguf *g);
 uint32_t model_gguf_version(const struct gguf *g);
-const struct base_map *model_gguf_map(const struct gguf *g); /* NULL when opened from bytes */
+size_t model_gguf_n_parts(const struct gguf *g); /* files */
+/* NULL when opened from bytes */
+const struct base_map *model_gguf_map(const struct gguf *g, size_t part);
 size_t model_gguf_n_kv(const struct gguf *g);
 const struct gguf_kv *model_gguf_kv_at(const struct gguf *g, size_t i);
 const struct gguf_kv *model_gguf_kv(const struct gguf *g, const char *key); /* NULL: absent */
@@ -117,7 +122,7 @@ int model_gguf_writer_bytes(struct gguf_writer *w, struct base_buf *out,
                             struct err *e); /* memory */
 void model_gguf_writer_free(struct gguf_writer *w);
 
-/* ---- to a smaller type (model/quantise.c) ----------------------------------------------------- */
+/* ---- to a smaller type (model/quantise.c) ---------------------------------------------------- */
 
 struct model_quantise {
     const char *type; /* model_quantise_type */

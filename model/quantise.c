@@ -359,11 +359,14 @@ static int write_out(struct job *j, const char *out, struct model_quantised *don
 static int check_apart(const struct job *j, const char *out, struct err *e)
 {
     struct stat s;
-    const struct base_map *map = model_gguf_map(j->in);
-    if (stat(out, &s) == 0 && map != NULL && (uint64_t)s.st_ino == map->inode &&
-        (uint64_t)s.st_dev == map->device)
-        return err_set(e, ERR_REFUSED, "%s is the file to be read; give the new one another name",
-                       out);
+    if (stat(out, &s) != 0)
+        return 0;
+    for (size_t i = 0; i < model_gguf_n_parts(j->in); i++) {
+        const struct base_map *map = model_gguf_map(j->in, i);
+        if ((uint64_t)s.st_ino == map->inode && (uint64_t)s.st_dev == map->device)
+            return err_set(e, ERR_REFUSED,
+                           "%s is the file to be read; give the new one another name", out);
+    }
     return 0;
 }
 

@@ -91,8 +91,8 @@ static int check_neutral_keys(const struct model *m, struct err *e)
     }
     uint32_t parts = 1;
     int rc = model_gguf_u32(m->gguf, "split.count", &parts, NULL);
-    if (rc == 0 && parts > 1)
-        return err_set(e, ERR_UNSUPPORTED, "this is one of the %u files of a split model", parts);
+    if (rc == 0 && parts > 1 && model_gguf_n_parts(m->gguf) == 1)
+        return err_set(e, ERR_FORMAT, "this is one of the %u files of a split model", parts);
     return 0;
 }
 

@@ -73,6 +73,11 @@ UNIT_TESTS += %D%/test_gguf
 %C%_test_gguf_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_gguf_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_gguf_parts
+%C%_test_gguf_parts_SOURCES = %D%/test_gguf_parts.c $(MAKE_MODEL)
+%C%_test_gguf_parts_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_gguf_parts_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_hostile_model
 %C%_test_hostile_model_SOURCES = %D%/test_hostile_model.c %D%/gguf_mutate.h $(TINY_MODEL)
 %C%_test_hostile_model_CFLAGS = $(UNIT_CFLAGS)
@@ -188,6 +193,13 @@ UNIT_TESTS += %D%/test_store_crash
 %C%_test_store_crash_SOURCES = %D%/test_store_crash.c $(STORE_FIXTURE)
 %C%_test_store_crash_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_store_crash_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
+
+# ---- coordinator
+
+UNIT_TESTS += %D%/test_manifest
+%C%_test_manifest_SOURCES = %D%/test_manifest.c $(MAKE_MODEL)
+%C%_test_manifest_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_manifest_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
 
 # ---- client
 

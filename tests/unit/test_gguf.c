@@ -173,7 +173,7 @@ static void test_sample_is_read(void **state)
     size_t cursor = 0;
     assert_int_equal(open_exact(&b, b.len, GGUF_WITH_DATA, &g, &copy, &e), 0);
     assert_int_equal(model_gguf_version(g), 3);
-    assert_null(model_gguf_map(g));
+    assert_null(model_gguf_map(g, 0));
     assert_int_equal(model_gguf_n_kv(g), 4);
     assert_int_equal(model_gguf_n_tensors(g), 2);
     assert_null(model_gguf_kv_at(g, 4));
@@ -598,7 +598,7 @@ static void check_demo(const char *path)
     const struct gguf_tensor *t = model_gguf_tensor(g, "blk.7.ffn_up.weight");
     assert_string_equal(model_gguf_type_name(t->ggml_type), "Q8_0");
     assert_int_equal(t->bytes, 768 * 8 * 34);
-    assert_ptr_equal(t->data + t->bytes, model_gguf_map(g)->ptr + model_gguf_map(g)->len);
+    assert_ptr_equal(t->data + t->bytes, model_gguf_map(g, 0)->ptr + model_gguf_map(g, 0)->len);
     model_gguf_close(g);
 }
 
@@ -622,7 +622,8 @@ static void test_reference_files(void **state)
         assert_int_equal(model_gguf_n_tensors(g), 75);
         /* The last tensor's data ends where the file ends, so the types' sizes are right. */
         const struct gguf_tensor *t = model_gguf_tensor_at(g, 74);
-        assert_true(model_gguf_map(g)->ptr + model_gguf_map(g)->len - (t->data + t->bytes) < 32);
+        assert_true(model_gguf_map(g, 0)->ptr + model_gguf_map(g, 0)->len - (t->data + t->bytes) <
+                    32);
         model_gguf_close(g);
     }
     check_demo(reference_path("demo/shoal-demo-7m-q8_0.gguf"));
@@ -743,7 +744,7 @@ static void test_mutations(void **state)
     /* The demo file's metadata and tensor table; its data begins right after. */
     assert_int_equal(
         model_gguf_open(source_path("models/shoal-demo-7m-q8_0.gguf"), GGUF_WITH_DATA, &g, &e), 0);
-    const struct base_map *map = model_gguf_map(g);
+    const struct base_map *map = model_gguf_map(g, 0);
     const size_t demo_head = (size_t)(model_gguf_tensor(g, "output.weight")->data - map->ptr);
     opened = 0;
     damage(map->ptr, demo_head, demo_head, GGUF_METADATA_ONLY, 2, N_MUTATIONS / 5, &opened);

@@ -111,9 +111,9 @@ static void test_file(void **state)
     assert_int_equal(model_gguf_writer_bytes(w, &bytes, &e), 0);
     assert_int_equal(model_gguf_open(path, GGUF_WITH_DATA, &g, &e), 0);
     check_small(g);
-    assert_non_null(model_gguf_map(g));
-    assert_int_equal(model_gguf_map(g)->len, bytes.len);
-    assert_memory_equal(model_gguf_map(g)->ptr, bytes.ptr, bytes.len);
+    assert_non_null(model_gguf_map(g, 0));
+    assert_int_equal(model_gguf_map(g, 0)->len, bytes.len);
+    assert_memory_equal(model_gguf_map(g, 0)->ptr, bytes.ptr, bytes.len);
     model_gguf_close(g);
 
     /* A copy cut short is refused by name. */

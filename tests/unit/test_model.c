@@ -142,11 +142,11 @@ static void test_refuses_keys(void **state)
         {{"llama.rope.freq_base", NULL, (float)NAN, true}, ERR_RANGE},
         {{"llama.attention.key_length", NULL, 33, false}, ERR_UNSUPPORTED},
         {{"llama.attention.value_length", NULL, 64, false}, ERR_UNSUPPORTED},
-        {{"split.count", NULL, 3, false}, ERR_UNSUPPORTED},
+        {{"split.count", NULL, 3, false}, ERR_FORMAT},
     };
     static const char *const named[] = {"expert_count", "logit_scale", "sliding_window", "yarn",
                                         "scaling",      "freq_base",   "freq_base",      "33",
-                                        "64",           "3 files"};
+                                        "64",           "part 1 of 3"};
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         struct tiny_model c = tiny_model_default(KERN_F32);
         struct odd_key key = list[i].key;

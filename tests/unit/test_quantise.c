@@ -327,6 +327,21 @@ static void test_fallback(void **state)
     model_gguf_close(g);
 }
 
+/* More values than are encoded at a time. */
+static void test_large(void **state)
+{
+    struct folder *f = *state;
+    struct tiny_model c = tiny_model_default(KERN_F32);
+    struct err e = {0};
+    c.n_vocab = 17000;
+    assert_true(tiny_model_write(&c, f->in, &e));
+    assert_int_equal(quantise(f, "Q8_0", 2, &e), 0);
+    struct gguf *in = open_file(f->in), *out = open_file(f->out);
+    compare_tensors(in, out);
+    model_gguf_close(in);
+    model_gguf_close(out);
+}
+
 static void test_threads(void **state)
 {
     struct folder *f = *state;
@@ -421,6 +436,7 @@ int main(void)
         cmocka_unit_test(test_exact),
         cmocka_unit_test_setup_teardown(test_file_types, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_fallback, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_large, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_threads, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_refusals, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_stopped, make_folder, remove_folder),
