@@ -132,26 +132,6 @@ static json_t *tensor_json(const struct gguf_tensor *t, int *bad)
     return o;
 }
 
-static int print_json(const struct gguf *g, const char *path, struct err *e)
-{
-    json_t *o = json_object(), *metadata = json_object(), *tensors = json_array();
-    int bad = json_object_set_new(o, "file", cli_json_text(base_span_str(path)));
-    bad |= json_object_set_new(o, "version", json_integer(model_gguf_version(g)));
-    for (size_t i = 0; i < model_gguf_n_kv(g); i++) {
-        const struct gguf_kv *kv = model_gguf_kv_at(g, i);
-        json_t *key = cli_json_text(kv->key);
-        bad |= key == NULL
-                   ? -1
-                   : json_object_set_new(metadata, json_string_value(key), value_json(kv, &bad));
-        json_decref(key);
-    }
-    for (size_t i = 0; i < model_gguf_n_tensors(g); i++)
-        bad |= json_array_append_new(tensors, tensor_json(model_gguf_tensor_at(g, i), &bad));
-    bad |= json_object_set_new(o, "metadata", metadata);
-    bad |= json_object_set_new(o, "tensors", tensors);
-    return cli_json_print(o, bad != 0, e);
-}
-
 /* ---- text ------------------------------------------------------------------------------------ */
 
 static int print_value(const struct gguf_kv *kv, struct err *e)
@@ -192,13 +172,75 @@ static uint64_t n_elements(const struct gguf_tensor *t)
     return n;
 }
 
+/* What the tensors of each type come to, types in the order in which they first appear. */
+struct totals {
+    uint32_t ggml_type;
+    uint64_t n, parameters, bytes;
+};
+enum { TOTALS_MAX = 32 }; /* types; a file with more, which none has, counts the rest together */
+
+static size_t count_types(const struct gguf *g, struct totals *out, struct totals *all)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < model_gguf_n_tensors(g); i++) {
+        const struct gguf_tensor *t = model_gguf_tensor_at(g, i);
+        size_t k = 0;
+        while (k + 1 < TOTALS_MAX && k < n && out[k].ggml_type != t->ggml_type)
+            k++;
+        if (k == n)
+            out[n++] = (struct totals){.ggml_type = t->ggml_type};
+        for (int both = 0; both < 2; both++) {
+            struct totals *to = both == 0 ? &out[k] : all;
+            to->n++;
+            to->parameters += n_elements(t);
+            to->bytes += t->bytes;
+        }
+    }
+    return n;
+}
+
+static void print_totals(const struct gguf *g)
+{
+    struct totals types[TOTALS_MAX], all = {0};
+    const size_t n = count_types(g, types, &all);
+    char type[24], size[24];
+    for (size_t i = 0; i < n; i++) {
+        type_text(types[i].ggml_type, type);
+        printf("%s: %llu tensors, %llu parameters, %s\n", type, (unsigned long long)types[i].n,
+               (unsigned long long)types[i].parameters, base_bytes_text(types[i].bytes, size));
+    }
+    printf("%llu parameters, %s of tensors\n", (unsigned long long)all.parameters,
+           base_bytes_text(all.bytes, size));
+}
+
+static json_t *totals_json(const struct gguf *g, int *bad)
+{
+    struct totals types[TOTALS_MAX], all = {0};
+    const size_t n = count_types(g, types, &all);
+    json_t *o = json_object();
+    for (size_t i = 0; i < n; i++) {
+        json_t *one = json_object();
+        char type[24];
+        type_text(types[i].ggml_type, type);
+        *bad |= json_object_set_new(one, "tensors", json_integer((json_int_t)types[i].n));
+        *bad |=
+            json_object_set_new(one, "parameters", json_integer((json_int_t)types[i].parameters));
+        *bad |= json_object_set_new(one, "bytes", json_integer((json_int_t)types[i].bytes));
+        *bad |= json_object_set_new(o, type, one);
+    }
+    return o;
+}
+
+/* ---- the two forms --------------------------------------------------------------------------- */
+
 static int print_text(const struct gguf *g, struct err *e)
 {
-    uint64_t parameters = 0, bytes = 0;
-    char size[24];
     int rc = 0;
-    printf("GGUF version %u, %zu metadata entries, %zu tensors\n", model_gguf_version(g),
+    printf("GGUF version %u, %zu metadata entries, %zu tensors", model_gguf_version(g),
            model_gguf_n_kv(g), model_gguf_n_tensors(g));
+    if (model_gguf_n_parts(g) > 1)
+        printf(" in %zu files", model_gguf_n_parts(g));
+    putchar('\n');
     for (size_t i = 0; i < model_gguf_n_kv(g) && rc == 0; i++) {
         const struct gguf_kv *kv = model_gguf_kv_at(g, i);
         printf("  %-7s ", type_names[kv->type]);
@@ -207,15 +249,32 @@ static int print_text(const struct gguf *g, struct err *e)
         rc = print_value(kv, e);
         putchar('\n');
     }
-    for (size_t i = 0; i < model_gguf_n_tensors(g); i++) {
-        const struct gguf_tensor *t = model_gguf_tensor_at(g, i);
-        print_tensor(t);
-        parameters += n_elements(t);
-        bytes += t->bytes;
-    }
-    printf("%llu parameters, %s of tensors\n", (unsigned long long)parameters,
-           base_bytes_text(bytes, size));
+    for (size_t i = 0; i < model_gguf_n_tensors(g); i++)
+        print_tensor(model_gguf_tensor_at(g, i));
+    print_totals(g);
     return rc;
+}
+
+static int print_json(const struct gguf *g, const char *path, struct err *e)
+{
+    json_t *o = json_object(), *metadata = json_object(), *tensors = json_array();
+    int bad = json_object_set_new(o, "file", cli_json_text(base_span_str(path)));
+    bad |= json_object_set_new(o, "version", json_integer(model_gguf_version(g)));
+    bad |= json_object_set_new(o, "files", json_integer((json_int_t)model_gguf_n_parts(g)));
+    for (size_t i = 0; i < model_gguf_n_kv(g); i++) {
+        const struct gguf_kv *kv = model_gguf_kv_at(g, i);
+        json_t *key = cli_json_text(kv->key);
+        bad |= key == NULL
+                   ? -1
+                   : json_object_set_new(metadata, json_string_value(key), value_json(kv, &bad));
+        json_decref(key);
+    }
+    for (size_t i = 0; i < model_gguf_n_tensors(g); i++)
+        bad |= json_array_append_new(tensors, tensor_json(model_gguf_tensor_at(g, i), &bad));
+    bad |= json_object_set_new(o, "metadata", metadata);
+    bad |= json_object_set_new(o, "types", totals_json(g, &bad));
+    bad |= json_object_set_new(o, "tensors", tensors);
+    return cli_json_print(o, bad != 0, e);
 }
 
 int cli_inspect(const struct cli_options *o, struct err *e)

@@ -3,6 +3,7 @@
 INTEGRATION_TESTS = \
 	%D%/cluster.sh \
 	%D%/failures.sh \
+	%D%/files.sh \
 	%D%/hostile.sh \
 	%D%/idle.sh \
 	%D%/local.sh \
