@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TENSORS_MAX = 512, ROWS_BYTES = 1 << 18, PROMPT_CONTEXT = 2048 };
+enum { TENSORS_MAX = 512, ROWS_BYTES = 1 << 18, CONTEXT = 2048 };
 
 /* ---- shapes ---------------------------------------------------------------------------------- */
 
@@ -200,7 +200,7 @@ static void put_keys(struct draft *d)
     model_gguf_put_string(d->w, "general.name", base_span_str("random weights"));
     model_gguf_put_u32(d->w, "general.file_type", d->type != NULL ? d->type->file_type : 1);
     model_gguf_put_u32(d->w, "general.quantization_version", 2);
-    model_gguf_put_u32(d->w, arch_key(d, "context_length", k), PROMPT_CONTEXT);
+    model_gguf_put_u32(d->w, arch_key(d, "context_length", k), CONTEXT);
     model_gguf_put_u32(d->w, arch_key(d, "embedding_length", k), s->n_embd);
     model_gguf_put_u32(d->w, arch_key(d, "block_count", k), s->n_layers);
     model_gguf_put_u32(d->w, arch_key(d, "feed_forward_length", k), s->n_ff);
@@ -329,7 +329,18 @@ static void put_tensors(struct draft *d, size_t n)
     }
 }
 
-/* Part `no` of n_parts: the first has the metadata, each a run of the tensors. */
+/* An integer of a type that the writer has no function for, little-endian. */
+static void put_integer(struct gguf_writer *w, const char *key, enum model_gguf_type type,
+                        uint32_t v)
+{
+    const uint8_t bytes[] = {(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)};
+    const struct gguf_kv kv = {
+        .key = base_span_str(key), .type = type, .bytes = {bytes, type == GGUF_U16 ? 2 : 4}};
+    model_gguf_put_kv(w, &kv);
+}
+
+/* Part `no` of n_parts, with keys of the types that llama.cpp insists on: the first has the
+ * metadata, each a run of the tensors. */
 static int write_part(struct draft *d, uint32_t no, uint32_t n_parts, const char *path,
                       struct err *e)
 {
@@ -342,9 +353,9 @@ static int write_part(struct draft *d, uint32_t no, uint32_t n_parts, const char
         put_vocabulary(d);
     }
     if (n_parts > 1) {
-        model_gguf_put_u32(d->w, "split.no", no);
-        model_gguf_put_u32(d->w, "split.count", n_parts);
-        model_gguf_put_u32(d->w, "split.tensors.count", (uint32_t)d->n_plans);
+        put_integer(d->w, "split.no", GGUF_U16, no);
+        put_integer(d->w, "split.count", GGUF_U16, n_parts);
+        put_integer(d->w, "split.tensors.count", GGUF_I32, (uint32_t)d->n_plans);
         snprintf(name, sizeof name, "%s-%05u-of-%05u.gguf", path, no + 1, n_parts);
     } else {
         snprintf(name, sizeof name, "%s", path);
