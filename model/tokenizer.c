@@ -7,15 +7,14 @@
  * table: a further kind of tokenizer is one more row.
  *
  * Invariant: every id in a vocab (bos, byte tokens, index, specials) is -1 or below n, every span
- * lies in texts or plains, no score is NaN. Left out: chat templates, and per-model rules that
+ * lies in texts or plains, no score is NaN. Left out: per-model rules that
  * strip blanks beside special tokens. */
 #include "model/tokenizer.h"
-#include "model/gguf.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-static const struct vocab_kind *const kinds[] = {&model_vocab_spm};
+static const struct vocab_kind *const kinds[] = {&model_vocab_spm, &model_vocab_bpe};
 
 enum {
     TEXT_BYTES_MAX = 1 << 28 /* longest text encoded, so that positions fit 32 bits escaped */
@@ -158,13 +157,15 @@ static int read_settings(const struct gguf *g, struct vocab *v, struct err *e)
     if (rc == 0)
         rc = read_id(g, v, "tokenizer.ggml.eom_token_id", -1, &eom, e);
     if (rc == 0)
-        rc = read_flag(g, "tokenizer.ggml.add_bos_token", k->add_bos, &v->add_bos, e);
+        rc = read_flag(g, "tokenizer.ggml.add_bos_token",
+                       v->pre != NULL ? v->pre->add_bos : k->add_bos, &v->add_bos, e);
     if (rc == 0)
         rc = read_flag(g, "tokenizer.ggml.add_eos_token", k->add_eos, &v->add_eos, e);
     if (rc == 0)
         rc = read_flag(g, "tokenizer.ggml.add_space_prefix", k->space_prefix, &v->space_prefix, e);
     if (rc != 0)
         return rc;
+    v->space_prefix = v->space_prefix && k->space_prefix;
     v->eos = eos;
     const int32_t ends[] = {eos, eot, eom};
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
@@ -188,9 +189,10 @@ static void guess_types(struct vocab *v)
 /* Ends of turn that files name by text only. An ordinary token of that text is just text. */
 static void mark_ends(struct vocab *v)
 {
-    static const char *const texts[] = {"<|im_end|>",    "<|eot_id|>", "<|eom_id|>",
-                                        "<end_of_turn>", "<|end|>",    "<|endoftext|>",
-                                        "<|return|>"};
+    static const char *const texts[] = {
+        "<|im_end|>",    "<|eot_id|>", "<|eom_id|>", "<end_of_turn>",   "<|end|>",
+        "<|endoftext|>", "<|return|>", "<|EOT|>",    "<|end_of_text|>",
+    };
     for (uint32_t id = 0; id < v->n; id++) {
         struct vocab_token *t = &v->tokens[id];
         for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
@@ -207,8 +209,7 @@ static int index_texts(struct vocab *v, struct err *e)
         return rc;
     for (uint32_t id = 0; id < v->n; id++) {
         const struct vocab_token *t = &v->tokens[id];
-        if (t->text.len > 0 && t->type != TOKEN_CONTROL && t->type != TOKEN_UNKNOWN &&
-            t->type != TOKEN_BYTE)
+        if (t->text.len > 0 && (v->kind->joins >> t->type & 1) != 0)
             model_index_add(&v->index, t->text, id);
     }
     return model_index_seal(&v->index, e);
@@ -272,6 +273,8 @@ static void make_plains(struct vocab *v)
 static int read_vocab(const struct gguf *g, struct vocab *v, struct err *e)
 {
     int rc = choose_kind(g, v, e);
+    if (rc == 0 && v->kind->begin != NULL)
+        rc = v->kind->begin(g, v, e);
     if (rc == 0)
         rc = read_texts(g, v, e);
     if (rc == 0)
@@ -284,9 +287,12 @@ static int read_vocab(const struct gguf *g, struct vocab *v, struct err *e)
         return rc;
     guess_types(v);
     mark_ends(v);
-    rc = v->kind->prepare(v, e);
+    if (v->kind->prepare != NULL)
+        rc = v->kind->prepare(v, e);
     if (rc == 0)
         rc = index_texts(v, e);
+    if (rc == 0 && v->kind->finish != NULL)
+        rc = v->kind->finish(g, v, e);
     if (rc == 0)
         rc = list_specials(v, e);
     if (rc == 0)
@@ -314,6 +320,8 @@ void model_vocab_close(struct vocab *v)
 {
     if (v == NULL)
         return;
+    if (v->kind != NULL && v->kind->close != NULL)
+        v->kind->close(v);
     base_free(v->specials);
     model_index_deinit(&v->index);
     base_free(v->plains);

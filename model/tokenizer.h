@@ -3,6 +3,7 @@
 #ifndef MODEL_TOKENIZER_H
 #define MODEL_TOKENIZER_H
 
+#include "model/gguf.h"
 #include "model/index.h"
 #include "model/model.h"
 
@@ -33,21 +34,76 @@ struct vocab_sink {
 
 struct vocab_kind {
     const char *name;                    /* tokenizer.ggml.model */
+    unsigned joins;                      /* bit t: joining may give tokens of type t */
     bool add_bos, add_eos, space_prefix; /* where the file does not say */
     int32_t bos, eos, unknown;           /* likewise; -1: none */
-    /* Called in opening, when tokens and ids are there and before texts are indexed: check and
-     * prepare what this kind needs. ERR_FORMAT, ERR_NOMEM. */
+    /* Called in opening, each NULL where there is nothing to do. First of all: what the defaults
+     * depend on. When tokens and ids are there and before texts are indexed: check and prepare what
+     * this kind needs. When they are indexed: the rest. ERR_FORMAT, ERR_UNSUPPORTED, ERR_NOMEM. */
+    int (*begin)(const struct gguf *g, struct vocab *v, struct err *e);
     int (*prepare)(struct vocab *v, struct err *e);
+    int (*finish)(const struct gguf *g, struct vocab *v, struct err *e);
+    void (*close)(struct vocab *v); /* what these took, whichever of them succeeded */
     /* Write what token `id` adds to a text to out[text.len] and return its length. */
     size_t (*plain)(const struct vocab *v, int32_t id, uint8_t *out);
     /* Ids of text in which no special token is to be looked for. `prefix`: it begins the text or
-     * follows a special token. ERR_NOMEM. */
+     * follows a special token. ERR_NOMEM, ERR_RANGE. */
     int (*encode)(const struct vocab *v, struct span text, bool prefix, struct vocab_sink *out,
                   struct err *e);
 };
 
+/* How text is cut into words (tokenizer_pre.c): one row of a table. */
+struct vocab_pre {
+    const char *name;         /* tokenizer.ggml.pre */
+    const char *const *steps; /* regular expressions, NULL after the last */
+    bool whole_tokens;        /* a word that is a token is taken whole, whatever the merges say */
+    bool add_bos;             /* where the file does not say */
+};
+const struct vocab_pre *model_vocab_pre_find(struct span name); /* NULL: unknown */
+
+struct vocab_splitter; /* a compiled rule; immutable, shared between threads */
+int model_vocab_splitter_new(const struct vocab_pre *pre, struct vocab_splitter **out,
+                             struct err *e); /* ERR_NOMEM */
+void model_vocab_splitter_free(struct vocab_splitter *s);
+/* Call `word` with each word of the text, in order; together they are the text. Its first failure
+ * ends the cutting and is returned. ERR_NOMEM, ERR_RANGE. */
+typedef int vocab_word(void *arg, struct span word, struct err *e);
+int model_vocab_split(const struct vocab_splitter *s, struct span text, vocab_word *word, void *arg,
+                      struct err *e);
+
+/* Joining neighbours (tokenizer_join.c). A piece of the text; pieces form a list. len 0: joined into
+ * the one before. */
+struct vocab_piece {
+    uint32_t at, len;   /* bytes */
+    int32_t prev, next; /* -1: none */
+    int32_t id;         /* what the piece is, in the tokenizer's own numbers */
+};
+struct vocab_pair {
+    uint32_t key, len; /* len: bytes of both when the pair was found */
+    int32_t left, right, id;
+};
+struct vocab_joiner {
+    const struct vocab *v;
+    const uint8_t *text;
+    /* Whether two neighbours join; the lower key does first, and the whole is *id. */
+    bool (*rate)(const struct vocab_joiner *j, const struct vocab_piece *left,
+                 const struct vocab_piece *right, uint32_t *key, int32_t *id);
+    struct vocab_piece *pieces; /* [cap] */
+    struct vocab_pair *heap;    /* [2 * cap] */
+    size_t n_heap, cap;
+};
+/* Room for n pieces, with nothing in them; false: out of memory. */
+bool model_vocab_joiner_reserve(struct vocab_joiner *j, size_t n);
+/* Join pieces [0, n), whose at, len and id the caller has set; the list then begins with piece 0. */
+void model_vocab_join(struct vocab_joiner *j, int32_t n);
+void model_vocab_joiner_deinit(struct vocab_joiner *j);
+
+struct vocab_bpe; /* tokenizer_bpe.c */
+
 struct vocab {
     const struct vocab_kind *kind;
+    const struct vocab_pre *pre; /* NULL: the kind knows no words */
+    struct vocab_bpe *bpe;       /* NULL: of another kind */
     uint32_t n;
     bool typed;                 /* the file says the tokens' types */
     struct vocab_token *tokens; /* [n] */
@@ -64,5 +120,6 @@ struct vocab {
 void model_vocab_emit(struct vocab_sink *out, int32_t id);
 
 extern const struct vocab_kind model_vocab_spm; /* SentencePiece BPE, "llama" */
+extern const struct vocab_kind model_vocab_bpe; /* byte-level BPE, "gpt2" */
 
 #endif

@@ -2,13 +2,8 @@
  *
  * Spaces become U+2581 and one more is put before the text. The text is cut into UTF-8 characters;
  * then, as long as two neighbours joined are a token, the pair with the highest score is joined,
- * the leftmost of equals. A piece that is no token in the end becomes its bytes' tokens <0x00> to
- * <0xFF>, or the unknown token where the vocabulary lacks one of them.
- *
- * Pairs wait in a heap ordered by (score, position), and one whose sides have changed since is
- * dropped when it comes up, so a text of n characters takes O(n log n). The heap never outgrows its
- * allocation: it starts with at most n - 1 pairs, and each of at most n - 1 joins takes one out and
- * puts two in.
+ * the leftmost of equals (tokenizer_join.c). A piece that is no token in the end becomes its bytes'
+ * tokens <0x00> to <0xFF>, or the unknown token where the vocabulary lacks one of them.
  *
  * Control, unknown and byte tokens are not in the index that pairs are looked up in: text is text,
  * and no writing of "</s>" ends a conversation. Left out: the unigram model ("t5"), another
@@ -19,109 +14,51 @@
 
 static const uint8_t lower_block[3] = {0xe2, 0x96, 0x81}; /* U+2581 */
 
-/* A piece of the text; pieces form a list. len 0: joined into the one before. */
-struct piece {
-    uint32_t at, len;   /* bytes */
-    int32_t prev, next; /* -1: none */
-};
-
-struct pair {
-    float score;
-    int32_t left, right;
-    uint32_t len; /* bytes of both when the pair was found */
-};
-
-struct work {
-    const struct vocab *v;
-    uint8_t *text; /* escaped */
-    struct piece *pieces;
-    struct pair *heap;
-    size_t n_heap;
-};
-
-/* ---- heap ------------------------------------------------------------------------------------ */
-
-static bool before(const struct pair *a, const struct pair *b)
-{
-    return a->score > b->score || (!(a->score < b->score) && a->left < b->left);
-}
-
-static void push(struct work *w, struct pair p)
-{
-    size_t i = w->n_heap++;
-    while (i > 0 && before(&p, &w->heap[(i - 1) / 2])) {
-        w->heap[i] = w->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    w->heap[i] = p;
-}
-
-static struct pair pop(struct work *w)
-{
-    const struct pair top = w->heap[0], last = w->heap[--w->n_heap];
-    size_t i = 0;
-    for (size_t child = 1; child < w->n_heap; child = 2 * i + 1) {
-        if (child + 1 < w->n_heap && before(&w->heap[child + 1], &w->heap[child]))
-            child++;
-        if (!before(&w->heap[child], &last))
-            break;
-        w->heap[i] = w->heap[child];
-        i = child;
-    }
-    w->heap[i] = last;
-    return top;
-}
-
 /* ---- joining --------------------------------------------------------------------------------- */
 
-static const struct model_index_entry *lookup(const struct work *w, uint32_t at, uint32_t len)
+static const struct model_index_entry *lookup(const struct vocab_joiner *j, uint32_t at,
+                                              uint32_t len)
 {
-    return model_index_find(&w->v->index, (struct span){w->text + at, len});
+    return model_index_find(&j->v->index, (struct span){j->text + at, len});
 }
 
-static void consider(struct work *w, int32_t left, int32_t right)
+/* A number that ascends as the score descends. Adding 0 makes both zeros one. */
+static uint32_t key_of(float score)
 {
-    if (left < 0 || right < 0)
-        return;
-    const uint32_t len = w->pieces[left].len + w->pieces[right].len;
-    if (len > w->v->text_bytes_max)
-        return;
-    const struct model_index_entry *token = lookup(w, w->pieces[left].at, len);
-    if (token != NULL)
-        push(w, (struct pair){w->v->tokens[token->id].score, left, right, len});
+    uint32_t bits;
+    score += 0.0f;
+    memcpy(&bits, &score, sizeof bits);
+    return (bits & 0x80000000u) != 0 ? bits : 0x7fffffffu - bits;
 }
 
-static void join_pairs(struct work *w)
+static bool rate(const struct vocab_joiner *j, const struct vocab_piece *left,
+                 const struct vocab_piece *right, uint32_t *key, int32_t *id)
 {
-    while (w->n_heap > 0) {
-        const struct pair p = pop(w);
-        struct piece *l = &w->pieces[p.left], *r = &w->pieces[p.right];
-        if (l->len == 0 || r->len == 0 || l->len + r->len != p.len)
-            continue;
-        l->len = p.len;
-        r->len = 0;
-        l->next = r->next;
-        if (r->next >= 0)
-            w->pieces[r->next].prev = p.left;
-        consider(w, l->prev, p.left);
-        consider(w, p.left, l->next);
-    }
+    const uint32_t len = left->len + right->len;
+    const struct model_index_entry *token =
+        len <= j->v->text_bytes_max ? lookup(j, left->at, len) : NULL;
+    if (token == NULL)
+        return false;
+    *key = key_of(j->v->tokens[token->id].score);
+    *id = (int32_t)token->id;
+    return true;
 }
 
-static void emit_piece(const struct work *w, const struct piece *s, struct vocab_sink *out)
+static void emit_piece(const struct vocab_joiner *j, const struct vocab_piece *s,
+                       struct vocab_sink *out)
 {
-    const struct model_index_entry *token = lookup(w, s->at, s->len);
+    const struct model_index_entry *token = lookup(j, s->at, s->len);
     if (token != NULL) {
         model_vocab_emit(out, (int32_t)token->id);
         return;
     }
     bool bytes = true;
     for (uint32_t i = 0; i < s->len; i++)
-        bytes = bytes && w->v->byte_ids[w->text[s->at + i]] >= 0;
+        bytes = bytes && j->v->byte_ids[j->text[s->at + i]] >= 0;
     if (!bytes)
-        model_vocab_emit(out, w->v->unknown);
+        model_vocab_emit(out, j->v->unknown);
     for (uint32_t i = 0; bytes && i < s->len; i++)
-        model_vocab_emit(out, w->v->byte_ids[w->text[s->at + i]]);
+        model_vocab_emit(out, j->v->byte_ids[j->text[s->at + i]]);
 }
 
 /* ---- text ------------------------------------------------------------------------------------ */
@@ -138,32 +75,31 @@ static uint32_t char_bytes(const uint8_t *p, uint32_t n)
     return len;
 }
 
-/* Escape into w->text, which has room; returns its length in bytes. */
-static uint32_t escape(struct work *w, struct span text, bool prefix)
+/* Escape into out, which has room; returns the length in bytes. */
+static uint32_t escape(struct span text, bool prefix, uint8_t *out)
 {
     uint32_t n = 0;
     for (size_t i = prefix ? 0 : 1; i <= text.len; i++) { /* 0 is the prefix, i the byte i - 1 */
         const uint8_t c = i == 0 ? ' ' : text.ptr[i - 1];
         if (c == ' ') {
-            memcpy(w->text + n, lower_block, sizeof lower_block);
+            memcpy(out + n, lower_block, sizeof lower_block);
             n += (uint32_t)sizeof lower_block;
         } else {
-            w->text[n++] = c;
+            out[n++] = c;
         }
     }
     return n;
 }
 
 /* Cut the escaped text into characters; returns their number. */
-static int32_t cut(struct work *w, uint32_t n_bytes)
+static int32_t cut(struct vocab_joiner *j, uint32_t n_bytes)
 {
     int32_t n = 0;
     for (uint32_t at = 0; at < n_bytes; n++) {
-        const uint32_t len = char_bytes(w->text + at, n_bytes - at);
-        w->pieces[n] = (struct piece){at, len, n - 1, n + 1};
+        const uint32_t len = char_bytes(j->text + at, n_bytes - at);
+        j->pieces[n] = (struct vocab_piece){.at = at, .len = len};
         at += len;
     }
-    w->pieces[n - 1].next = -1;
     return n;
 }
 
@@ -176,26 +112,21 @@ static int spm_encode(const struct vocab *v, struct span text, bool prefix, stru
     size_t n_spaces = 0;
     for (size_t i = 0; i < text.len; i++)
         n_spaces += text.ptr[i] == ' ';
-    const size_t n_chars_max = text.len + 1;
-    struct work w = {.v = v};
+    struct vocab_joiner j = {.v = v, .rate = rate};
+    uint8_t *escaped = base_alloc(text.len + 1 + 2 * (n_spaces + 1));
     int rc = 0;
-    w.text = base_alloc(n_chars_max + 2 * (n_spaces + 1));
-    w.pieces = base_zalloc(n_chars_max, sizeof *w.pieces);
-    w.heap = base_zalloc(n_chars_max, 2 * sizeof *w.heap);
-    if (w.text == NULL || w.pieces == NULL || w.heap == NULL) {
+    if (escaped == NULL || !model_vocab_joiner_reserve(&j, text.len + 1)) {
         rc = err_set(e, ERR_NOMEM, "no memory to tokenize a text of %zu bytes", text.len);
         goto out;
     }
-    const int32_t n = cut(&w, escape(&w, text, prefix));
-    for (int32_t i = 1; i < n; i++)
-        consider(&w, i - 1, i);
-    join_pairs(&w);
-    for (int32_t i = 0; i >= 0; i = w.pieces[i].next)
-        emit_piece(&w, &w.pieces[i], out);
+    const uint32_t n_bytes = escape(text, prefix, escaped);
+    j.text = escaped;
+    model_vocab_join(&j, cut(&j, n_bytes));
+    for (int32_t i = 0; i >= 0; i = j.pieces[i].next)
+        emit_piece(&j, &j.pieces[i], out);
 out:
-    base_free(w.heap);
-    base_free(w.pieces);
-    base_free(w.text);
+    model_vocab_joiner_deinit(&j);
+    base_free(escaped);
     return rc;
 }
 
@@ -262,6 +193,8 @@ static size_t spm_plain(const struct vocab *v, int32_t id, uint8_t *out)
 
 const struct vocab_kind model_vocab_spm = {
     .name = "llama",
+    .joins =
+        1u << TOKEN_UNDEFINED | 1u << TOKEN_NORMAL | 1u << TOKEN_USER_DEFINED | 1u << TOKEN_UNUSED,
     .add_bos = true,
     .space_prefix = true,
     .bos = 1,

@@ -108,6 +108,11 @@ UNIT_TESTS += %D%/test_tokenizer
 %C%_test_tokenizer_CFLAGS = $(UNIT_CFLAGS) $(JANSSON_CFLAGS)
 %C%_test_tokenizer_LDADD = $(MODEL_LIBS) $(JANSSON_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_tokenizer_bpe
+%C%_test_tokenizer_bpe_SOURCES = %D%/test_tokenizer_bpe.c
+%C%_test_tokenizer_bpe_CFLAGS = $(UNIT_CFLAGS) $(JANSSON_CFLAGS)
+%C%_test_tokenizer_bpe_LDADD = $(MODEL_LIBS) $(JANSSON_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_gguf_write
 %C%_test_gguf_write_SOURCES = %D%/test_gguf_write.c
 %C%_test_gguf_write_CFLAGS = $(UNIT_CFLAGS)

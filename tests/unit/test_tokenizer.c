@@ -177,24 +177,6 @@ static void test_reference_llama_ids(void **state)
     model_vocab_close(v);
 }
 
-static void test_other_tokenizers_are_named(void **state)
-{
-    (void)state;
-    static const char *const names[] = {"tokenizers/gpt-2.gguf", "tokenizers/llama-bpe.gguf"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        char path[4096];
-        struct gguf *g;
-        struct vocab *v;
-        struct err e;
-        assert_int_equal(
-            model_gguf_open(reference_path(names[i], path), GGUF_METADATA_ONLY, &g, &e), 0);
-        assert_int_equal(model_vocab_open(g, &v, &e), ERR_UNSUPPORTED);
-        assert_string_equal(e.text, "tokenizer 'gpt2' is not supported");
-        assert_null(v);
-        model_gguf_close(g);
-    }
-}
-
 /* ---- against the algorithm's plain statement --------------------------------------------------
  */
 
@@ -755,7 +737,6 @@ int main(void)
         cmocka_unit_test(test_demo_ids),
         cmocka_unit_test(test_reference_demo_ids),
         cmocka_unit_test(test_reference_llama_ids),
-        cmocka_unit_test(test_other_tokenizers_are_named),
         cmocka_unit_test(test_equals_the_slow_algorithm),
         cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_long_texts),
