@@ -169,6 +169,32 @@ int32_t model_vocab_bos(const struct vocab *v);             /* -1: none */
 /* Ids that end a text, at most max; returns their number. */
 size_t model_vocab_ends(const struct vocab *v, int32_t *ids, size_t max);
 
+/* ---- chat (model/chat.c) --------------------------------------------------------------------- */
+
+enum model_role { MODEL_ROLE_SYSTEM, MODEL_ROLE_USER, MODEL_ROLE_ASSISTANT, MODEL_N_ROLES };
+struct model_message {
+    enum model_role role;
+    struct span text;
+};
+struct model_chat; /* one row of the table of template families; static, never freed */
+/* The family of the file's own template (tokenizer.chat_template), recognised by its marks.
+ * ERR_NOTFOUND: the file has no template; ERR_UNSUPPORTED: one that no row recognises. */
+int model_chat_find(const struct gguf *g, const struct model_chat **out, struct err *e);
+const char *model_chat_name(const struct model_chat *c);
+/* Ids of a conversation, open for the assistant's next message: the template's own marks become
+ * control tokens, the messages' texts never do (text is text). BOS as the file says. ids[max], *n as
+ * in model_vocab_encode. ERR_RANGE, ERR_NOMEM, ERR_FORMAT (roles in an order that the template has
+ * no words for). */
+int model_chat_encode(const struct model_chat *c, const struct vocab *v,
+                      const struct model_message *list, size_t n_messages, int32_t *ids, size_t max,
+                      size_t *n, struct err *e);
+/* A conversation as bytes, as the wire carries it: of each message a byte for the role, its length
+ * in 32 bits, little-endian, and its text. Parsing takes hostile input: false, also where there are
+ * more than max messages; the texts are borrowed from `packed`. Packing appends: ERR_NOMEM,
+ * ERR_RANGE. */
+bool model_messages_parse(struct span packed, struct model_message *list, size_t max, size_t *n);
+int model_messages_pack(const struct model_message *list, size_t n, struct base_buf *out);
+
 /* ---- models, cards and shapes (model/arch.c) ------------------------------------------------- */
 
 enum model_rope { MODEL_ROPE_NORM, MODEL_ROPE_NEOX };

@@ -8,4 +8,4 @@ noinst_LIBRARIES += %D%/libmodel.a
 	%D%/tokenizer_join.c %D%/tokenizer_pre.c \
 	%D%/arch.c %D%/shape.c %D%/piece.c %D%/slice.c \
 	%D%/exec.c %D%/layout.c %D%/step.c %D%/attention.c %D%/ffn.c %D%/output.c \
-	%D%/sampler.c %D%/text.c
+	%D%/sampler.c %D%/text.c %D%/chat.c

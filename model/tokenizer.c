@@ -296,6 +296,8 @@ static int read_vocab(const struct gguf *g, struct vocab *v, struct err *e)
     if (rc == 0)
         rc = list_specials(v, e);
     if (rc == 0)
+        rc = model_chat_read_system(g, &v->chat_system, e);
+    if (rc == 0)
         make_plains(v);
     return rc;
 }
@@ -323,6 +325,7 @@ void model_vocab_close(struct vocab *v)
     if (v->kind != NULL && v->kind->close != NULL)
         v->kind->close(v);
     base_free(v->specials);
+    base_buf_deinit(&v->chat_system);
     model_index_deinit(&v->index);
     base_free(v->plains);
     base_free(v->texts);
@@ -454,8 +457,8 @@ void model_vocab_emit(struct vocab_sink *out, int32_t id)
     out->n++;
 }
 
-static int encode_text(const struct vocab *v, struct span text, bool control,
-                       struct vocab_sink *out, struct err *e)
+int model_vocab_encode_text(const struct vocab *v, struct span text, bool control,
+                            struct vocab_sink *out, struct err *e)
 {
     struct fragments f = {0};
     int rc = cut_text(v, text, control, &f, e);
@@ -478,6 +481,18 @@ static int encode_text(const struct vocab *v, struct span text, bool control,
     return rc;
 }
 
+int32_t model_vocab_special_at(const struct vocab *v, struct span text, size_t *len)
+{
+    for (size_t i = 0; i < v->n_specials; i++) {
+        const struct span s = v->tokens[v->specials[i]].text;
+        if (s.len <= text.len && memcmp(s.ptr, text.ptr, s.len) == 0) {
+            *len = s.len;
+            return v->specials[i];
+        }
+    }
+    return -1;
+}
+
 int model_vocab_encode(const struct vocab *v, struct span text, unsigned flags, int32_t *ids,
                        size_t max, size_t *n, struct err *e)
 {
@@ -490,7 +505,8 @@ int model_vocab_encode(const struct vocab *v, struct span text, unsigned flags, 
     if (bos && v->add_bos && v->bos >= 0)
         model_vocab_emit(&out, v->bos);
     if (text.len > 0) {
-        const int rc = encode_text(v, text, (flags & MODEL_ENCODE_SPECIAL) != 0, &out, e);
+        const int rc =
+            model_vocab_encode_text(v, text, (flags & MODEL_ENCODE_SPECIAL) != 0, &out, e);
         if (rc != 0)
             return rc;
     }

@@ -113,11 +113,22 @@ struct vocab {
     int32_t byte_ids[256];      /* -1: none */
     int32_t bos, eos, unknown;  /* -1: none */
     bool add_bos, add_eos, space_prefix;
-    int32_t *specials; /* [n_specials] longest text first, then lower id */
+    struct base_buf chat_system; /* what the chat template says where nobody says anything */
+    int32_t *specials;           /* [n_specials] longest text first, then lower id */
     size_t n_specials;
 };
 
 void model_vocab_emit(struct vocab_sink *out, int32_t id);
+/* Ids of a text without BOS and EOS; `control`: control tokens written out in it are parsed. */
+int model_vocab_encode_text(const struct vocab *v, struct span text, bool control,
+                            struct vocab_sink *out, struct err *e);
+/* The special token that text begins with, the longest, and its length in bytes; -1: none, and the
+ * length is as it was. */
+int32_t model_vocab_special_at(const struct vocab *v, struct span text, size_t *len);
+
+/* The system message that the file's chat template quotes, appended to *out, which is empty
+ * (chat.c). ERR_NOMEM. */
+int model_chat_read_system(const struct gguf *g, struct base_buf *out, struct err *e);
 
 extern const struct vocab_kind model_vocab_spm; /* SentencePiece BPE, "llama" */
 extern const struct vocab_kind model_vocab_bpe; /* byte-level BPE, "gpt2" */

@@ -58,6 +58,11 @@ endif
 # Random models in memory, for whatever needs one.
 TINY_MODEL = %D%/tiny_model.c %D%/tiny_model.h
 
+UNIT_TESTS += %D%/test_chat
+%C%_test_chat_SOURCES = %D%/test_chat.c
+%C%_test_chat_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_chat_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_demo
 %C%_test_demo_SOURCES = %D%/test_demo.c $(TINY_MODEL)
 %C%_test_demo_CFLAGS = $(UNIT_CFLAGS)
