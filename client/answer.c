@@ -71,21 +71,23 @@ json_t *cli_answer_json(const struct cli_request *r, const struct cli_answer *a)
 
 static void say_statistics(const struct cli_printer *p, const struct cli_answer *a)
 {
-    char which[32] = "", prefill[48] = "", decode[48] = "";
+    char which[32] = "", kept[48] = "", prefill[48] = "", decode[48] = "";
     if (p->requests->n > 1)
         snprintf(which, sizeof which, "request %u: ", p->next + 1);
     if (a->finish == CLI_ERROR)
         return;
+    if (a->kept_tokens > 0)
+        snprintf(kept, sizeof kept, ", %u of them read before", a->kept_tokens);
     if (a->prefill_per_s > 0)
         snprintf(prefill, sizeof prefill, " (%.1f tok/s)", a->prefill_per_s);
     if (a->tokens_per_s > 0)
         snprintf(decode, sizeof decode, " at %.2f tok/s", a->tokens_per_s);
     if (n_tokens(a) == 0)
-        cli_say("%s%u prompt tokens%s; nothing generated; finish %s", which, a->prompt_tokens,
-                prefill, finish_names[a->finish]);
+        cli_say("%s%u prompt tokens%s%s; nothing generated; finish %s", which, a->prompt_tokens,
+                kept, prefill, finish_names[a->finish]);
     else
-        cli_say("%s%u prompt tokens%s; first token after %.1f ms; %u tokens%s; finish %s", which,
-                a->prompt_tokens, prefill, a->ttft_ms, n_tokens(a), decode,
+        cli_say("%s%u prompt tokens%s%s; first token after %.1f ms; %u tokens%s; finish %s", which,
+                a->prompt_tokens, kept, prefill, a->ttft_ms, n_tokens(a), decode,
                 finish_names[a->finish]);
 }
 

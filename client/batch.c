@@ -1,4 +1,4 @@
-/* `shoal local` at work: requests in slots, decoded together in one process.
+/* Requests in slots, decoded together in one process: `shoal local` and `shoal chat` at work.
  *
  * A slot holds a request from its first prompt row to its last token. Each pass takes one row of
  * every slot that decodes and then prompt rows, at most a chunk of them. What is sampled where is
@@ -6,6 +6,11 @@
  * tokens before it as the penalty's window; an end token ends the answer and is not part of it; no
  * token gets a position beyond the prompt's length + n or the context. Text is made by the code
  * that the coordinator uses.
+ *
+ * A slot keeps what its KV cache holds when its request is over, and a request takes the free slot
+ * whose tokens agree best with its own. What agrees is not computed again, but for the last
+ * row, whose logits are needed; since a row's bits depend on the tokens before it and on nothing
+ * else, the answer is the same.
  *
  * The invariant: an answer depends on its request alone, not on the others in the batch, because a
  * row's bits do not (docs/numerics.md) and a sampled token depends on seed and position only. A
@@ -17,14 +22,15 @@
 struct slot {
     bool busy;
     uint32_t request; /* index */
-    int32_t *ids;     /* [end_position] prompt, then what was generated */
+    int32_t *ids;     /* [end_position] prompt, then what was generated; kept when it is over */
     uint32_t n_prompt, n_ids, end_position;
-    uint32_t n_done; /* positions that are in the KV cache */
+    uint32_t n_kept; /* positions that the slot held when the request came */
+    uint32_t n_done; /* positions that are in the KV cache; kept when it is over */
     struct model_text text;
     double started_s, first_s, last_s;
 };
 
-struct batch {
+struct cli_batch {
     struct cli_model *m;
     struct cli_printer *out;
     struct model_sampler *sampler;
@@ -37,11 +43,11 @@ struct batch {
     uint32_t bad[MODEL_ROWS_MAX], n_rows;
 };
 
-static void leave(struct slot *s)
+/* The request is over; the first `n_done` of its tokens stay with the slot. */
+static void leave(struct slot *s, uint32_t n_done)
 {
-    base_free(s->ids);
     model_text_deinit(&s->text);
-    *s = (struct slot){0};
+    *s = (struct slot){.ids = s->ids, .n_done = n_done};
 }
 
 /* ---- an answer grows ------------------------------------------------------------------------- */
@@ -52,7 +58,7 @@ static void show(struct cli_answer *a, const struct slot *s)
         base_buf_add(&a->text, s->text.text.ptr + a->text.len, s->text.certain - a->text.len);
 }
 
-static void finish(struct batch *b, struct slot *s, enum cli_finish how)
+static void finish(struct cli_batch *b, struct slot *s, enum cli_finish how)
 {
     struct cli_answer *a = &b->out->answers[s->request];
     const uint32_t n = s->n_ids - s->n_prompt;
@@ -64,10 +70,10 @@ static void finish(struct batch *b, struct slot *s, enum cli_finish how)
     a->done = true;
     if (a->text.failed || a->tokens.failed || s->text.text.failed)
         cli_answer_fail(a, "out of memory for the answer");
-    leave(s);
+    leave(s, s->n_done);
 }
 
-static bool is_end(const struct batch *b, int32_t token)
+static bool is_end(const struct cli_batch *b, int32_t token)
 {
     for (size_t i = 0; i < b->n_ends; i++)
         if (b->ends[i] == token)
@@ -75,14 +81,14 @@ static bool is_end(const struct batch *b, int32_t token)
     return false;
 }
 
-static void take_token(struct batch *b, struct slot *s, int32_t token)
+static void take_token(struct cli_batch *b, struct slot *s, int32_t token)
 {
     struct cli_answer *a = &b->out->answers[s->request];
     s->last_s = base_clock_s();
     if (s->first_s == 0) {
         s->first_s = s->last_s;
         a->ttft_ms = (s->first_s - b->begun_s) * 1e3;
-        a->prefill_per_s = s->n_prompt / (s->first_s - s->started_s);
+        a->prefill_per_s = (s->n_prompt - s->n_kept) / (s->first_s - s->started_s);
     }
     if (is_end(b, token)) {
         finish(b, s, CLI_STOP);
@@ -98,7 +104,7 @@ static void take_token(struct batch *b, struct slot *s, int32_t token)
         finish(b, s, CLI_LENGTH);
 }
 
-static void sample(struct batch *b, struct slot *s, float *logits)
+static void sample(struct cli_batch *b, struct slot *s, float *logits)
 {
     const struct cli_request *r = &b->out->requests->list[s->request];
     const uint32_t n_recent = s->n_ids < MODEL_PENALTY_WINDOW ? s->n_ids : MODEL_PENALTY_WINDOW;
@@ -110,64 +116,127 @@ static void sample(struct batch *b, struct slot *s, float *logits)
     }
     cli_answer_fail(&b->out->answers[s->request],
                     "value out of range in the output matrix at position %u", s->n_ids - 1);
-    leave(s);
+    leave(s, s->n_done);
 }
 
 /* ---- requests take slots --------------------------------------------------------------------- */
 
-static int begin(struct batch *b, struct slot *s, uint32_t request, struct err *e)
+static int encode(const struct cli_batch *b, const struct cli_request *r, int32_t **ids,
+                  uint32_t *n, struct err *e)
 {
-    const struct cli_request *r = &b->out->requests->list[request];
     const unsigned flags = MODEL_ENCODE_BOS | (r->special ? MODEL_ENCODE_SPECIAL : 0u);
-    const uint32_t context = b->m->config.context;
-    int32_t *ids;
     if (r->error[0] != 0)
         return err_set(e, ERR_FORMAT, "%s", r->error);
-    int rc = cli_encode(b->m->vocab, r->prompt, flags, &s->ids, &s->n_prompt, e);
+    return r->conversation ? cli_encode_chat(b->m, r->prompt, ids, n, e)
+                           : cli_encode(b->m->vocab, r->prompt, flags, ids, n, e);
+}
+
+/* The ids of a request's prompt, with room for the answer. */
+static int read_prompt(const struct cli_batch *b, uint32_t request, int32_t **ids, uint32_t *n,
+                       uint32_t *end_position, struct err *e)
+{
+    const struct cli_request *r = &b->out->requests->list[request];
+    const uint32_t context = b->m->config.context;
+    int32_t *grown;
+    const int rc = encode(b, r, ids, n, e);
     if (rc != 0)
         return rc;
-    b->out->answers[request].prompt_tokens = s->n_prompt;
-    if (s->n_prompt == 0)
+    b->out->answers[request].prompt_tokens = *n;
+    if (*n == 0)
         return err_set(e, ERR_RANGE, "the prompt is empty");
-    if (s->n_prompt > context || (s->n_prompt == context && r->n > 0))
+    if (*n > context || (*n == context && r->n > 0))
         return err_set(e, ERR_RANGE,
-                       "the prompt has %u tokens, a slot %u positions: shorten it or raise "
-                       "--context",
-                       s->n_prompt, context);
-    s->end_position = s->n_prompt + (r->n < context - s->n_prompt ? r->n : context - s->n_prompt);
-    ids = base_realloc(s->ids, s->end_position * sizeof *ids);
-    if (ids == NULL)
+                       "the %s has %u tokens, a slot %u positions: shorten it or raise --context",
+                       r->conversation ? "conversation" : "prompt", *n, context);
+    *end_position = *n + (r->n < context - *n ? r->n : context - *n);
+    grown = base_realloc(*ids, *end_position * sizeof *grown);
+    if (grown == NULL)
         return err_set(e, ERR_NOMEM, "out of memory for the answer's tokens");
+    *ids = grown;
+    return 0;
+}
+
+/* How many of the first tokens are those that the slot holds. */
+static uint32_t agreement(const struct slot *s, const int32_t *ids, uint32_t n)
+{
+    uint32_t k = 0;
+    while (k < s->n_done && k < n && s->ids[k] == ids[k])
+        k++;
+    return k;
+}
+
+/* The free slot that gains the most: what a request can use of it counts, less what would be lost
+ * that another one may go on with. (All texts agree in their first token; that alone is no reason to
+ * overwrite a conversation.) NULL: none is free. */
+static struct slot *choose_slot(struct cli_batch *b, const int32_t *ids, uint32_t n, uint32_t *kept)
+{
+    struct slot *best = NULL;
+    int64_t best_gain = 0;
+    for (uint32_t i = 0; i < b->n_slots; i++) {
+        struct slot *s = &b->slots[i];
+        if (s->busy)
+            continue;
+        const uint32_t k = agreement(s, ids, n);
+        const int64_t gain = 2 * (int64_t)k - (int64_t)s->n_done;
+        if (best != NULL && gain <= best_gain)
+            continue;
+        best = s;
+        best_gain = gain;
+        *kept = k;
+    }
+    return best;
+}
+
+static int begin(struct cli_batch *b, uint32_t request, struct err *e)
+{
+    const struct cli_request *r = &b->out->requests->list[request];
+    int32_t *ids = NULL;
+    uint32_t n = 0, end_position = 0, kept = 0;
+    int rc = read_prompt(b, request, &ids, &n, &end_position, e);
+    struct slot *s = rc == 0 ? choose_slot(b, ids, n, &kept) : NULL;
+    if (rc == 0)
+        rc = model_text_init(&s->text, r->stops, r->n_stops, e);
+    if (rc != 0) {
+        base_free(ids);
+        return rc;
+    }
+    base_free(s->ids);
     s->ids = ids;
-    s->n_ids = s->n_prompt;
+    s->n_prompt = s->n_ids = n;
+    s->end_position = end_position;
+    s->n_kept = s->n_done = kept < n ? kept : n - 1; /* the last row gives the logits */
     s->request = request;
     s->started_s = base_clock_s();
-    return model_text_init(&s->text, r->stops, r->n_stops, e);
+    b->out->answers[request].kept_tokens = s->n_kept;
+    if (end_position == n)
+        finish(b, s, CLI_LENGTH);
+    else
+        s->busy = true;
+    return 0;
+}
+
+static bool any_free(const struct cli_batch *b)
+{
+    for (uint32_t i = 0; i < b->n_slots; i++)
+        if (!b->slots[i].busy)
+            return true;
+    return false;
 }
 
 /* Fill free slots with requests in order; those that cannot be begun have failed. */
-static void admit(struct batch *b)
+static void admit(struct cli_batch *b)
 {
-    for (uint32_t i = 0; i < b->n_slots; i++) {
-        struct slot *s = &b->slots[i];
-        while (!s->busy && b->next < b->out->requests->n) {
-            const uint32_t request = b->next++;
-            struct err e = {0};
-            if (begin(b, s, request, &e) != 0) {
-                cli_answer_fail(&b->out->answers[request], "%s", e.text);
-                leave(s);
-            } else if (s->end_position == s->n_prompt) {
-                finish(b, s, CLI_LENGTH);
-            } else {
-                s->busy = true;
-            }
-        }
+    while (b->next < b->out->requests->n && any_free(b)) {
+        const uint32_t request = b->next++;
+        struct err e = {0};
+        if (begin(b, request, &e) != 0)
+            cli_answer_fail(&b->out->answers[request], "%s", e.text);
     }
 }
 
 /* ---- a pass ---------------------------------------------------------------------------------- */
 
-static void add_rows(struct batch *b, uint32_t slot, uint32_t n)
+static void add_rows(struct cli_batch *b, uint32_t slot, uint32_t n)
 {
     struct slot *s = &b->slots[slot];
     for (uint32_t i = 0; i < n; i++) {
@@ -176,7 +245,7 @@ static void add_rows(struct batch *b, uint32_t slot, uint32_t n)
     }
 }
 
-static void build(struct batch *b)
+static void build(struct cli_batch *b)
 {
     uint32_t left;
     b->n_rows = 0;
@@ -195,7 +264,7 @@ static void build(struct batch *b)
     }
 }
 
-static void fail_row(struct batch *b, uint32_t row)
+static void fail_row(struct cli_batch *b, uint32_t row)
 {
     struct slot *s = &b->slots[b->rows[row].slot];
     char why[100];
@@ -203,10 +272,10 @@ static void fail_row(struct batch *b, uint32_t row)
         return;
     cli_bad_text(b->m, b->bad[row], b->rows[row].position, why, sizeof why);
     cli_answer_fail(&b->out->answers[s->request], "%s", why);
-    leave(s);
+    leave(s, b->rows[row].position);
 }
 
-static void pass(struct batch *b)
+static void pass(struct cli_batch *b)
 {
     float *logits = b->m->logits;
     model_exec_run(b->m->exec, b->rows, b->n_rows, b->m->hidden, logits, b->bad);
@@ -223,18 +292,38 @@ static void pass(struct batch *b)
     }
 }
 
-int cli_batch_run(struct cli_model *m, struct cli_printer *p, struct err *e)
+int cli_batch_new(struct cli_model *m, struct cli_batch **out, struct err *e)
 {
-    struct batch *b = base_zalloc(1, sizeof *b);
-    int rc = 0;
+    struct cli_batch *b = base_zalloc(1, sizeof *b);
+    *out = NULL;
     if (b == NULL || (b->sampler = model_sampler_new(m->shape->n_vocab)) == NULL) {
-        rc = err_set(e, ERR_NOMEM, "out of memory for the batch");
-        goto out;
+        base_free(b);
+        return err_set(e, ERR_NOMEM, "out of memory for the batch");
     }
     b->m = m;
-    b->out = p;
-    b->n_slots = m->config.n_slots;
+    b->n_slots = m->config.n_slots < CLI_LOCAL_SLOTS ? m->config.n_slots : CLI_LOCAL_SLOTS;
     b->n_ends = model_vocab_ends(m->vocab, b->ends, sizeof b->ends / sizeof *b->ends);
+    *out = b;
+    return 0;
+}
+
+void cli_batch_free(struct cli_batch *b)
+{
+    if (b == NULL)
+        return;
+    for (uint32_t i = 0; i < CLI_LOCAL_SLOTS; i++) {
+        model_text_deinit(&b->slots[i].text);
+        base_free(b->slots[i].ids);
+    }
+    model_sampler_free(b->sampler);
+    base_free(b);
+}
+
+int cli_batch_run(struct cli_batch *b, struct cli_printer *p, struct err *e)
+{
+    int rc = 0;
+    b->out = p;
+    b->next = 0;
     b->begun_s = base_clock_s();
     for (;;) {
         admit(b);
@@ -248,11 +337,8 @@ int cli_batch_run(struct cli_model *m, struct cli_printer *p, struct err *e)
         build(b);
         pass(b);
     }
-out:
-    for (uint32_t i = 0; b != NULL && i < CLI_LOCAL_SLOTS; i++)
-        leave(&b->slots[i]);
-    if (b != NULL)
-        model_sampler_free(b->sampler);
-    base_free(b);
+    for (uint32_t i = 0; i < b->n_slots; i++)
+        if (b->slots[i].busy)
+            leave(&b->slots[i], b->slots[i].n_done);
     return rc;
 }

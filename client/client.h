@@ -15,6 +15,7 @@ enum {
     CLI_STOPS_MAX = 16,             /* stop strings of a request */
     CLI_STOP_BYTES_MAX = 256,       /* bytes of one */
     CLI_PROMPT_BYTES_MAX = 1048576, /* bytes of a prompt */
+    CLI_MESSAGES_MAX = 4096,        /* messages of a conversation */
     CLI_TEXT_BYTES_MAX = 67108864,  /* bytes of a file of prompts or of text to score */
     CLI_LOCAL_SLOTS = 8,            /* requests that `local` decodes together */
     CLI_CONTEXT_MAX = 4096,         /* default context: the model's own, at most this */
@@ -35,7 +36,7 @@ _Static_assert(CLI_N_OPTS <= 64, "options of a command are bits of a word");
 
 struct cli_options {
     uint64_t given; /* CLI_BIT of each option that was on the command line */
-    const char *config, *model, *prompt, *prompts, *file, *key, *profile;
+    const char *config, *model, *prompt, *system, *prompts, *file, *key, *profile;
     const struct kern_table *kernels; /* NULL: the best */
     enum kern_kv_type kv;
     uint32_t n;       /* tokens; UINT32_MAX: to the end of the context */
@@ -70,6 +71,7 @@ bool cli_parse_f64(const char *text, double low, double high, double *out);
 
 int cli_generate(const struct cli_options *o, struct err *e);
 int cli_local(const struct cli_options *o, struct err *e);
+int cli_chat(const struct cli_options *o, struct err *e);
 int cli_status(const struct cli_options *o, struct err *e);
 int cli_plan(const struct cli_options *o, struct err *e);
 int cli_keygen(const struct cli_options *o, struct err *e);
@@ -85,6 +87,8 @@ int cli_bench(const struct cli_options *o, struct err *e);
 /* SIGINT and SIGTERM from now on only set a flag, once; the second one ends the process. */
 void cli_interrupt_begin(void);
 bool cli_interrupted(void);
+/* Was it SIGINT? Then it is forgotten, and the next one sets the flag again. */
+bool cli_interrupt_take(void);
 /* One line on stderr, whatever the text contains. */
 void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* A line on stderr that the next one replaces; only on a terminal, not under -q. "" removes it. */
@@ -109,6 +113,7 @@ int cli_json_print(json_t *object, bool failed, struct err *e);
 
 struct cli_request {
     struct span prompt; /* borrowed from the command line, the file or `object` */
+    bool conversation;  /* the prompt is one, packed as by model_messages_pack */
     uint32_t n;         /* tokens; UINT32_MAX: to the end of the context */
     struct model_sampling sampling;
     struct span stops[CLI_STOPS_MAX];
@@ -142,8 +147,9 @@ struct cli_answer {
     enum cli_finish finish;
     char error[ERR_TEXT_MAX];
     uint32_t prompt_tokens;
+    uint32_t kept_tokens; /* of the prompt, whose KV rows were there already */
     double ttft_ms, tokens_per_s;
-    double prefill_per_s; /* 0: not known */
+    double prefill_per_s; /* of the others; 0: not known */
 };
 void cli_answer_fail(struct cli_answer *a, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
@@ -212,8 +218,19 @@ void cli_bad_text(const struct cli_model *m, uint32_t bad, uint32_t position, ch
 int cli_model_score(struct cli_model *m, const int32_t *ids, uint32_t n, uint32_t first,
                     int (*each)(void *arg, uint32_t position, const float *logits, struct err *e),
                     void *arg, struct err *e);
-/* Answer all requests, up to n_slots at a time, calling the printer as text becomes certain. */
-int cli_batch_run(struct cli_model *m, struct cli_printer *p, struct err *e);
+/* The ids of a packed conversation, by the model's own chat template. ERR_NOTFOUND,
+ * ERR_UNSUPPORTED: it has none that is known. ERR_FORMAT, ERR_NOMEM. */
+int cli_encode_chat(const struct cli_model *m, struct span packed, int32_t **ids, uint32_t *n,
+                    struct err *e);
+
+/* The slots of a loaded model, at most CLI_LOCAL_SLOTS of them. They keep what their KV cache holds
+ * from run to run. */
+struct cli_batch;
+int cli_batch_new(struct cli_model *m, struct cli_batch **out, struct err *e); /* ERR_NOMEM */
+void cli_batch_free(struct cli_batch *b);
+/* Answer all requests, up to n_slots at a time, calling the printer as text becomes certain.
+ * ERR_CANCELLED after SIGINT. */
+int cli_batch_run(struct cli_batch *b, struct cli_printer *p, struct err *e);
 
 /* ---- the coordinator (client/cluster.c, client/remote.c, client/ask_status.c) ---------------- */
 

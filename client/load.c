@@ -133,18 +133,38 @@ int cli_model_load(struct cli_model *m, const struct cli_options *o, uint32_t n_
     return model_exec_new(m->model, &slice, &m->config, piece_of, m, &m->exec, e);
 }
 
-int cli_encode(const struct vocab *v, struct span text, unsigned flags, int32_t **ids, uint32_t *n,
-               struct err *e)
+/* Ids of a text or of a conversation: what `encode` makes of `what`, in a list of the right length. */
+struct encoding {
+    int (*encode)(const struct encoding *x, int32_t *ids, size_t max, size_t *n, struct err *e);
+    const struct vocab *v;
+    struct span text; /* a text and its flags, or a conversation and its template */
+    unsigned flags;
+    const struct model_chat *chat;
+    const struct model_message *messages;
+    size_t n_messages;
+};
+
+static int encode_text(const struct encoding *x, int32_t *ids, size_t max, size_t *n, struct err *e)
+{
+    return model_vocab_encode(x->v, x->text, x->flags, ids, max, n, e);
+}
+
+static int encode_chat(const struct encoding *x, int32_t *ids, size_t max, size_t *n, struct err *e)
+{
+    return model_chat_encode(x->chat, x->v, x->messages, x->n_messages, ids, max, n, e);
+}
+
+static int encode(const struct encoding *x, int32_t **ids, uint32_t *n, struct err *e)
 {
     size_t count = 0;
     /* The first try says how many there are where the guess of one a byte is too low. */
-    size_t max = text.len + 16;
+    size_t max = x->text.len + 16;
     int rc = ERR_RANGE;
     for (int attempt = 0; attempt < 2 && rc == ERR_RANGE; attempt++) {
         int32_t *list = base_zalloc(max, sizeof *list);
         if (list == NULL)
             return err_set(e, ERR_NOMEM, "out of memory for the tokens of the text");
-        rc = model_vocab_encode(v, text, flags, list, max, &count, e);
+        rc = x->encode(x, list, max, &count, e);
         if (rc == 0) {
             *ids = list;
             *n = (uint32_t)count;
@@ -153,6 +173,31 @@ int cli_encode(const struct vocab *v, struct span text, unsigned flags, int32_t 
         base_free(list);
         max = count;
     }
+    return rc;
+}
+
+int cli_encode(const struct vocab *v, struct span text, unsigned flags, int32_t **ids, uint32_t *n,
+               struct err *e)
+{
+    const struct encoding x = {.encode = encode_text, .v = v, .text = text, .flags = flags};
+    return encode(&x, ids, n, e);
+}
+
+int cli_encode_chat(const struct cli_model *m, struct span packed, int32_t **ids, uint32_t *n,
+                    struct err *e)
+{
+    struct encoding x = {.encode = encode_chat, .v = m->vocab, .text = packed};
+    struct model_message *list = base_zalloc(CLI_MESSAGES_MAX, sizeof *list);
+    int rc = model_chat_find(model_gguf(m->model), &x.chat, e);
+    if (rc == 0 && list == NULL)
+        rc = err_set(e, ERR_NOMEM, "out of memory for the conversation");
+    if (rc == 0 && !model_messages_parse(packed, list, CLI_MESSAGES_MAX, &x.n_messages))
+        rc = err_set(e, ERR_FORMAT, "the conversation has more than %d messages: /reset",
+                     CLI_MESSAGES_MAX);
+    x.messages = list;
+    if (rc == 0)
+        rc = encode(&x, ids, n, e);
+    base_free(list);
     return rc;
 }
 

@@ -3,13 +3,14 @@
  *
  * Several requests (--prompts) run in slots side by side, at most CLI_LOCAL_SLOTS; the others wait
  * for a slot, in order. Weights are loaded once, before the first request's clock starts. The work
- * is done in client/batch.c. Left out: a conversation; a model that stays loaded. */
+ * is done in client/batch.c. Left out: a conversation, which is client/chat.c. */
 #include "client/client.h"
 
 int cli_local(const struct cli_options *o, struct err *e)
 {
     struct cli_requests requests = {0};
     struct cli_model *m = NULL;
+    struct cli_batch *b = NULL;
     struct cli_printer p = {.json = o->json, .quiet = o->quiet};
     uint32_t context = 0, slots;
     int rc = cli_requests_open(o, &requests, e);
@@ -28,10 +29,13 @@ int cli_local(const struct cli_options *o, struct err *e)
     if (rc == 0)
         rc = cli_model_load(m, o, slots, context, slots, e);
     if (rc == 0)
-        rc = cli_batch_run(m, &p, e);
+        rc = cli_batch_new(m, &b, e);
+    if (rc == 0)
+        rc = cli_batch_run(b, &p, e);
     if (p.answers != NULL)
         rc = cli_printer_end(&p, rc, e);
 out:
+    cli_batch_free(b);
     cli_model_close(m);
     cli_answers_free(p.answers, requests.n);
     cli_requests_close(&requests);

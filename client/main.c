@@ -16,15 +16,15 @@
 enum { STATUS_FAILED = 1, STATUS_USAGE = 2 };
 
 #define SAMPLING                                                                                   \
-    (CLI_BIT(PROMPT) | CLI_BIT(PROMPTS) | CLI_BIT(TOKENS) | CLI_BIT(TEMPERATURE) |                 \
-     CLI_BIT(TOP_K) | CLI_BIT(TOP_P) | CLI_BIT(MIN_P) | CLI_BIT(PENALTY) | CLI_BIT(SEED) |         \
-     CLI_BIT(STOP) | CLI_BIT(SPECIAL) | CLI_BIT(JSON))
-#define COMPUTE (CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(CHUNK))
+    (CLI_BIT(TOKENS) | CLI_BIT(TEMPERATURE) | CLI_BIT(TOP_K) | CLI_BIT(TOP_P) | CLI_BIT(MIN_P) |   \
+     CLI_BIT(PENALTY) | CLI_BIT(SEED) | CLI_BIT(STOP))
+#define REQUESTS (CLI_BIT(PROMPT) | CLI_BIT(PROMPTS) | CLI_BIT(SPECIAL) | CLI_BIT(JSON))
+#define COMPUTE  (CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(CHUNK))
 
 static const struct cli_command commands[] = {
     {"generate", "-c FILE (-p TEXT | --prompts FILE) [OPTION]...",
      "Answers prompts with a cluster; the text goes to stdout as it comes.",
-     SAMPLING | CLI_BIT(CONFIG) | CLI_BIT(KEY), CLI_BIT(CONFIG), 0, 0, cli_generate},
+     SAMPLING | REQUESTS | CLI_BIT(CONFIG) | CLI_BIT(KEY), CLI_BIT(CONFIG), 0, 0, cli_generate},
     {"status", "-c FILE [--json]",
      "Shows a cluster's nodes: what each holds, memory, speed, last error.",
      CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(JSON), CLI_BIT(CONFIG), 0, 0, cli_status},
@@ -37,7 +37,13 @@ static const struct cli_command commands[] = {
      cli_keygen},
     {"local", "-m GGUF (-p TEXT | --prompts FILE) [OPTION]...",
      "Answers prompts in this process, without a cluster: the reference.",
-     SAMPLING | COMPUTE | CLI_BIT(MODEL) | CLI_BIT(CONTEXT), CLI_BIT(MODEL), 0, 0, cli_local},
+     SAMPLING | REQUESTS | COMPUTE | CLI_BIT(MODEL) | CLI_BIT(CONTEXT), CLI_BIT(MODEL), 0, 0,
+     cli_local},
+    {"chat", "(-m GGUF | -c FILE) [--system TEXT] [OPTION]...",
+     "Talks with a model, line by line; /reset starts anew, /exit ends.",
+     SAMPLING | COMPUTE | CLI_BIT(MODEL) | CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(CONTEXT) |
+         CLI_BIT(SYSTEM),
+     0, 0, 0, cli_chat},
     {"tokenize", "-m GGUF [--json] [--no-bos] [--special] [--] TEXT",
      "Prints the token ids of a text.",
      CLI_BIT(MODEL) | CLI_BIT(JSON) | CLI_BIT(NO_BOS) | CLI_BIT(SPECIAL), CLI_BIT(MODEL), 1, 1,

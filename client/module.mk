@@ -6,6 +6,7 @@ noinst_LIBRARIES += %D%/libcli.a
 	%D%/ask_status.c \
 	%D%/batch.c \
 	%D%/bench.c \
+	%D%/chat.c \
 	%D%/cluster.c \
 	%D%/generate.c \
 	%D%/inspect.c \

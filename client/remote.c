@@ -78,6 +78,11 @@ static int submit(struct remote *r, struct cli_ask *a)
     struct net_msg m = {.code = NET_MSG_SUBMIT};
     struct err e = {0};
     int rc;
+    if (q->conversation) {
+        static const char why[] = "a cluster takes no conversations: chat with -m GGUF";
+        fail(r, a, why, sizeof why - 1);
+        return 0;
+    }
     r->stops.len = 0;
     for (uint32_t i = 0; i < q->n_stops; i++)
         net_put_str(&r->stops, q->stops[i]);

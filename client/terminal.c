@@ -18,8 +18,7 @@ static volatile sig_atomic_t interrupted;
 
 static void on_signal(int number)
 {
-    (void)number;
-    interrupted = 1;
+    interrupted = number;
 }
 
 void cli_interrupt_begin(void)
@@ -36,6 +35,15 @@ void cli_interrupt_begin(void)
 bool cli_interrupted(void)
 {
     return interrupted != 0;
+}
+
+bool cli_interrupt_take(void)
+{
+    if (interrupted != SIGINT)
+        return false;
+    interrupted = 0;
+    cli_interrupt_begin();
+    return true;
 }
 
 /* ---- stderr ---------------------------------------------------------------------------------- */

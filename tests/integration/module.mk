@@ -1,6 +1,7 @@
 # Real processes on this machine. A test with a cluster has it to itself, even under make -j: tests/tap.sh
 # holds a lock around it, so no order between logs is needed here.
 INTEGRATION_TESTS = \
+	%D%/chat.sh \
 	%D%/cluster.sh \
 	%D%/failures.sh \
 	%D%/files.sh \
@@ -18,8 +19,10 @@ TESTS += $(INTEGRATION_TESTS)
 endif
 EXTRA_DIST += $(INTEGRATION_TESTS) %D%/cluster_lib.sh
 
-# What a shell cannot do: compare JSON with expected values, and speak TCP.
-check_PROGRAMS += %D%/expect %D%/rawtcp
+# What a shell cannot do: give a file a chat template, compare JSON with expected values, speak TCP.
+check_PROGRAMS += %D%/add_template %D%/expect %D%/rawtcp
+%C%_add_template_SOURCES = %D%/add_template.c
+%C%_add_template_LDADD = $(MODEL_LIBS)
 %C%_expect_SOURCES = %D%/expect.c
 %C%_expect_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 %C%_expect_LDADD = $(JANSSON_LIBS)
