@@ -17,8 +17,10 @@ enum {
     MODEL_VOCAB_MAX = 1 << 20,
     MODEL_CONTEXT_MAX = 1 << 20,
     MODEL_SLOTS_MAX = 64,
-    MODEL_ROWS_MAX = 512,     /* rows of one batch */
-    MODEL_PENALTY_WINDOW = 64 /* tokens the repetition penalty looks back */
+    MODEL_ROWS_MAX = 512,      /* rows of one batch */
+    MODEL_PENALTY_WINDOW = 64, /* tokens the penalties look back */
+    MODEL_BIASES_MAX = 64,     /* tokens whose logits a request may shift */
+    MODEL_LOGPROBS_MAX = 8     /* best tokens whose log-probabilities a request may ask for */
 };
 
 /* ---- GGUF files (model/gguf.c, model/gguf_write.c) ------------------------------------------- */
@@ -345,24 +347,45 @@ void model_exec_logits(struct model_exec *x, const struct model_row *rows, uint3
 
 /* ---- sampling (model/sampler.c) -------------------------------------------------------------- */
 
+/* The bias of a token that is never chosen. A number, so that it travels as the others do. */
+#define MODEL_BANNED (-1e30)
+
 struct model_sampling {
     float temperature;                  /* 0: greedy */
     uint32_t top_k;                     /* 0: all */
     float top_p, min_p, repeat_penalty; /* 1, 0, 1: off */
     uint64_t seed;
+    float presence_penalty, frequency_penalty; /* 0: off */
+    uint32_t n_biases;
+    int32_t bias_ids[MODEL_BIASES_MAX]; /* those of one token add up */
+    double biases[MODEL_BIASES_MAX];    /* added to the logit, -1000 to 1000, or MODEL_BANNED */
+    uint32_t logprobs; /* 0: none; 1 + k: each token's log-probability and the k best */
 };
 /* Design §3's defaults, seed 0. */
 struct model_sampling model_sampling_default(void);
 int model_sampling_check(const struct model_sampling *s, struct err *e); /* ERR_RANGE */
+/* Is there a token for each bias? ERR_RANGE. */
+int model_biases_check(const struct model_sampling *s, uint32_t n_vocab, struct err *e);
+
+/* Natural logs of probabilities as the model gives them: softmax of the logits before penalties,
+ * biases, temperature and whatever else the request asks for. */
+struct model_logprobs {
+    double chosen;
+    uint32_t n_best;                 /* as asked for, at most the vocabulary */
+    int32_t ids[MODEL_LOGPROBS_MAX]; /* by probability, then lower id */
+    double best[MODEL_LOGPROBS_MAX];
+};
 
 struct model_sampler; /* scratch for one vocabulary; not shared between threads */
 struct model_sampler *model_sampler_new(uint32_t n_vocab);
 /* The token for absolute position `position` (that of the token chosen), from logits [n_vocab],
- * which are overwritten. recent[n_recent]: the last tokens of the text, for the penalty. A function
+ * which are overwritten. recent[n_recent]: the last tokens of the text, for the penalties. A function
  * of its arguments only; ties go to the lower id; no allocation. Returns -1 where a logit is not
- * finite. */
+ * finite or every token is banned. */
 int32_t model_sample(struct model_sampler *x, const struct model_sampling *s, float *logits,
                      uint32_t position, const int32_t *recent, uint32_t n_recent);
+/* Of the token last chosen, where its sampling asked for them; valid until the next one. */
+const struct model_logprobs *model_sampler_logprobs(const struct model_sampler *x);
 void model_sampler_free(struct model_sampler *x);
 
 /* ---- the text of an answer (model/text.c) ---------------------------------------------------- */

@@ -210,7 +210,12 @@ static void help_asks_for_nothing_else(void **state)
 /* ---- lines of a file of prompts -------------------------------------------------------------- */
 
 static const struct cli_request base_request = {.n = 100,
-                                                .sampling = {0.8f, 40, 0.95f, 0.05f, 1.0f, 1234},
+                                                .sampling = {.temperature = 0.8f,
+                                                             .top_k = 40,
+                                                             .top_p = 0.95f,
+                                                             .min_p = 0.05f,
+                                                             .repeat_penalty = 1.0f,
+                                                             .seed = 1234},
                                                 .n_stops = 1,
                                                 .stops = {{(const uint8_t *)"default", 7}},
                                                 .special = true};

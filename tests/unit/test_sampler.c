@@ -147,6 +147,162 @@ static void test_penalty_window(void **state)
     assert_int_equal(sample(&s, logits, 0, recent, MODEL_PENALTY_WINDOW), 5);
 }
 
+static void test_frequency_counts_and_presence_does_not(void **state)
+{
+    (void)state;
+    float logits[VOCAB] = {0};
+    struct model_sampling s = plain;
+    const int32_t recent[] = {4, 9, 4, 9, 4, -1, VOCAB};
+    s.temperature = 0;
+    s.frequency_penalty = 0.5f;
+    logits[4] = 6.0f; /* 3 times: 4.5 is left */
+    logits[5] = 4.4f;
+    assert_int_equal(sample(&s, logits, 0, recent, 7), 4);
+    logits[5] = 4.6f;
+    assert_int_equal(sample(&s, logits, 0, recent, 7), 5);
+    s.frequency_penalty = 0;
+    s.presence_penalty = 1.5f; /* the same number of times or not: 4.5 */
+    assert_int_equal(sample(&s, logits, 0, recent, 7), 5);
+    logits[5] = 4.4f;
+    assert_int_equal(sample(&s, logits, 0, recent, 7), 4);
+    s.presence_penalty = -1.0f; /* makes what was there likelier */
+    logits[9] = 4.0f;
+    logits[4] = 0;
+    assert_int_equal(sample(&s, logits, 0, recent, 7), 9);
+    /* All three: the repetition penalty divides first. */
+    s.repeat_penalty = 2.0f;
+    s.presence_penalty = 0.25f;
+    s.frequency_penalty = 0.25f;
+    logits[9] = 0;
+    logits[4] = 6.0f; /* 6 / 2 - 0.25 - 3 * 0.25 = 2 */
+    logits[5] = 2.01f;
+    assert_int_equal(sample(&s, logits, 0, recent, 7), 5);
+    logits[5] = 1.99f;
+    assert_int_equal(sample(&s, logits, 0, recent, 7), 4);
+}
+
+/* The window of all penalties is the same: what is older counts no more. */
+static void test_frequency_window(void **state)
+{
+    (void)state;
+    float logits[VOCAB] = {0};
+    struct model_sampling s = plain;
+    int32_t recent[MODEL_PENALTY_WINDOW + 1];
+    for (unsigned i = 0; i <= MODEL_PENALTY_WINDOW; i++)
+        recent[i] = 8;
+    s.temperature = 0;
+    s.frequency_penalty = 1.0f;
+    logits[8] = 70.0f; /* 64 are subtracted, however many there were */
+    logits[9] = 5.5f;
+    assert_int_equal(sample(&s, logits, 0, recent, MODEL_PENALTY_WINDOW + 1), 8);
+    assert_int_equal(sample(&s, logits, 0, recent, MODEL_PENALTY_WINDOW), 8);
+    logits[9] = 6.5f;
+    assert_int_equal(sample(&s, logits, 0, recent, MODEL_PENALTY_WINDOW), 9);
+}
+
+static void test_biases_and_bans(void **state)
+{
+    (void)state;
+    float logits[VOCAB];
+    struct model_sampling s = plain;
+    for (unsigned i = 0; i < VOCAB; i++)
+        logits[i] = 0.125f * (float)(i % 16);
+    s.temperature = 0;
+    assert_int_equal(sample(&s, logits, 0, NULL, 0), 15);
+    s.n_biases = 2;
+    s.bias_ids[0] = s.bias_ids[1] = 3;
+    s.biases[0] = s.biases[1] = 1.0; /* 0.375 + 2 */
+    assert_int_equal(sample(&s, logits, 0, NULL, 0), 3);
+    s.n_biases = 3;
+    s.bias_ids[2] = 3;
+    s.biases[2] = MODEL_BANNED; /* and no other bias brings it back */
+    assert_int_equal(sample(&s, logits, 0, NULL, 0), 15);
+    s.bias_ids[0] = 15;
+    s.biases[0] = MODEL_BANNED;
+    s.bias_ids[1] = 31;
+    s.biases[1] = MODEL_BANNED;
+    s.bias_ids[2] = -1; /* no such token: nothing happens */
+    assert_int_equal(sample(&s, logits, 0, NULL, 0), 47);
+    /* Banned tokens are not drawn either, whatever evens out the probabilities. */
+    s.temperature = 100.0f;
+    for (uint32_t position = 0; position < 4000; position++) {
+        const int32_t id = sample(&s, logits, position, NULL, 0);
+        assert_true(id != 15 && id != 31);
+    }
+    assert_int_equal(model_biases_check(&s, VOCAB, NULL), ERR_RANGE);
+    s.bias_ids[2] = VOCAB - 1;
+    assert_int_equal(model_biases_check(&s, VOCAB, NULL), 0);
+    assert_int_equal(model_biases_check(&s, VOCAB - 1, NULL), ERR_RANGE);
+}
+
+static void test_nothing_but_bans(void **state)
+{
+    (void)state;
+    float logits[3] = {1, 2, 3};
+    struct model_sampling s = plain;
+    struct model_sampler *x = model_sampler_new(3);
+    assert_non_null(x);
+    s.n_biases = 3;
+    for (int i = 0; i < 3; i++) {
+        s.bias_ids[i] = i;
+        s.biases[i] = MODEL_BANNED;
+    }
+    assert_int_equal(model_sample(x, &s, logits, 0, NULL, 0), -1);
+    s.n_biases = 2;
+    logits[0] = 1;
+    logits[1] = 2;
+    logits[2] = -3e38f;
+    assert_int_equal(model_sample(x, &s, logits, 0, NULL, 0), 2);
+    model_sampler_free(x);
+}
+
+/* Of the distribution as the model gives it, whatever the request does to it. */
+static void test_log_probabilities(void **state)
+{
+    (void)state;
+    float logits[VOCAB], copy[VOCAB];
+    struct entry e[VOCAB];
+    struct model_sampling s = model_sampling_default();
+    struct model_sampler *x = model_sampler_new(VOCAB);
+    const int32_t recent[] = {5, 5, 11};
+    unsigned changed = 0;
+    assert_non_null(x);
+    s.logprobs = 1 + 5;
+    s.repeat_penalty = 1.5f;
+    s.frequency_penalty = -3.0f;
+    s.n_biases = 2;
+    s.bias_ids[0] = 11;
+    s.bias_ids[1] = 60;
+    s.biases[0] = s.biases[1] = 6.0;
+    for (uint32_t position = 0; position < 40; position++) {
+        random_logits(position + 100, logits);
+        memcpy(copy, logits, sizeof copy);
+        naive(&plain, logits, e);
+        const int32_t id = model_sample(x, &s, copy, position, recent, 3);
+        const struct model_logprobs *p = model_sampler_logprobs(x);
+        changed += id == 5 || id == 11 || id == 60 ? 1u : 0u;
+        assert_true(p->chosen == model_log_probability(logits, VOCAB, id));
+        assert_int_equal(p->n_best, 5);
+        for (unsigned i = 0; i < 5; i++) {
+            assert_int_equal(p->ids[i], e[i].id);
+            assert_true(p->best[i] == model_log_probability(logits, VOCAB, e[i].id));
+            assert_true(fabs(p->best[i] - log(e[i].p)) < 1e-9);
+        }
+    }
+    assert_true(changed > 10); /* the list of changes was needed */
+    s.logprobs = 1;
+    memcpy(copy, logits, sizeof copy);
+    model_sample(x, &s, copy, 0, recent, 3);
+    assert_int_equal(model_sampler_logprobs(x)->n_best, 0);
+    model_sampler_free(x);
+    x = model_sampler_new(3);
+    s.logprobs = 1 + MODEL_LOGPROBS_MAX;
+    s.n_biases = 0;
+    assert_true(model_sample(x, &s, copy, 0, NULL, 0) >= 0);
+    assert_int_equal(model_sampler_logprobs(x)->n_best, 3);
+    model_sampler_free(x);
+}
+
 /* Over many positions every token drawn is a candidate, every likely candidate is drawn, and
  * frequencies follow the probabilities. */
 static void check_against_naive(const struct model_sampling *s, uint64_t seed)
@@ -257,6 +413,28 @@ static void test_check_names_what_is_wrong(void **state)
     s = model_sampling_default();
     s.repeat_penalty = 0;
     assert_int_equal(model_sampling_check(&s, &e), ERR_RANGE);
+    s = model_sampling_default();
+    s.presence_penalty = 101;
+    assert_int_equal(model_sampling_check(&s, &e), ERR_RANGE);
+    assert_non_null(strstr(e.text, "presence"));
+    s = model_sampling_default();
+    s.frequency_penalty = (float)NAN;
+    assert_int_equal(model_sampling_check(&s, &e), ERR_RANGE);
+    assert_non_null(strstr(e.text, "frequency"));
+    s = model_sampling_default();
+    s.n_biases = 1;
+    s.biases[0] = MODEL_BANNED;
+    assert_int_equal(model_sampling_check(&s, &e), 0);
+    s.biases[0] = -1000.5;
+    assert_int_equal(model_sampling_check(&s, &e), ERR_RANGE);
+    assert_non_null(strstr(e.text, "bias"));
+    s.n_biases = MODEL_BIASES_MAX + 1;
+    assert_int_equal(model_sampling_check(&s, &e), ERR_RANGE);
+    s = model_sampling_default();
+    s.logprobs = 1 + MODEL_LOGPROBS_MAX;
+    assert_int_equal(model_sampling_check(&s, &e), 0);
+    s.logprobs++;
+    assert_int_equal(model_sampling_check(&s, &e), ERR_RANGE);
 }
 
 static void test_summary(void **state)
@@ -307,6 +485,11 @@ int main(void)
         cmocka_unit_test(test_not_finite_is_refused),
         cmocka_unit_test(test_penalty_counts_a_token_once),
         cmocka_unit_test(test_penalty_window),
+        cmocka_unit_test(test_frequency_counts_and_presence_does_not),
+        cmocka_unit_test(test_frequency_window),
+        cmocka_unit_test(test_biases_and_bans),
+        cmocka_unit_test(test_nothing_but_bans),
+        cmocka_unit_test(test_log_probabilities),
         cmocka_unit_test(test_knobs_against_naive),
         cmocka_unit_test(test_same_arguments_same_token),
         cmocka_unit_test(test_extremes_of_temperature),
