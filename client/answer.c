@@ -25,6 +25,7 @@ void cli_answers_free(struct cli_answer *list, uint32_t n)
 {
     for (uint32_t i = 0; list != NULL && i < n; i++) {
         base_buf_deinit(&list[i].tokens);
+        base_buf_deinit(&list[i].logprobs);
         base_buf_deinit(&list[i].text);
     }
     base_free(list);
@@ -48,6 +49,42 @@ static json_t *token_list(const struct cli_answer *a)
     return list;
 }
 
+static json_t *best_list(const struct model_logprobs *p)
+{
+    json_t *list = json_array();
+    int bad = 0;
+    for (uint32_t i = 0; i < p->n_best; i++) {
+        json_t *pair = json_array();
+        bad |= json_array_append_new(pair, json_integer(p->ids[i]));
+        bad |= json_array_append_new(pair, cli_json_number(p->best[i]));
+        bad |= json_array_append_new(list, pair);
+    }
+    if (bad == 0)
+        return list;
+    json_decref(list);
+    return NULL;
+}
+
+static json_t *logprob_list(const struct cli_answer *a)
+{
+    const int32_t *ids = (const int32_t *)(const void *)a->tokens.ptr;
+    const struct model_logprobs *p = (const void *)a->logprobs.ptr;
+    const size_t n = a->logprobs.len / sizeof *p;
+    json_t *list = json_array();
+    int bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        json_t *o = json_object();
+        bad |= json_object_set_new(o, "id", json_integer(ids[i]));
+        bad |= json_object_set_new(o, "logprob", cli_json_number(p[i].chosen));
+        bad |= json_object_set_new(o, "top", best_list(&p[i]));
+        bad |= json_array_append_new(list, o);
+    }
+    if (bad == 0)
+        return list;
+    json_decref(list);
+    return NULL;
+}
+
 json_t *cli_answer_json(const struct cli_request *r, const struct cli_answer *a)
 {
     const struct span text = {a->text.ptr, a->text.len};
@@ -61,6 +98,8 @@ json_t *cli_answer_json(const struct cli_request *r, const struct cli_answer *a)
     bad |= json_object_set_new(o, "prompt_tokens", json_integer(a->prompt_tokens));
     bad |= json_object_set_new(o, "ttft_ms", cli_json_number(a->ttft_ms));
     bad |= json_object_set_new(o, "tokens_per_s", cli_json_number(a->tokens_per_s));
+    if (r->sampling.logprobs != 0)
+        bad |= json_object_set_new(o, "logprobs", logprob_list(a));
     if (bad == 0)
         return o;
     json_decref(o);

@@ -68,7 +68,7 @@ static void finish(struct cli_batch *b, struct slot *s, enum cli_finish how)
     a->finish = how;
     a->tokens_per_s = n > 1 && rest_s > 0 ? (n - 1) / rest_s : 0;
     a->done = true;
-    if (a->text.failed || a->tokens.failed || s->text.text.failed)
+    if (a->text.failed || a->tokens.failed || a->logprobs.failed || s->text.text.failed)
         cli_answer_fail(a, "out of memory for the answer");
     leave(s, s->n_done);
 }
@@ -96,6 +96,9 @@ static void take_token(struct cli_batch *b, struct slot *s, int32_t token)
     }
     s->ids[s->n_ids++] = token;
     base_buf_add(&a->tokens, &token, sizeof token);
+    if (b->out->requests->list[s->request].sampling.logprobs != 0)
+        base_buf_add(&a->logprobs, model_sampler_logprobs(b->sampler),
+                     sizeof(struct model_logprobs));
     model_text_add(&s->text, model_vocab_text(b->m->vocab, token));
     show(a, s);
     if (s->text.stopped)
@@ -138,7 +141,9 @@ static int read_prompt(const struct cli_batch *b, uint32_t request, int32_t **id
     const struct cli_request *r = &b->out->requests->list[request];
     const uint32_t context = b->m->config.context;
     int32_t *grown;
-    const int rc = encode(b, r, ids, n, e);
+    int rc = model_biases_check(&r->sampling, b->m->shape->n_vocab, e);
+    if (rc == 0)
+        rc = encode(b, r, ids, n, e);
     if (rc != 0)
         return rc;
     b->out->answers[request].prompt_tokens = *n;

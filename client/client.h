@@ -32,6 +32,8 @@ enum cli_opt {
     CLI_N_OPTS
 };
 _Static_assert(CLI_N_OPTS <= 64, "options of a command are bits of a word");
+/* A bias that forbids a token, as it is written. */
+#define CLI_BANNED  "banned"
 #define CLI_BIT(id) (UINT64_C(1) << CLI_OPT_##id)
 
 struct cli_options {
@@ -68,6 +70,8 @@ void cli_options_help(const struct cli_command *c, FILE *out);
 /* A whole or decimal number with nothing before or behind it; false outside [low, high]. */
 bool cli_parse_u64(const char *text, uint64_t low, uint64_t high, uint64_t *out);
 bool cli_parse_f64(const char *text, double low, double high, double *out);
+/* One more bias; false: `id` is no token's id, or there are too many. */
+bool cli_bias_add(struct model_sampling *s, const char *id, double bias);
 
 int cli_generate(const struct cli_options *o, struct err *e);
 int cli_local(const struct cli_options *o, struct err *e);
@@ -142,8 +146,9 @@ enum cli_finish { CLI_STOP, CLI_LENGTH, CLI_ERROR };
 
 struct cli_answer {
     bool done;
-    struct base_buf tokens; /* int32_t each */
-    struct base_buf text;   /* only what is certain */
+    struct base_buf tokens;   /* int32_t each */
+    struct base_buf logprobs; /* struct model_logprobs each, of the tokens; where asked for */
+    struct base_buf text;     /* only what is certain */
     enum cli_finish finish;
     char error[ERR_TEXT_MAX];
     uint32_t prompt_tokens;

@@ -17,9 +17,11 @@ enum { STATUS_FAILED = 1, STATUS_USAGE = 2 };
 
 #define SAMPLING                                                                                   \
     (CLI_BIT(TOKENS) | CLI_BIT(TEMPERATURE) | CLI_BIT(TOP_K) | CLI_BIT(TOP_P) | CLI_BIT(MIN_P) |   \
-     CLI_BIT(PENALTY) | CLI_BIT(SEED) | CLI_BIT(STOP))
-#define REQUESTS (CLI_BIT(PROMPT) | CLI_BIT(PROMPTS) | CLI_BIT(SPECIAL) | CLI_BIT(JSON))
-#define COMPUTE  (CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(CHUNK))
+     CLI_BIT(PENALTY) | CLI_BIT(PRESENCE) | CLI_BIT(FREQUENCY) | CLI_BIT(BIAS) | CLI_BIT(SEED) |   \
+     CLI_BIT(STOP))
+#define REQUESTS                                                                                   \
+    (CLI_BIT(PROMPT) | CLI_BIT(PROMPTS) | CLI_BIT(LOGPROBS) | CLI_BIT(SPECIAL) | CLI_BIT(JSON))
+#define COMPUTE (CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(CHUNK))
 
 static const struct cli_command commands[] = {
     {"generate", "-c FILE (-p TEXT | --prompts FILE) [OPTION]...",

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { FLAG, TEXT, U32, U64, F32, STOP, KERNELS, KV };
+enum kind { FLAG, TEXT, U32, U64, F32, STOP, BIAS, LOGPROBS, KERNELS, KV };
 
 static const struct option_row {
     const char *name, *arg, *help;
@@ -127,6 +127,43 @@ static int take_stop(struct cli_options *o, const char *value, struct err *e)
     return 0;
 }
 
+bool cli_bias_add(struct model_sampling *s, const char *id, double bias)
+{
+    uint64_t token;
+    if (s->n_biases == MODEL_BIASES_MAX || !cli_parse_u64(id, 0, MODEL_VOCAB_MAX - 1, &token))
+        return false;
+    s->bias_ids[s->n_biases] = (int32_t)token;
+    s->biases[s->n_biases++] = bias;
+    return true;
+}
+
+static int take_bias(struct model_sampling *s, const char *value, struct err *e)
+{
+    const char *equals = strchr(value, '=');
+    char id[24];
+    double bias = MODEL_BANNED;
+    if (s->n_biases == MODEL_BIASES_MAX)
+        return err_set(e, ERR_USAGE, "--logit-bias: at most %d of them", MODEL_BIASES_MAX);
+    if (equals == NULL || (size_t)(equals - value) >= sizeof id)
+        return err_set(e, ERR_USAGE, "--logit-bias: \"%.60s\" is not a token's id, =, and its bias",
+                       value);
+    snprintf(id, sizeof id, "%.*s", (int)(equals - value), value);
+    if (strcmp(equals + 1, CLI_BANNED) != 0 && !cli_parse_f64(equals + 1, -1000, 1000, &bias))
+        return err_set(e, ERR_USAGE,
+                       "--logit-bias: \"%.60s\" is not a number from -1000 to 1000, nor \"%s\"",
+                       equals + 1, CLI_BANNED);
+    if (!cli_bias_add(s, id, bias))
+        return err_set(e, ERR_USAGE, "--logit-bias: \"%.24s\" is not a token's id", id);
+    return 0;
+}
+
+static int take_logprobs(enum cli_opt id, const char *value, uint32_t *member, struct err *e)
+{
+    const int rc = take_whole(id, value, member, e);
+    *member += rc == 0 ? 1u : 0u;
+    return rc;
+}
+
 static int take_kernels(struct cli_options *o, const char *value, struct err *e)
 {
     char known[120] = "";
@@ -176,6 +213,10 @@ static int take(struct cli_options *o, enum cli_opt id, const char *value, struc
         return take_decimal(id, value, member, e);
     case STOP:
         return take_stop(o, value, e);
+    case BIAS:
+        return take_bias(member, value, e);
+    case LOGPROBS:
+        return take_logprobs(id, value, member, e);
     case KERNELS:
         return take_kernels(o, value, e);
     case KV:

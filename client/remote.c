@@ -100,6 +100,11 @@ static int submit(struct remote *r, struct cli_ask *a)
         .min_p = (double)q->sampling.min_p,
         .repeat_penalty = (double)q->sampling.repeat_penalty,
         .seed = q->sampling.seed,
+        .presence_penalty = (double)q->sampling.presence_penalty,
+        .frequency_penalty = (double)q->sampling.frequency_penalty,
+        .bias_ids = net_list_i32(q->sampling.bias_ids, q->sampling.n_biases),
+        .biases = net_list_f64(q->sampling.biases, q->sampling.n_biases),
+        .logprobs = q->sampling.logprobs,
         .stops = {r->stops.ptr, q->n_stops},
     };
     rc = net_send(r->c->net, r->c->coordinator, &m, &e);
@@ -189,13 +194,43 @@ static struct cli_ask *by_id(struct remote *r, const uint8_t *id)
     return NULL;
 }
 
-static void on_answer(const struct net_msg_ANSWER *m, struct cli_answer *a)
+/* Of token i of the answer; the lists are as long as they must be. */
+static struct model_logprobs logprobs_at(const struct net_msg_ANSWER *m, uint32_t i)
+{
+    struct model_logprobs p = {.chosen = net_f64_at(m->logprobs, i),
+                               .n_best = m->best.n / m->tokens.n};
+    for (uint32_t k = 0; k < p.n_best; k++) {
+        p.ids[k] = net_i32_at(m->best_ids, i * p.n_best + k);
+        p.best[k] = net_f64_at(m->best, i * p.n_best + k);
+    }
+    return p;
+}
+
+/* Do log-probabilities come with the tokens where they were asked for? */
+static bool logprobs_are_sound(const struct net_msg_ANSWER *m, const struct cli_request *q)
+{
+    const uint32_t n = m->tokens.n;
+    if (q->sampling.logprobs == 0)
+        return true;
+    return m->logprobs.n == n && m->best.n == m->best_ids.n &&
+           (n == 0 || (m->best.n % n == 0 && m->best.n / n <= MODEL_LOGPROBS_MAX));
+}
+
+static void on_answer(const struct net_msg_ANSWER *m, const struct cli_request *q,
+                      struct cli_answer *a)
 {
     const size_t have = a->tokens.len / sizeof(int32_t);
+    if (!logprobs_are_sound(m, q))
+        return;
     for (uint32_t i = 0; i < m->tokens.n && m->from <= have; i++) {
         const int32_t token = net_i32_at(m->tokens, i);
-        if ((size_t)m->from + i >= have)
-            base_buf_add(&a->tokens, &token, sizeof token);
+        if ((size_t)m->from + i < have)
+            continue;
+        base_buf_add(&a->tokens, &token, sizeof token);
+        if (q->sampling.logprobs == 0)
+            continue;
+        const struct model_logprobs p = logprobs_at(m, i);
+        base_buf_add(&a->logprobs, &p, sizeof p);
     }
     if (m->from_text <= a->text.len && m->from_text + m->text.len > a->text.len) {
         const size_t known = a->text.len - m->from_text;
@@ -287,7 +322,7 @@ static void on_message(struct remote *r, const struct net_msg *m)
     switch ((int)m->code) {
     case NET_MSG_ANSWER:
         if ((a = by_id(r, m->u.ANSWER.id)) != NULL)
-            on_answer(&m->u.ANSWER, a->answer);
+            on_answer(&m->u.ANSWER, a->request, a->answer);
         break;
     case NET_MSG_ANSWER_LOGITS:
         if ((a = by_id(r, m->u.ANSWER_LOGITS.id)) != NULL)
@@ -312,7 +347,7 @@ static void on_message(struct remote *r, const struct net_msg *m)
     if (a == NULL || a->state != CLI_ASK_LIVE)
         return;
     a->refusals = 0;
-    if (a->answer->text.failed || a->answer->tokens.failed ||
+    if (a->answer->text.failed || a->answer->tokens.failed || a->answer->logprobs.failed ||
         (a->positions != NULL && a->positions->failed))
         fail(r, a, "out of memory for the answer", strlen("out of memory for the answer"));
     else if (ask(r, a) == ERR_FULL)

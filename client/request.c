@@ -72,11 +72,53 @@ static int stops(struct cli_request *r, const json_t *v)
     return 0;
 }
 
+static int biases(struct cli_request *r, const json_t *v)
+{
+    const char *id;
+    const json_t *bias;
+    r->sampling.n_biases = 0;
+    if (!json_is_object(v))
+        return line_error(r, "logit_bias: not an object of ids and biases");
+    if (json_object_size(v) > MODEL_BIASES_MAX)
+        return line_error(r, "logit_bias: more than %d tokens", MODEL_BIASES_MAX);
+    json_object_foreach((json_t *)v, id, bias)
+    {
+        const bool banned = json_is_string(bias) && base_span_is(text_of(bias), CLI_BANNED);
+        if (!banned && !json_is_number(bias))
+            return line_error(r, "logit_bias: \"%.24s\" has neither a number nor \"%s\"", id,
+                              CLI_BANNED);
+        if (!cli_bias_add(&r->sampling, id, banned ? MODEL_BANNED : json_number_value(bias)))
+            return line_error(r, "logit_bias: \"%.24s\" is not a token's id", id);
+    }
+    return 0;
+}
+
+/* Members that are numbers of the sampler. */
+static float *decimal_member(struct model_sampling *s, const char *key)
+{
+    const struct {
+        const char *key;
+        float *member;
+    } all[] = {{"temperature", &s->temperature},
+               {"top_p", &s->top_p},
+               {"min_p", &s->min_p},
+               {"repeat_penalty", &s->repeat_penalty},
+               {"presence_penalty", &s->presence_penalty},
+               {"frequency_penalty", &s->frequency_penalty}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (strcmp(all[i].key, key) == 0)
+            return all[i].member;
+    return NULL;
+}
+
 static int member(struct cli_request *r, const char *key, const json_t *v)
 {
+    float *number = decimal_member(&r->sampling, key);
     uint64_t u = 0;
     int rc = 0;
-    if (strcmp(key, "prompt") == 0) {
+    if (number != NULL) {
+        rc = decimal(r, key, v, number);
+    } else if (strcmp(key, "prompt") == 0) {
         if (!json_is_string(v))
             return line_error(r, "prompt: not a text");
         r->prompt = text_of(v);
@@ -89,14 +131,11 @@ static int member(struct cli_request *r, const char *key, const json_t *v)
     } else if (strcmp(key, "seed") == 0) {
         rc = whole(r, key, v, INT64_MAX, &u);
         r->sampling.seed = u;
-    } else if (strcmp(key, "temperature") == 0) {
-        rc = decimal(r, key, v, &r->sampling.temperature);
-    } else if (strcmp(key, "top_p") == 0) {
-        rc = decimal(r, key, v, &r->sampling.top_p);
-    } else if (strcmp(key, "min_p") == 0) {
-        rc = decimal(r, key, v, &r->sampling.min_p);
-    } else if (strcmp(key, "repeat_penalty") == 0) {
-        rc = decimal(r, key, v, &r->sampling.repeat_penalty);
+    } else if (strcmp(key, "logit_bias") == 0) {
+        rc = biases(r, v);
+    } else if (strcmp(key, "logprobs") == 0) {
+        rc = whole(r, key, v, MODEL_LOGPROBS_MAX, &u);
+        r->sampling.logprobs = 1 + (uint32_t)u;
     } else if (strcmp(key, "stop") == 0) {
         rc = stops(r, v);
     } else {
@@ -190,6 +229,8 @@ int cli_requests_open(const struct cli_options *o, struct cli_requests *out, str
     *out = (struct cli_requests){0};
     if ((o->prompt != NULL) == (o->prompts != NULL))
         return err_set(e, ERR_USAGE, "say what to answer, with either -p TEXT or --prompts FILE");
+    if ((o->given & CLI_BIT(LOGPROBS)) != 0 && !o->json)
+        return err_set(e, ERR_USAGE, "--logprobs shows in the answer's JSON: give --json, too");
     memcpy(defaults.stops, o->stops, sizeof defaults.stops);
     if ((o->given & CLI_BIT(SEED)) == 0) {
         uint32_t seed;

@@ -221,6 +221,7 @@ static const struct {
     {NET_MSG_TOKENS, IN_MEASURED},
     {NET_MSG_FAILED, IN_MEASURED},
     {NET_MSG_LOGITS, IN_MEASURED},
+    {NET_MSG_LOGPROBS, IN_MEASURED},
     {NET_MSG_LINK_LOST, IN_MEASURED},
 };
 
@@ -287,6 +288,9 @@ static void on_node(struct coord_core *c, uint32_t node, const struct net_msg *m
         break;
     case NET_MSG_LOGITS:
         coord_core_logits(c, &m->u.LOGITS, out);
+        break;
+    case NET_MSG_LOGPROBS:
+        coord_core_logprobs(c, &m->u.LOGPROBS);
         break;
     default:
         on_link_lost(c, node, &m->u.LINK_LOST, out);

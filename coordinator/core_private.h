@@ -70,6 +70,14 @@ struct logits_entry {
     uint8_t hash[16];
 };
 
+/* Log-probabilities of the generated tokens, as they go into an ANSWER. */
+struct token_logprobs {
+    uint32_t n_best;        /* of each token */
+    struct base_buf chosen; /* of double */
+    struct base_buf ids;    /* of n_best int32_t each */
+    struct base_buf best;   /* of n_best double each */
+};
+
 struct request {
     enum request_state state;
     uint8_t id[16];
@@ -81,6 +89,8 @@ struct request {
     struct model_text text;
     struct logits_entry *logits; /* [n_prompt] where flags & 1; owned */
     uint32_t n_logits;
+    struct token_logprobs
+        logprobs;    /* where sampling asks for them; may be one ahead of the tokens */
     uint32_t finish; /* as in DONE */
     char error[301];
     int64_t arrived_ms, first_ms, last_ms, done_ms, asked_ms;
@@ -163,6 +173,7 @@ void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m,
                        struct coord_actions *out);
 void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m,
                        struct coord_actions *out);
+void coord_core_logprobs(struct coord_core *c, const struct net_msg_LOGPROBS *m);
 void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m,
                        struct coord_actions *out);
 void coord_core_requeue(

@@ -41,6 +41,9 @@ static void request_free(struct request *r)
 {
     base_free(r->tokens);
     base_free(r->logits);
+    base_buf_deinit(&r->logprobs.chosen);
+    base_buf_deinit(&r->logprobs.ids);
+    base_buf_deinit(&r->logprobs.best);
     model_text_deinit(&r->text);
     memset(r, 0, sizeof *r);
 }
@@ -139,19 +142,30 @@ static bool send_news(struct request *r, struct coord_actions *out)
     const size_t text = r->text.certain, from_text = r->ask_text;
     if (from >= have && from_text >= text)
         return false;
-    const uint32_t n = from >= have ? 0 : have - from < 4096 ? have - from : 4096;
+    const struct token_logprobs *p = &r->logprobs;
+    const uint32_t k = p->n_best, most = k > 0 ? 4096 / k : 4096;
+    const uint32_t n = from >= have ? 0 : have - from < most ? have - from : most;
+    const size_t first = n > 0 ? from : 0;
     const size_t bytes = from_text >= text          ? 0
                          : text - from_text < 65536 ? text - from_text
                                                     : 65536;
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
     a->client = r->client;
     a->msg.code = NET_MSG_ANSWER;
-    a->msg.u.ANSWER =
-        (struct net_msg_ANSWER){r->id,
-                                from,
-                                net_list_i32(r->tokens + r->n_prompt + (n > 0 ? from : 0), n),
-                                r->ask_text,
-                                {bytes > 0 ? r->text.text.ptr + from_text : NULL, bytes}};
+    struct net_msg_ANSWER *m = &a->msg.u.ANSWER;
+    *m = (struct net_msg_ANSWER){
+        .id = r->id,
+        .from = from,
+        .tokens = net_list_i32(r->tokens + r->n_prompt + first, n),
+        .from_text = r->ask_text,
+        .text = {bytes > 0 ? r->text.text.ptr + from_text : NULL, bytes},
+    };
+    if (r->sampling.logprobs != 0 && n > 0)
+        m->logprobs = (struct net_list){p->chosen.ptr + first * sizeof(double), n};
+    if (k > 0 && n > 0) {
+        m->best_ids = (struct net_list){p->ids.ptr + first * k * sizeof(int32_t), n * k};
+        m->best = (struct net_list){p->best.ptr + first * k * sizeof(double), n * k};
+    }
     r->asking = false;
     return true;
 }
@@ -207,11 +221,34 @@ static void finish(struct coord_core *c, struct request *r, uint32_t how, const 
 
 /* ---- SUBMIT, ASK, CANCEL --------------------------------------------------------------------- */
 
+/* As many biases as both lists have. */
 static struct model_sampling sampling_of(const struct net_msg_SUBMIT *m)
 {
-    return (struct model_sampling){(float)m->temperature,    m->top_k,
-                                   (float)m->top_p,          (float)m->min_p,
-                                   (float)m->repeat_penalty, m->seed};
+    struct model_sampling s = {.temperature = (float)m->temperature,
+                               .top_k = m->top_k,
+                               .top_p = (float)m->top_p,
+                               .min_p = (float)m->min_p,
+                               .repeat_penalty = (float)m->repeat_penalty,
+                               .seed = m->seed,
+                               .presence_penalty = (float)m->presence_penalty,
+                               .frequency_penalty = (float)m->frequency_penalty,
+                               .logprobs = m->logprobs};
+    while (s.n_biases < m->bias_ids.n && s.n_biases < m->biases.n &&
+           s.n_biases < MODEL_BIASES_MAX) {
+        s.bias_ids[s.n_biases] = net_i32_at(m->bias_ids, s.n_biases);
+        s.biases[s.n_biases] = net_f64_at(m->biases, s.n_biases);
+        s.n_biases++;
+    }
+    return s;
+}
+
+static int check_sampling(const struct coord_core *c, const struct net_msg_SUBMIT *m, struct err *e)
+{
+    const struct model_sampling s = sampling_of(m);
+    if (m->bias_ids.n != m->biases.n)
+        return err_set(e, ERR_FORMAT, "%u logit biases for %u tokens", m->biases.n, m->bias_ids.n);
+    const int rc = model_sampling_check(&s, e);
+    return rc != 0 ? rc : model_biases_check(&s, c->model.n_vocab, e);
 }
 
 static struct request *free_request(struct coord_core *c)
@@ -239,6 +276,9 @@ static int fill_request(struct coord_core *c, struct request *r, const struct co
     r->n_prompt = r->n_tokens = ev->n_tokens;
     r->end_position = ev->n_tokens + ((r->flags & 1) != 0 ? 0 : m->n < left ? m->n : left);
     r->sampling = sampling_of(m);
+    if (r->sampling.logprobs != 0)
+        r->logprobs.n_best = r->sampling.logprobs - 1 < c->model.n_vocab ? r->sampling.logprobs - 1
+                                                                         : c->model.n_vocab;
     r->tokens = base_alloc((size_t)r->end_position * sizeof *r->tokens);
     r->logits = (r->flags & 1) != 0 ? base_zalloc(ev->n_tokens, sizeof *r->logits) : NULL;
     if (r->tokens == NULL || ((r->flags & 1) != 0 && r->logits == NULL))
@@ -253,7 +293,6 @@ static int fill_request(struct coord_core *c, struct request *r, const struct co
 static int refuse_submit(const struct coord_core *c, const struct coord_event *ev, struct err *e)
 {
     const struct net_msg_SUBMIT *m = &ev->msg->u.SUBMIT;
-    const struct model_sampling s = sampling_of(m);
     uint32_t queued = 0;
     for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
         queued += c->requests[i].state == REQ_QUEUED ? 1u : 0u;
@@ -272,7 +311,7 @@ static int refuse_submit(const struct coord_core *c, const struct coord_event *e
     if (queued >= c->config.queue)
         return err_set(e, ERR_FULL, "the queue is full: %u requests wait already; try again later",
                        queued);
-    return model_sampling_check(&s, e);
+    return check_sampling(c, m, e);
 }
 
 static void on_submit(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
@@ -390,6 +429,14 @@ static void on_token(struct coord_core *c, struct request *r, uint32_t position,
         finish(c, r, FINISH_ERROR, "the ring sent a token out of order: a worker is at fault", out);
         return;
     }
+    if (r->sampling.logprobs != 0 &&
+        r->logprobs.chosen.len != (n_generated(r) + (size_t)1) * sizeof(double)) {
+        finish(c, r, FINISH_ERROR,
+               r->logprobs.chosen.failed ? "the coordinator is out of memory for the answer"
+                                         : "a token came without its log-probabilities",
+               out);
+        return;
+    }
     time_token(c, r);
     if (is_end(c, token)) {
         finish(c, r, FINISH_STOP, "", out);
@@ -443,6 +490,25 @@ void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m,
         answer(r, out);
 }
 
+void coord_core_logprobs(struct coord_core *c, const struct net_msg_LOGPROBS *m)
+{
+    struct request *r = m->epoch != 0 && m->epoch == c->now.epoch ? by_number(c, m->request) : NULL;
+    if (r == NULL || r->sampling.logprobs == 0 || m->position != r->n_tokens ||
+        m->ids.n != r->logprobs.n_best || m->best.n != r->logprobs.n_best)
+        return;
+    struct token_logprobs *p = &r->logprobs;
+    const size_t at = n_generated(r), k = p->n_best;
+    /* Those of this position may have come before, under a plan that broke ahead of the token. */
+    p->chosen.len = at * sizeof(double);
+    p->ids.len = at * k * sizeof(int32_t);
+    p->best.len = at * k * sizeof(double);
+    base_buf_add(&p->ids, m->ids.ptr, k * sizeof(int32_t));
+    base_buf_add(&p->best, m->best.ptr, k * sizeof(double));
+    base_buf_add(&p->chosen, &m->chosen, sizeof m->chosen);
+    p->chosen.failed = p->chosen.failed || p->ids.failed || p->best.failed;
+    p->chosen.len = p->chosen.failed ? 0 : p->chosen.len;
+}
+
 void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m,
                        struct coord_actions *out)
 {
@@ -491,6 +557,11 @@ static void open_request(struct coord_core *c, struct request *r, uint32_t slot,
         .min_p = (double)r->sampling.min_p,
         .repeat_penalty = (double)r->sampling.repeat_penalty,
         .seed = r->sampling.seed,
+        .presence_penalty = (double)r->sampling.presence_penalty,
+        .frequency_penalty = (double)r->sampling.frequency_penalty,
+        .bias_ids = net_list_i32(r->sampling.bias_ids, r->sampling.n_biases),
+        .biases = net_list_f64(r->sampling.biases, r->sampling.n_biases),
+        .logprobs = r->sampling.logprobs,
         .ends = net_list_i32(c->model.ends, c->model.n_ends),
         .tokens = net_list_i32(r->tokens, r->n_tokens),
     };

@@ -8,8 +8,8 @@
 /* ---- limits ---------------------------------------------------------------------------------- */
 
 enum {
-    NET_WIRE_VERSION = 1,
-    NET_CLIENT_VERSION = 1,
+    NET_WIRE_VERSION = 2,
+    NET_CLIENT_VERSION = 2,
     NET_NAME_MAX = 64, /* bytes of a peer's name with its NUL */
     NET_ENDPOINT_MAX = 128,
     NET_HASH_BYTES = 32,

@@ -105,11 +105,35 @@ static void slot_reset(struct worker_core *c, uint32_t slot)
     slot_free(&c->slots[slot]);
 }
 
+/* OPEN and RING_OPEN name the sampling alike. */
+#define SAMPLING_OF(m)                                                                             \
+    (struct model_sampling)                                                                        \
+    {                                                                                              \
+        .temperature = (float)(m)->temperature, .top_k = (m)->top_k, .top_p = (float)(m)->top_p,   \
+        .min_p = (float)(m)->min_p, .repeat_penalty = (float)(m)->repeat_penalty,                  \
+        .seed = (m)->seed, .presence_penalty = (float)(m)->presence_penalty,                       \
+        .frequency_penalty = (float)(m)->frequency_penalty, .logprobs = (m)->logprobs              \
+    }
+
+static bool biases_are_sound(struct net_list ids, struct net_list biases, uint32_t logprobs)
+{
+    return ids.n == biases.n && ids.n <= MODEL_BIASES_MAX && logprobs <= 1 + MODEL_LOGPROBS_MAX;
+}
+
+static void take_biases(struct model_sampling *s, struct net_list ids, struct net_list biases)
+{
+    s->n_biases = ids.n;
+    for (uint32_t i = 0; i < ids.n; i++) {
+        s->bias_ids[i] = net_i32_at(ids, i);
+        s->biases[i] = net_f64_at(biases, i);
+    }
+}
+
 static bool open_is_sound(const struct worker_core *c, const struct net_msg_OPEN *m)
 {
     return m->slot < c->n_slots && m->request != 0 && m->tokens.n > 0 &&
            m->tokens.n <= c->context && m->end_position <= c->context &&
-           m->ends.n <= WORKER_ENDS_MAX;
+           m->ends.n <= WORKER_ENDS_MAX && biases_are_sound(m->bias_ids, m->biases, m->logprobs);
 }
 
 /* Send the request's parameters ahead of its rows. */
@@ -136,6 +160,11 @@ static void send_ring_open(struct worker_core *c, uint32_t slot, struct worker_a
         .min_p = (double)s->sampling.min_p,
         .repeat_penalty = (double)s->sampling.repeat_penalty,
         .seed = s->sampling.seed,
+        .presence_penalty = (double)s->sampling.presence_penalty,
+        .frequency_penalty = (double)s->sampling.frequency_penalty,
+        .bias_ids = net_list_i32(s->sampling.bias_ids, s->sampling.n_biases),
+        .biases = net_list_f64(s->sampling.biases, s->sampling.n_biases),
+        .logprobs = s->sampling.logprobs,
         .ends = {c->list32[0], s->n_ends},
         .recent = {c->list32[1], s->n_recent},
     };
@@ -166,9 +195,8 @@ void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
     s->flags = m->flags;
     s->n_prompt = m->tokens.n;
     s->end_position = m->end_position;
-    s->sampling = (struct model_sampling){(float)m->temperature,    m->top_k,
-                                          (float)m->top_p,          (float)m->min_p,
-                                          (float)m->repeat_penalty, m->seed};
+    s->sampling = SAMPLING_OF(m);
+    take_biases(&s->sampling, m->bias_ids, m->biases);
     s->n_ends = m->ends.n;
     for (uint32_t i = 0; i < m->ends.n; i++)
         s->ends[i] = net_i32_at(m->ends, i);
@@ -182,7 +210,8 @@ void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
 static void on_ring_open(struct worker_core *c, const struct net_msg_RING_OPEN *m,
                          struct worker_actions *out)
 {
-    if (m->slot >= c->n_slots || m->request == 0 || m->end_position > c->context)
+    if (m->slot >= c->n_slots || m->request == 0 || m->end_position > c->context ||
+        !biases_are_sound(m->bias_ids, m->biases, m->logprobs))
         return;
     slot_reset(c, m->slot);
     struct worker_slot *s = &c->slots[m->slot];
@@ -190,9 +219,8 @@ static void on_ring_open(struct worker_core *c, const struct net_msg_RING_OPEN *
     s->flags = m->flags;
     s->n_prompt = m->n_prompt;
     s->end_position = m->end_position;
-    s->sampling = (struct model_sampling){(float)m->temperature,    m->top_k,
-                                          (float)m->top_p,          (float)m->min_p,
-                                          (float)m->repeat_penalty, m->seed};
+    s->sampling = SAMPLING_OF(m);
+    take_biases(&s->sampling, m->bias_ids, m->biases);
     s->n_ends = m->ends.n;
     for (uint32_t i = 0; i < m->ends.n; i++)
         s->ends[i] = net_i32_at(m->ends, i);
@@ -572,6 +600,22 @@ static bool is_end(const struct worker_slot *s, int32_t token)
     return false;
 }
 
+/* They reach the coordinator before the token they belong to. */
+static void send_logprobs(struct worker_core *c, const struct worker_pass *pass, uint32_t row,
+                          struct worker_actions *out)
+{
+    const struct worker_pass_row *r = &pass->rows[row];
+    const struct model_logprobs *p = &pass->logprobs[row];
+    struct worker_action *a = worker_core_act(out, WORKER_ACT_CONTROL);
+    a->msg.code = NET_MSG_LOGPROBS;
+    a->msg.u.LOGPROBS = (struct net_msg_LOGPROBS){c->plan.epoch,
+                                                  r->request,
+                                                  r->row.position + 1,
+                                                  p->chosen,
+                                                  net_list_i32(p->ids, p->n_best),
+                                                  net_list_f64(p->best, p->n_best)};
+}
+
 /* The last stage: report the tokens, and send those that go on to the first stage. */
 static void send_tokens(struct worker_core *c, struct worker_pass *pass, struct worker_actions *out)
 {
@@ -590,6 +634,8 @@ static void send_tokens(struct worker_core *c, struct worker_pass *pass, struct 
             continue;
         const uint32_t position = r->row.position + 1;
         const int32_t token = pass->tokens[i];
+        if (r->sampling.logprobs != 0)
+            send_logprobs(c, pass, i, out);
         net_put_u64(c->list64[0], n, r->request);
         net_put_u32(c->list32[0], n, position);
         net_put_u32(c->list32[1], n++, (uint32_t)token);

@@ -176,9 +176,12 @@ static void finish_rows(struct worker_engine *g, struct worker_pass *p, const ui
             net_hash16((struct span){(const uint8_t *)logits, g->shape->n_vocab * sizeof *logits},
                        g->summaries[i].hash);
         }
-        if (r->sample)
-            p->tokens[i] = model_sample(g->sampler, &r->sampling, logits, r->row.position + 1,
-                                        r->recent, r->n_recent);
+        if (!r->sample)
+            continue;
+        p->tokens[i] = model_sample(g->sampler, &r->sampling, logits, r->row.position + 1,
+                                    r->recent, r->n_recent);
+        if (r->sampling.logprobs != 0)
+            p->logprobs[i] = *model_sampler_logprobs(g->sampler);
     }
 }
 

@@ -38,6 +38,7 @@ struct worker_pass {
     /* filled by the shell */
     uint32_t bad[MODEL_ROWS_MAX];   /* as in model_exec_run */
     int32_t tokens[MODEL_ROWS_MAX]; /* where sample: the id; -1: a logit was not finite */
+    struct model_logprobs logprobs[MODEL_ROWS_MAX]; /* where sampling asks for them */
 };
 
 /* What the shell knows of its compute side, for heartbeats. */

@@ -53,8 +53,12 @@ END
         printf '{"prompt":"%s","n":12,"temperature":0}\n' "$(long_prompt 10)"
         printf '{"prompt":"%s","n":8,"temperature":0.8,"seed":18446744073709551615}\n' "$(long_prompt 25)"
         echo 'Then said Jesus unto them'
+        cat <<'END'
+{"prompt":"And he said, And he said,","n":30,"temperature":0,"presence_penalty":0.5,"frequency_penalty":0.7}
+{"prompt":"In the beginning","n":20,"seed":6,"logit_bias":{"13":-2.5,"5":"banned"},"logprobs":3}
+END
         echo '{"prompt":"Wherefore","n":60,"temperature":0.8,"seed":4,"repeat_penalty":1.1}'
-    } >"$work/prompts12"
+    } >"$work/prompts14"
 }
 
 ask_in_all_ways()
@@ -86,9 +90,12 @@ says "plan: proven" "$work/plan" '^proven to be the best plan$'
 says "plan --json predicts" "$work/json" '"predicted_ms_per_token":[0-9.e-]+,"predicted_tok_s":[0-9.e]+,"gap":0.0,"left_out":\[\]'
 
 ask_in_all_ways "three workers"
-agree "twelve requests, more than slots" --prompts "$work/prompts12" --seed 12 -n 24
+agree "fourteen requests, more than slots" --prompts "$work/prompts14" --seed 12 -n 24
+says "log-probabilities are asked for and given" "$work/actual" '"logprobs":\[\{"id":[0-9]+,"logprob":-[0-9.e-]+,"top":\[\[[0-9]+,-'
 agree "a penalty and other samplers" -p "Behold, I will" -n 40 --seed 5 --temperature 1.1 --top-k 10 \
     --top-p 0.8 --min-p 0.02 --repeat-penalty 1.2
+agree "penalties and biases" -p "And it came to pass" -n 40 --seed 6 --presence-penalty 0.4 \
+    --frequency-penalty 0.6 --logit-bias 300=4 --logit-bias 13=banned
 agree "a stop string" -p "In the beginning" -n 40 --temperature 0 --stop "Son of" --stop zebra
 finishes "a stop string ends the answer" stop
 agree "no token at all" -p "In the beginning" -n 0

@@ -34,19 +34,25 @@ static void submit(struct sim *s, uint32_t client)
     id_of(client, id);
     for (uint32_t i = 0; i < r->n_stops; i++)
         net_put_str(&stops, base_span_str(r->stops[i]));
-    const struct net_msg m = {.code = NET_MSG_SUBMIT,
-                              .u.SUBMIT = {.version = NET_CLIENT_VERSION,
-                                           .id = id,
-                                           .flags = r->flags,
-                                           .prompt = base_span_str("drawn by the world"),
-                                           .n = r->n,
-                                           .temperature = (double)r->sampling.temperature,
-                                           .top_k = r->sampling.top_k,
-                                           .top_p = (double)r->sampling.top_p,
-                                           .min_p = (double)r->sampling.min_p,
-                                           .repeat_penalty = (double)r->sampling.repeat_penalty,
-                                           .seed = r->sampling.seed,
-                                           .stops = {stops.ptr, r->n_stops}}};
+    const struct net_msg m = {
+        .code = NET_MSG_SUBMIT,
+        .u.SUBMIT = {.version = NET_CLIENT_VERSION,
+                     .id = id,
+                     .flags = r->flags,
+                     .prompt = base_span_str("drawn by the world"),
+                     .n = r->n,
+                     .temperature = (double)r->sampling.temperature,
+                     .top_k = r->sampling.top_k,
+                     .top_p = (double)r->sampling.top_p,
+                     .min_p = (double)r->sampling.min_p,
+                     .repeat_penalty = (double)r->sampling.repeat_penalty,
+                     .seed = r->sampling.seed,
+                     .presence_penalty = (double)r->sampling.presence_penalty,
+                     .frequency_penalty = (double)r->sampling.frequency_penalty,
+                     .bias_ids = net_list_i32(r->sampling.bias_ids, r->sampling.n_biases),
+                     .biases = net_list_f64(r->sampling.biases, r->sampling.n_biases),
+                     .logprobs = r->sampling.logprobs,
+                     .stops = {stops.ptr, r->n_stops}}};
     sim_client_send(s, client, &m);
     base_buf_deinit(&stops);
 }
@@ -86,6 +92,21 @@ void sim_client_accepted(struct sim *s, const uint8_t *id)
 
 /* ---- the answer ------------------------------------------------------------------------------ */
 
+/* Do the log-probabilities of token i of the answer, where asked for, equal the reference's? */
+static bool same_logprobs(const struct model_sampling *a, const struct model_logprobs *r,
+                          const struct net_msg_ANSWER *m, uint32_t i)
+{
+    const uint32_t n = m->tokens.n, k = r->n_best;
+    if (a->logprobs == 0)
+        return m->logprobs.n == 0 && m->best_ids.n == 0 && m->best.n == 0;
+    bool same = m->logprobs.n == n && m->best_ids.n == n * k && m->best.n == n * k &&
+                fabs(net_f64_at(m->logprobs, i) - r->chosen) < 1e-9;
+    for (uint32_t b = 0; same && b < k; b++)
+        same = net_i32_at(m->best_ids, i * k + b) == r->ids[b] &&
+               fabs(net_f64_at(m->best, i * k + b) - r->best[b]) < 1e-9;
+    return same;
+}
+
 static void on_answer(struct sim *s, uint32_t client, const struct net_msg_ANSWER *m)
 {
     struct sim_client *c = &s->clients[client];
@@ -103,6 +124,9 @@ static void on_answer(struct sim *s, uint32_t client, const struct net_msg_ANSWE
         if (at >= r->n_tokens || r->tokens[at] != net_i32_at(m->tokens, i))
             sim_fail(s, "%s: token %u is %d, must be %d", sim_name(s, SIM_CLIENT0 + client), at,
                      net_i32_at(m->tokens, i), at >= r->n_tokens ? -1 : r->tokens[at]);
+        else if (!same_logprobs(&s->setup.requests[client].sampling, &r->logprobs[at], m, i))
+            sim_fail(s, "%s: the log-probabilities of token %u are others",
+                     sim_name(s, SIM_CLIENT0 + client), at);
     }
     if (m->text.len > r->n_raw - c->n_text ||
         memcmp(m->text.ptr, r->text + c->n_text, m->text.len) != 0)

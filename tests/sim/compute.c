@@ -148,9 +148,11 @@ static void finish_row(struct sim *s, struct sim_worker *k, struct worker_pass *
     }
     if (r->summarise)
         sim_stub_summary(hidden, &k->summary[i]);
-    if (r->sample)
-        p->tokens[i] =
-            sim_stub_token(hidden, &r->sampling, r->row.position + 1, r->recent, r->n_recent);
+    if (!r->sample)
+        return;
+    p->tokens[i] =
+        sim_stub_token(hidden, &r->sampling, r->row.position + 1, r->recent, r->n_recent);
+    sim_stub_logprobs(hidden, &r->sampling, p->tokens[i], &p->logprobs[i]);
 }
 
 void sim_compute_pass(struct sim *s, uint32_t w, struct worker_pass *p)

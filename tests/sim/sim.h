@@ -116,6 +116,7 @@ struct sim_reference {
     bool bad;                            /* a value goes out of range */
     int32_t tokens[SIM_CONTEXT_MAX];
     struct sim_summary logits[SIM_CONTEXT_MAX];
+    struct model_logprobs logprobs[SIM_CONTEXT_MAX];
     size_t n_text,
         n_raw; /* up to the stop string; of all tokens, as one that fails on the way may show it */
     uint8_t text[SIM_CONTEXT_MAX * 4];
@@ -128,6 +129,9 @@ uint64_t sim_stub_layer(uint32_t layer, uint32_t position, uint64_t hidden,
 bool sim_stub_bad(uint32_t one_in, uint64_t hidden);
 int32_t sim_stub_token(uint64_t hidden, const struct model_sampling *m, uint32_t position,
                        const int32_t *recent, uint32_t n_recent);
+/* Where the sampling asks for them. */
+void sim_stub_logprobs(uint64_t hidden, const struct model_sampling *m, int32_t token,
+                       struct model_logprobs *out);
 void sim_stub_summary(uint64_t hidden, struct sim_summary *out);
 struct span sim_stub_text(void *arg, int32_t token);
 uint32_t sim_stub_n_pieces(void *arg, uint32_t layer0, uint32_t layer1); /* arg: the setup */

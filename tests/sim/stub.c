@@ -49,10 +49,30 @@ int32_t sim_stub_token(uint64_t hidden, const struct model_sampling *m, uint32_t
         x = mix(x, (uint64_t)(m->temperature * 1000) << 32 | m->top_k);
         x = mix(x, (uint64_t)(m->top_p * 1000) << 32 | (uint64_t)(m->min_p * 1000));
     }
-    if (m->repeat_penalty > 1)
+    if (m->presence_penalty != 0)
+        x = mix(x, (uint64_t)(int64_t)(m->presence_penalty * 1000) << 32 |
+                       (uint32_t)(int32_t)(m->frequency_penalty * 1000));
+    for (uint32_t i = 0; i < m->n_biases; i++)
+        x = mix(x, mix((uint32_t)m->bias_ids[i],
+                       m->biases[i] == MODEL_BANNED ? 1 : (uint64_t)(1000 + m->biases[i]) + 2));
+    if (m->repeat_penalty > 1 || m->presence_penalty != 0)
         for (uint32_t i = 0; i < n_recent; i++)
             x = mix(x, (uint32_t)recent[i]);
     return (int32_t)(x % SIM_VOCAB);
+}
+
+void sim_stub_logprobs(uint64_t hidden, const struct model_sampling *m, int32_t token,
+                       struct model_logprobs *out)
+{
+    memset(out, 0, sizeof *out);
+    if (m->logprobs == 0)
+        return;
+    out->chosen = -(double)(mix(hidden, 60 + (uint32_t)token) % 1000) / 16;
+    out->n_best = m->logprobs - 1;
+    for (uint32_t i = 0; i < out->n_best; i++) {
+        out->ids[i] = (int32_t)(mix(hidden, 130 + i) % SIM_VOCAB);
+        out->best[i] = -(double)(mix(hidden, 140 + i) % 1000) / 16;
+    }
 }
 
 void sim_stub_summary(uint64_t hidden, struct sim_summary *out)
@@ -172,6 +192,7 @@ void sim_stub_reference(const struct sim_setup *w, const struct sim_request *r,
         } else if (last) {
             const uint32_t first = p + 1 < MODEL_PENALTY_WINDOW ? 0 : p + 1 - MODEL_PENALTY_WINDOW;
             all[p + 1] = sim_stub_token(hidden, &r->sampling, p + 1, all + first, p + 1 - first);
+            sim_stub_logprobs(hidden, &r->sampling, all[p + 1], &out->logprobs[out->n_tokens]);
             if (take_token(w, r, out, all[p + 1], limit))
                 return;
         }

@@ -75,12 +75,21 @@ static void draw_workers(struct sim_setup *w, uint64_t *rng)
 
 static struct model_sampling draw_sampling(uint64_t *rng, uint32_t who)
 {
-    return (struct model_sampling){.temperature = once_in(rng, 3) ? 0.0f : 0.8f,
-                                   .top_k = number(rng, 0, 40),
-                                   .top_p = once_in(rng, 2) ? 1.0f : 0.95f,
-                                   .min_p = once_in(rng, 2) ? 0.0f : 0.05f,
-                                   .repeat_penalty = once_in(rng, 2) ? 1.0f : 1.1f,
-                                   .seed = (base_rng_next(rng) << 8) + who};
+    struct model_sampling s = {.temperature = once_in(rng, 3) ? 0.0f : 0.8f,
+                               .top_k = number(rng, 0, 40),
+                               .top_p = once_in(rng, 2) ? 1.0f : 0.95f,
+                               .min_p = once_in(rng, 2) ? 0.0f : 0.05f,
+                               .repeat_penalty = once_in(rng, 2) ? 1.0f : 1.1f,
+                               .seed = (base_rng_next(rng) << 8) + who,
+                               .presence_penalty = once_in(rng, 3) ? 0.5f : 0.0f,
+                               .frequency_penalty = once_in(rng, 2) ? -0.25f : 0.0f,
+                               .n_biases = once_in(rng, 3) ? number(rng, 1, 5) : 0,
+                               .logprobs = once_in(rng, 3) ? number(rng, 1, 9) : 0};
+    for (uint32_t i = 0; i < s.n_biases; i++) {
+        s.bias_ids[i] = (int32_t)number(rng, 0, SIM_VOCAB - 1);
+        s.biases[i] = once_in(rng, 3) ? MODEL_BANNED : (double)number(rng, 0, 9) - 5;
+    }
+    return s;
 }
 
 static void draw_stops(struct sim_request *r, uint64_t *rng)

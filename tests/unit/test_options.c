@@ -14,9 +14,10 @@
 
 #define SAMPLING                                                                                   \
     (CLI_BIT(PROMPT) | CLI_BIT(PROMPTS) | CLI_BIT(TOKENS) | CLI_BIT(TEMPERATURE) |                 \
-     CLI_BIT(TOP_K) | CLI_BIT(TOP_P) | CLI_BIT(MIN_P) | CLI_BIT(PENALTY) | CLI_BIT(SEED) |         \
-     CLI_BIT(STOP) | CLI_BIT(SPECIAL) | CLI_BIT(JSON) | CLI_BIT(CONFIG) | CLI_BIT(KEY) |           \
-     CLI_BIT(MODEL) | CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(CHUNK))
+     CLI_BIT(TOP_K) | CLI_BIT(TOP_P) | CLI_BIT(MIN_P) | CLI_BIT(PENALTY) | CLI_BIT(PRESENCE) |     \
+     CLI_BIT(FREQUENCY) | CLI_BIT(BIAS) | CLI_BIT(LOGPROBS) | CLI_BIT(SEED) | CLI_BIT(STOP) |      \
+     CLI_BIT(SPECIAL) | CLI_BIT(JSON) | CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(MODEL) |          \
+     CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(CHUNK))
 
 static const struct cli_command ask = {
     .name = "ask", .usage = "", .takes = SAMPLING, .max_args = 0};
@@ -28,7 +29,7 @@ static const struct cli_command score = {.name = "score",
 static const struct cli_command words = {
     .name = "words", .usage = "WORD...", .takes = CLI_BIT(JSON), .min_args = 1, .max_args = 2};
 
-enum { ARGS_MAX = 40 };
+enum { ARGS_MAX = 80 };
 
 /* Parse a command line written with '|' between its words. */
 static int parse(const struct cli_command *c, const char *line, struct cli_options *o,
@@ -92,8 +93,13 @@ static void all_of_them(void **state)
          "text|-n|0|-t|3|--temperature|0|--top-k=7|--top-p|0.5|--min-p|1|--repeat-penalty|1.25|"
          "--seed|18446744073709551615|--stop|\n|--stop|End|--json|-v|-q|--kernels|generic|--kv|f32|"
          "--chunk|512|"
-         "--key|other|--special",
+         "--key|other|--special|--presence-penalty|-0.5|--frequency-penalty=2|--logit-bias|7=-3.5|"
+         "--logit-bias|0=banned|--logprobs|0",
          &o);
+    assert_true(o.sampling.presence_penalty == -0.5f && o.sampling.frequency_penalty == 2.0f);
+    assert_true(o.sampling.n_biases == 2 && o.sampling.logprobs == 1);
+    assert_true(o.sampling.bias_ids[0] == 7 && o.sampling.biases[0] == -3.5);
+    assert_true(o.sampling.bias_ids[1] == 0 && o.sampling.biases[1] == MODEL_BANNED);
     assert_string_equal(o.config, "x.ini");
     assert_string_equal(o.prompt, "a text");
     assert_string_equal(o.key, "other");
@@ -131,6 +137,17 @@ static void numbers_are_strict(void **state)
                                         "--top-p|0,5",
                                         "--top-p|0x1p-1",
                                         "--repeat-penalty|0",
+                                        "--presence-penalty|100.5",
+                                        "--frequency-penalty|-101",
+                                        "--logit-bias|5",
+                                        "--logit-bias|5=",
+                                        "--logit-bias|5=1001",
+                                        "--logit-bias|5=ban",
+                                        "--logit-bias|-1=1",
+                                        "--logit-bias|=1",
+                                        "--logit-bias|1048576=1",
+                                        "--logit-bias|111111111111111111111111111111=1",
+                                        "--logprobs|9",
                                         "--top-k|1e3",
                                         "--temperature|1e9",
                                         "--temperature|."};
@@ -157,6 +174,19 @@ static void mistakes_are_named(void **state)
     bad(&score, "-m|x", "-f FILE is missing");
     bad(&words, "", "WORD");
     bad(&words, "a|b|c", "\"c\"");
+}
+
+static void too_many_biases(void **state)
+{
+    char line[1200] = "";
+    struct cli_options o;
+    (void)state;
+    for (int i = 0; i < MODEL_BIASES_MAX; i++)
+        strcat(line, i == 0 ? "--logit-bias=1=1" : "|--logit-bias=1=1");
+    good(&ask, line, &o);
+    assert_int_equal(o.sampling.n_biases, MODEL_BIASES_MAX);
+    strcat(line, "|--logit-bias=1=1");
+    bad(&ask, line, "at most");
 }
 
 static void too_many_stops(void **state)
@@ -254,6 +284,14 @@ static void json_lines(void **state)
     assert_true(r.sampling.repeat_penalty == 2.0f && r.sampling.seed == 9 && r.n_stops == 2);
     assert_true(base_span_is(r.stops[0], "x") && base_span_is(r.stops[1], "yz") && r.special);
     json_decref(r.object);
+    r = line("{\"prompt\":\"\",\"presence_penalty\":-1,\"frequency_penalty\":0.5,\"logprobs\":8,"
+             "\"logit_bias\":{\"12\":2.5,\"3\":\"banned\"}}");
+    assert_string_equal(r.error, "");
+    assert_true(r.sampling.presence_penalty == -1.0f && r.sampling.frequency_penalty == 0.5f);
+    assert_true(r.sampling.logprobs == 9 && r.sampling.n_biases == 2);
+    assert_true(r.sampling.bias_ids[0] == 12 && r.sampling.biases[0] == 2.5);
+    assert_true(r.sampling.bias_ids[1] == 3 && r.sampling.biases[1] == MODEL_BANNED);
+    json_decref(r.object);
     r = line("{\"prompt\":\"\",\"stop\":\"one\"}");
     assert_string_equal(r.error, "");
     assert_true(r.prompt.len == 0 && r.n == 100 && r.n_stops == 1 &&
@@ -280,6 +318,13 @@ static void json_mistakes(void **state)
         {"{\"prompt\":\"a\",\"temperature\":\"hot\"}", "temperature"},
         {"{\"prompt\":\"a\",\"top_p\":2}", "top-p"},
         {"{\"prompt\":\"a\",\"repeat_penalty\":0}", "penalty"},
+        {"{\"prompt\":\"a\",\"presence_penalty\":101}", "presence"},
+        {"{\"prompt\":\"a\",\"frequency_penalty\":\"x\"}", "frequency"},
+        {"{\"prompt\":\"a\",\"logprobs\":9}", "logprobs"},
+        {"{\"prompt\":\"a\",\"logit_bias\":[1]}", "logit_bias"},
+        {"{\"prompt\":\"a\",\"logit_bias\":{\"x\":1}}", "logit_bias"},
+        {"{\"prompt\":\"a\",\"logit_bias\":{\"1\":\"ban\"}}", "logit_bias"},
+        {"{\"prompt\":\"a\",\"logit_bias\":{\"1\":1001}}", "bias"},
         {"{\"prompt\":\"a\",\"stop\":[\"\"]}", "stop"},
         {"{\"prompt\":\"a\",\"stop\":5}", "stop"},
         {"{\"prompt\":\"a\",\"top-k\":5}", "top-k"},
@@ -375,6 +420,7 @@ static void answers_as_json(void **state)
     assert_string_equal(json_string_value(json_object_get(o, "prompt")), "say \"hi\"");
     assert_string_equal(json_string_value(json_object_get(o, "text")), "a\xc3\xa9\xef\xbf\xbd");
     assert_string_equal(json_string_value(json_object_get(o, "finish")), "length");
+    assert_null(json_object_get(o, "logprobs"));
     assert_true(json_is_null(json_object_get(o, "error")));
     assert_int_equal(json_array_size(json_object_get(o, "tokens")), 2);
     assert_int_equal(json_integer_value(json_array_get(json_object_get(o, "tokens"), 1)), 7);
@@ -387,6 +433,29 @@ static void answers_as_json(void **state)
     json_decref(o);
     base_buf_deinit(&a.tokens);
     base_buf_deinit(&a.text);
+}
+
+static void log_probabilities_as_json(void **state)
+{
+    const int32_t ids[] = {5, 7};
+    const struct model_logprobs p[] = {{-0.25, 2, {9, 5}, {-0.125, -0.25}}, {-1.5, 0, {0}, {0}}};
+    struct cli_request r = line("x");
+    struct cli_answer a = {.done = true};
+    char *text;
+    json_t *o;
+    (void)state;
+    r.sampling.logprobs = 3;
+    base_buf_add(&a.tokens, ids, sizeof ids);
+    base_buf_add(&a.logprobs, p, sizeof p);
+    o = cli_answer_json(&r, &a);
+    assert_non_null(o);
+    text = json_dumps(json_object_get(o, "logprobs"), JSON_COMPACT);
+    assert_string_equal(text, "[{\"id\":5,\"logprob\":-0.25,\"top\":[[9,-0.125],[5,-0.25]]},"
+                              "{\"id\":7,\"logprob\":-1.5,\"top\":[]}]");
+    free(text);
+    json_decref(o);
+    base_buf_deinit(&a.tokens);
+    base_buf_deinit(&a.logprobs);
 }
 
 static void utf8(void **state)
@@ -419,6 +488,7 @@ int main(void)
         cmocka_unit_test(all_of_them),
         cmocka_unit_test(numbers_are_strict),
         cmocka_unit_test(mistakes_are_named),
+        cmocka_unit_test(too_many_biases),
         cmocka_unit_test(too_many_stops),
         cmocka_unit_test(letters_belong_to_commands),
         cmocka_unit_test(words_may_begin_with_a_dash),
@@ -429,6 +499,7 @@ int main(void)
         cmocka_unit_test(files_of_lines),
         cmocka_unit_test(memory_runs_out),
         cmocka_unit_test(answers_as_json),
+        cmocka_unit_test(log_probabilities_as_json),
         cmocka_unit_test(utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -248,6 +248,13 @@ static void test_nothing_but_bans(void **state)
         s.biases[i] = MODEL_BANNED;
     }
     assert_int_equal(model_sample(x, &s, logits, 0, NULL, 0), -1);
+    for (int i = 0; i < 3; i++) {
+        s.bias_ids[3 + i] = i;
+        s.biases[3 + i] = 1000.0;
+    }
+    s.n_biases = 6;
+    logits[0] = logits[1] = logits[2] = 0;
+    assert_int_equal(model_sample(x, &s, logits, 0, NULL, 0), -1);
     s.n_biases = 2;
     logits[0] = 1;
     logits[1] = 2;
