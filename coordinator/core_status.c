@@ -29,7 +29,6 @@ static void send_node(struct coord_core *c, uint32_t i, uint64_t client, struct 
         .ms = n->pass_ms,
         .busy = n->connected ? n->busy : 0,
         .kernels = base_span_str(n->kernels),
-        .last_error = net_text_fit(n->last_error, 300),
     };
     for (uint32_t s = 0; c->now.epoch != 0 && s < c->now.plan.n_stages; s++) {
         const struct part_stage *g = &c->now.plan.stages[s];
@@ -44,6 +43,9 @@ static void send_node(struct coord_core *c, uint32_t i, uint64_t client, struct 
         m.memory_planned = n->planned_bytes;
     }
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
+    /* A copy: the same step may still find the node dead, and say so in the place of this text. */
+    snprintf(a->text, sizeof a->text, "%s", n->last_error);
+    m.last_error = net_text_fit(a->text, 300);
     a->client = client;
     a->msg.code = NET_MSG_STATUS_NODE;
     a->msg.u.STATUS_NODE = m;
