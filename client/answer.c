@@ -96,6 +96,7 @@ json_t *cli_answer_json(const struct cli_request *r, const struct cli_answer *a)
     bad |= json_object_set_new(
         o, "error", a->error[0] != 0 ? cli_json_text(base_span_str(a->error)) : json_null());
     bad |= json_object_set_new(o, "prompt_tokens", json_integer(a->prompt_tokens));
+    bad |= json_object_set_new(o, "reused_tokens", json_integer(a->reused_tokens));
     bad |= json_object_set_new(o, "ttft_ms", cli_json_number(a->ttft_ms));
     bad |= json_object_set_new(o, "tokens_per_s", cli_json_number(a->tokens_per_s));
     if (r->sampling.logprobs != 0)
@@ -110,23 +111,23 @@ json_t *cli_answer_json(const struct cli_request *r, const struct cli_answer *a)
 
 static void say_statistics(const struct cli_printer *p, const struct cli_answer *a)
 {
-    char which[32] = "", kept[48] = "", prefill[48] = "", decode[48] = "";
+    char which[32] = "", reused[40] = "", prefill[48] = "", decode[48] = "";
     if (p->requests->n > 1)
         snprintf(which, sizeof which, "request %u: ", p->next + 1);
     if (a->finish == CLI_ERROR)
         return;
-    if (a->kept_tokens > 0)
-        snprintf(kept, sizeof kept, ", %u of them read before", a->kept_tokens);
+    if (a->reused_tokens > 0)
+        snprintf(reused, sizeof reused, ", %u of them reused", a->reused_tokens);
     if (a->prefill_per_s > 0)
         snprintf(prefill, sizeof prefill, " (%.1f tok/s)", a->prefill_per_s);
     if (a->tokens_per_s > 0)
         snprintf(decode, sizeof decode, " at %.2f tok/s", a->tokens_per_s);
     if (n_tokens(a) == 0)
         cli_say("%s%u prompt tokens%s%s; nothing generated; finish %s", which, a->prompt_tokens,
-                kept, prefill, finish_names[a->finish]);
+                reused, prefill, finish_names[a->finish]);
     else
         cli_say("%s%u prompt tokens%s%s; first token after %.1f ms; %u tokens%s; finish %s", which,
-                a->prompt_tokens, kept, prefill, a->ttft_ms, n_tokens(a), decode,
+                a->prompt_tokens, reused, prefill, a->ttft_ms, n_tokens(a), decode,
                 finish_names[a->finish]);
 }
 

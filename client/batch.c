@@ -212,7 +212,7 @@ static int begin(struct cli_batch *b, uint32_t request, struct err *e)
     s->n_kept = s->n_done = kept < n ? kept : n - 1; /* the last row gives the logits */
     s->request = request;
     s->started_s = base_clock_s();
-    b->out->answers[request].kept_tokens = s->n_kept;
+    b->out->answers[request].reused_tokens = s->n_kept;
     if (end_position == n)
         finish(b, s, CLI_LENGTH);
     else

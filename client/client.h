@@ -152,7 +152,7 @@ struct cli_answer {
     enum cli_finish finish;
     char error[ERR_TEXT_MAX];
     uint32_t prompt_tokens;
-    uint32_t kept_tokens; /* of the prompt, whose KV rows were there already */
+    uint32_t reused_tokens; /* of the prompt: the slot held their KV rows already */
     double ttft_ms, tokens_per_s;
     double prefill_per_s; /* of the others; 0: not known */
 };

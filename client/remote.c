@@ -259,6 +259,7 @@ static void on_done(struct remote *r, const struct net_msg_DONE *m, struct cli_a
 {
     struct cli_answer *to = a->answer;
     to->prompt_tokens = m->prompt_tokens;
+    to->reused_tokens = m->reused_tokens;
     to->ttft_ms = m->ttft_ms;
     to->tokens_per_s = m->tokens_per_s;
     if (m->finish > CLI_LENGTH) {

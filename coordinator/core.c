@@ -450,6 +450,8 @@ const char *coord_core_invariant(const struct coord_core *c)
         return "an active request has no slot";
     if (active > 0 && c->now.epoch == 0)
         return "requests are active without a plan";
+    if (coord_core_slot_invariant(c) != NULL)
+        return coord_core_slot_invariant(c);
     return queued <= c->config.queue + c->config.slots
                ? NULL
                : "more requests wait than the queue may hold";

@@ -1,5 +1,5 @@
 /* The coordinator core's state, shared by core.c (meeting, time), core_measure.c, core_plan.c,
- * core_request.c and core_status.c. */
+ * core_request.c, core_slot.c and core_status.c. */
 #ifndef COORDINATOR_CORE_PRIVATE_H
 #define COORDINATOR_CORE_PRIVATE_H
 
@@ -84,6 +84,8 @@ struct request {
     uint64_t client, order,
         number; /* connection; arrival; as the workers know it, one for each OPEN */
     uint32_t slot, flags, n_prompt, n_tokens, end_position, replays;
+    uint32_t n_rows; /* KV rows of its slot that are known to be there, on every stage */
+    uint32_t reused; /* those of the prompt that were there when it was opened */
     int32_t *tokens; /* [end_position or n_prompt] prompt, then the generated ones; owned */
     struct model_sampling sampling;
     struct model_text text;
@@ -97,6 +99,13 @@ struct request {
     bool asking; /* an ASK waits for news */
     int64_t ask_ms;
     uint32_t ask_from, ask_text;
+};
+
+/* What a slot's KV rows were made of, on every stage of the plan in force, while nobody has it. */
+struct slot_rows {
+    int32_t *ids; /* [n] of the rows from position 0 on; owned */
+    uint32_t n;
+    uint64_t left; /* counts the requests that have left slots; 0: never used under this plan */
 };
 
 struct coord_core {
@@ -125,6 +134,8 @@ struct coord_core {
     struct request requests[COORD_REQUESTS_MAX];
     uint64_t order, number;
     uint64_t slot_request[MODEL_SLOTS_MAX]; /* index + 1 of the request in each slot; 0: free */
+    struct slot_rows slot_rows[MODEL_SLOTS_MAX];
+    uint64_t left;
     double token_ms; /* recent mean time between tokens while one request runs alone */
 
     struct base_buf names; /* encoded ring of the plan being sent */
@@ -176,16 +187,22 @@ void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m,
 void coord_core_logprobs(struct coord_core *c, const struct net_msg_LOGPROBS *m);
 void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m,
                        struct coord_actions *out);
-void coord_core_requeue(
-    struct coord_core *c); /* the ring is gone: active requests wait again, with their tokens */
-void coord_core_dispatch(struct coord_core *c,
-                         struct coord_actions *out); /* slots to those who wait */
 void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord_actions *out);
 void coord_core_request_time(struct coord_core *c, struct coord_actions *out);
 void coord_core_requests_free(struct coord_core *c);
 int64_t coord_core_request_deadline(const struct coord_core *c);
 void coord_core_no(uint64_t client, const uint8_t *id, int code, struct coord_actions *out,
                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+/* core_slot.c */
+/* The request leaves its slot; the slot remembers the rows that are there. */
+void coord_core_slot_leave(struct coord_core *c, struct request *r, struct coord_actions *out);
+/* The ring is gone, and all KV rows with it: active requests wait again, with their tokens. */
+void coord_core_requeue(struct coord_core *c);
+/* Slots to those who wait. */
+void coord_core_dispatch(struct coord_core *c, struct coord_actions *out);
+void coord_core_slots_free(struct coord_core *c);
+const char *coord_core_slot_invariant(const struct coord_core *c);
 
 /* core_status.c */
 void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actions *out);

@@ -1,8 +1,8 @@
 /* The coordinator core: requests, from SUBMIT to DONE.
  *
  * A request waits in a bounded queue, in order of arrival, until a slot is free and a plan in
- * force; then the first stage is sent OPEN with all tokens known so far, and the last stage's
- * TOKENS come back one position at a time. The coordinator keeps the tokens: after a change of plan
+ * force; then the first stage is sent OPEN with all tokens known so far (core_slot.c), and the last
+ * stage's TOKENS come back one position at a time. The coordinator keeps the tokens: after a change of plan
  * the request is opened again under a new number with prompt and generated tokens together, and
  * goes on at the next position. A token is taken only for the number and position that the request
  * is at, so none is lost, repeated or out of order; that is the invariant.
@@ -15,11 +15,6 @@
 
 #include <assert.h>
 #include <string.h>
-
-static uint32_t index_of(const struct coord_core *c, const struct request *r)
-{
-    return (uint32_t)(r - c->requests);
-}
 
 static struct request *by_id(struct coord_core *c, const uint8_t *id)
 {
@@ -52,6 +47,7 @@ void coord_core_requests_free(struct coord_core *c)
 {
     for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
         request_free(&c->requests[i]);
+    coord_core_slots_free(c);
 }
 
 /* Tokens that the client may have: all that were generated. */
@@ -111,7 +107,8 @@ static void send_done(struct request *r, struct coord_actions *out)
                                           r->n_prompt,
                                           ttft,
                                           n > 1 && rest > 0 ? (n - 1) / rest : 0,
-                                          r->replays};
+                                          r->replays,
+                                          r->reused};
 }
 
 /* One position of a logits request, as many messages as there is news. */
@@ -187,35 +184,24 @@ static void answer(struct request *r, struct coord_actions *out)
 
 enum { FINISH_STOP, FINISH_LENGTH, FINISH_ERROR };
 
-static void leave_slot(struct coord_core *c, struct request *r, struct coord_actions *out)
-{
-    if (r->state != REQ_ACTIVE)
-        return;
-    c->slot_request[r->slot] = 0;
-    if (c->now.epoch == 0)
-        return;
-    struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
-    a->node = c->now.plan.stages[0].device;
-    a->msg = (struct net_msg){.code = NET_MSG_CLOSE, .u.CLOSE = {c->now.epoch, r->number, r->slot}};
-}
-
 static void finish(struct coord_core *c, struct request *r, uint32_t how, const char *why,
                    struct coord_actions *out)
 {
-    leave_slot(c, r, out);
+    coord_core_slot_leave(c, r, out);
     r->state = REQ_DONE;
     r->finish = how;
     snprintf(r->error, sizeof r->error, "%s", why);
     r->done_ms = c->now_ms;
     model_text_end(&r->text);
-    coord_core_log(out, how == FINISH_ERROR,
-                   "request_done order=%llu finish=%s tokens=%u prompt=%u replays=%u%s%s%s",
-                   (unsigned long long)r->order,
-                   how == FINISH_STOP     ? "stop"
-                   : how == FINISH_LENGTH ? "length"
-                                          : "error",
-                   n_generated(r), r->n_prompt, r->replays, why[0] != 0 ? " error=\"" : "", why,
-                   why[0] != 0 ? "\"" : "");
+    coord_core_log(
+        out, how == FINISH_ERROR,
+        "request_done order=%llu finish=%s tokens=%u prompt=%u reused=%u replays=%u%s%s%s",
+        (unsigned long long)r->order,
+        how == FINISH_STOP     ? "stop"
+        : how == FINISH_LENGTH ? "length"
+                               : "error",
+        n_generated(r), r->n_prompt, r->reused, r->replays, why[0] != 0 ? " error=\"" : "", why,
+        why[0] != 0 ? "\"" : "");
     answer(r, out);
 }
 
@@ -426,6 +412,7 @@ static void on_token(struct coord_core *c, struct request *r, uint32_t position,
 {
     if (position != r->n_tokens || position >= r->end_position || token < 0 ||
         (uint32_t)token >= c->model.n_vocab) {
+        r->n_rows = 0; /* who knows what the slot holds */
         finish(c, r, FINISH_ERROR, "the ring sent a token out of order: a worker is at fault", out);
         return;
     }
@@ -437,6 +424,7 @@ static void on_token(struct coord_core *c, struct request *r, uint32_t position,
                out);
         return;
     }
+    r->n_rows = position; /* the row before it has come through all stages */
     time_token(c, r);
     if (is_end(c, token)) {
         finish(c, r, FINISH_STOP, "", out);
@@ -477,6 +465,7 @@ void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m,
         return;
     c->stalled_ms = c->now_ms;
     struct logits_entry *l = &r->logits[r->n_logits++];
+    r->n_rows = r->n_logits;
     l->mean = m->mean;
     l->rms = m->rms;
     for (uint32_t i = 0; i < MODEL_BEST; i++) {
@@ -518,71 +507,6 @@ void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m,
         return;
     snprintf(why, sizeof why, "%.*s", (int)m->reason.len, (const char *)m->reason.ptr);
     finish(c, r, FINISH_ERROR, why, out);
-}
-
-/* ---- slots ----------------------------------------------------------------------------------- */
-
-void coord_core_requeue(struct coord_core *c)
-{
-    for (uint32_t i = 0; i < c->config.slots; i++) {
-        if (c->slot_request[i] == 0)
-            continue;
-        struct request *r = &c->requests[c->slot_request[i] - 1];
-        r->state = REQ_QUEUED;
-        r->n_logits = 0;
-        r->replays++;
-        c->slot_request[i] = 0;
-    }
-}
-
-static void open_request(struct coord_core *c, struct request *r, uint32_t slot,
-                         struct coord_actions *out)
-{
-    r->state = REQ_ACTIVE;
-    r->slot = slot;
-    r->number = ++c->number;
-    c->slot_request[slot] = index_of(c, r) + 1;
-    struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
-    a->node = c->now.plan.stages[0].device;
-    a->msg.code = NET_MSG_OPEN;
-    a->msg.u.OPEN = (struct net_msg_OPEN){
-        .epoch = c->now.epoch,
-        .request = r->number,
-        .slot = slot,
-        .flags = r->flags,
-        .end_position = r->end_position,
-        .temperature = (double)r->sampling.temperature,
-        .top_k = r->sampling.top_k,
-        .top_p = (double)r->sampling.top_p,
-        .min_p = (double)r->sampling.min_p,
-        .repeat_penalty = (double)r->sampling.repeat_penalty,
-        .seed = r->sampling.seed,
-        .presence_penalty = (double)r->sampling.presence_penalty,
-        .frequency_penalty = (double)r->sampling.frequency_penalty,
-        .bias_ids = net_list_i32(r->sampling.bias_ids, r->sampling.n_biases),
-        .biases = net_list_f64(r->sampling.biases, r->sampling.n_biases),
-        .logprobs = r->sampling.logprobs,
-        .ends = net_list_i32(c->model.ends, c->model.n_ends),
-        .tokens = net_list_i32(r->tokens, r->n_tokens),
-    };
-}
-
-void coord_core_dispatch(struct coord_core *c, struct coord_actions *out)
-{
-    if (c->now.epoch == 0)
-        return;
-    for (uint32_t slot = 0; slot < c->config.slots; slot++) {
-        struct request *next = NULL;
-        if (c->slot_request[slot] != 0)
-            continue;
-        for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
-            if (c->requests[i].state == REQ_QUEUED &&
-                (next == NULL || c->requests[i].order < next->order))
-                next = &c->requests[i];
-        if (next == NULL)
-            return;
-        open_request(c, next, slot, out);
-    }
 }
 
 void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord_actions *out)

@@ -10,7 +10,9 @@
  * Every row carries its request's number. A slot is reused at once, a number never: whatever
  * belongs to an older request of the slot, or to another epoch, is dropped here, and so is
  * everything once a link of the epoch has broken, since a row that comes after a gap would be
- * computed on KV rows that are missing. RING_OPEN, rows and RING_CLOSE go the same way round the
+ * computed on KV rows that are missing. A request may start behind position 0 where the slot's KV rows
+ * before that are its own already: rows of earlier requests of the slot were all run, or dropped,
+ * before its first one, and never below the position that the coordinator knows to be there. RING_OPEN, rows and RING_CLOSE go the same way round the
  * ring, in order, so a later stage learns of a request before its first row. The last stage
  * samples; it stops by itself at the text's end, the token limit or the context, and the
  * coordinator closes the slot.
@@ -132,7 +134,7 @@ static void take_biases(struct model_sampling *s, struct net_list ids, struct ne
 static bool open_is_sound(const struct worker_core *c, const struct net_msg_OPEN *m)
 {
     return m->slot < c->n_slots && m->request != 0 && m->tokens.n > 0 &&
-           m->tokens.n <= c->context && m->end_position <= c->context &&
+           m->tokens.n <= c->context && m->start < m->tokens.n && m->end_position <= c->context &&
            m->ends.n <= WORKER_ENDS_MAX && biases_are_sound(m->bias_ids, m->biases, m->logprobs);
 }
 
@@ -194,6 +196,7 @@ void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
     s->request = m->request;
     s->flags = m->flags;
     s->n_prompt = m->tokens.n;
+    s->next = m->start;
     s->end_position = m->end_position;
     s->sampling = SAMPLING_OF(m);
     take_biases(&s->sampling, m->bias_ids, m->biases);

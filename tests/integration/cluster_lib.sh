@@ -435,8 +435,8 @@ race()
         sed 's/.* \([0-9]*\) % .*/\1/' | tr '\n' ' ')
 }
 
-# Answers in JSON without what no two runs share.
+# Answers in JSON without what no two runs share: times, and what a slot held already.
 without_times()
 {
-    sed 's/,"ttft_ms":[^,}]*//; s/,"tokens_per_s":[^,}]*//'
+    sed 's/,"ttft_ms":[^,}]*//; s/,"tokens_per_s":[^,}]*//; s/,"reused_tokens":[^,}]*//'
 }

@@ -13,6 +13,7 @@ INTEGRATION_TESTS = \
 	%D%/quickstart.sh \
 	%D%/reference.sh \
 	%D%/reload.sh \
+	%D%/reuse.sh \
 	%D%/store.sh
 if !SANITIZE_THREAD
 TESTS += $(INTEGRATION_TESTS)

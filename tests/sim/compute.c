@@ -99,6 +99,29 @@ static void check_pass(struct sim *s, uint32_t w, const struct worker_pass *p)
     }
 }
 
+/* A request begins where it was opened: at 0, or behind rows that the slot holds. What the slot held
+ * from there on is lost. */
+static void begin_request(struct sim *s, uint32_t w, const struct worker_pass_row *r)
+{
+    struct sim_engine *e = s->workers[w].engine;
+    const struct sim_open *o = &s->opened[r->row.slot];
+    const uint32_t slot = r->row.slot, at = r->row.position;
+    if (at > e->length[slot])
+        sim_fail(s, "%s: request %llu begins at position %u, and slot %u holds %u rows",
+                 sim_name(s, SIM_WORKER0 + w), (unsigned long long)r->request, at, slot,
+                 e->length[slot]);
+    if (o->epoch == e->epoch && o->request == r->request && o->start != at)
+        sim_fail(s, "%s: request %llu begins at position %u and was opened at %u",
+                 sim_name(s, SIM_WORKER0 + w), (unsigned long long)r->request, at, o->start);
+    for (uint32_t l = e->layer0; l < e->layer1; l++) {
+        uint64_t *kv = e->kv + ((size_t)(l - e->layer0) * s->setup.slots + slot) * s->setup.context;
+        for (uint32_t p = at; p < s->setup.context; p++)
+            kv[p] = poison(kv[p]);
+    }
+    e->request[slot] = r->request;
+    e->length[slot] = at;
+}
+
 /* The row's place among its slot's: requests follow each other, positions have no gap. */
 static void check_row(struct sim *s, uint32_t w, const struct worker_pass_row *r)
 {
@@ -107,10 +130,8 @@ static void check_row(struct sim *s, uint32_t w, const struct worker_pass_row *r
     if (r->request < e->request[slot])
         sim_fail(s, "%s: slot %u goes back from request %llu to %llu", sim_name(s, SIM_WORKER0 + w),
                  slot, (unsigned long long)e->request[slot], (unsigned long long)r->request);
-    if (r->request != e->request[slot]) {
-        e->request[slot] = r->request;
-        e->length[slot] = 0;
-    }
+    if (r->request != e->request[slot])
+        begin_request(s, w, r);
     if (r->row.position != e->length[slot])
         sim_fail(s, "%s: request %llu has position %u where %u is due",
                  sim_name(s, SIM_WORKER0 + w), (unsigned long long)r->request, r->row.position,

@@ -153,6 +153,13 @@ static void on_open(struct sim *s, uint32_t w, const struct net_msg_OPEN *m)
         if (s->clients[i].live && !s->clients[i].in_slot && s->clients[i].order < c->order)
             sim_fail(s, "%s is opened before %s, who came first", sim_name(s, SIM_CLIENT0 + who),
                      sim_name(s, SIM_CLIENT0 + i));
+    if (m->start >= m->tokens.n || ((m->flags & 1) != 0 && m->start != 0))
+        sim_fail(s, "%s is opened at position %u of %u", sim_name(s, SIM_CLIENT0 + who), m->start,
+                 m->tokens.n);
+    s->opened[m->slot] = (struct sim_open){m->epoch, m->request, m->start};
+    s->n_reused += m->start;
+    c->reused =
+        m->start < s->setup.requests[who].n_prompt ? m->start : s->setup.requests[who].n_prompt;
     c->in_slot = true;
     s->slot_owner[m->slot] = 1 + who;
 }

@@ -132,8 +132,9 @@ static void say_message(struct sim *s, uint32_t from, uint32_t to, const struct 
                  (unsigned long long)net_u64_at(m->u.TOKENS.requests, 0),
                  net_u32_at(m->u.TOKENS.positions, 0));
     else if (m->code == NET_MSG_OPEN)
-        snprintf(more, sizeof more, " request=%llu slot=%u tokens=%u",
-                 (unsigned long long)m->u.OPEN.request, m->u.OPEN.slot, m->u.OPEN.tokens.n);
+        snprintf(more, sizeof more, " request=%llu slot=%u tokens=%u start=%u",
+                 (unsigned long long)m->u.OPEN.request, m->u.OPEN.slot, m->u.OPEN.tokens.n,
+                 m->u.OPEN.start);
     else if (m->code == NET_MSG_CLOSE)
         snprintf(more, sizeof more, " request=%llu slot=%u", (unsigned long long)m->u.CLOSE.request,
                  m->u.CLOSE.slot);

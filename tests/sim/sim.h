@@ -259,7 +259,7 @@ struct sim_client {
     uint64_t order;     /* of arrival at the coordinator of this process; 0: not there */
     bool live, in_slot; /* as the coordinator must see it */
     bool cancelled, left, over, refused, failed; /* failed: for a reason that accounts for it */
-    uint32_t n_tokens, n_text, finish, replays;
+    uint32_t n_tokens, n_text, finish, replays, reused;
     int64_t first_us, over_us;
     char error[320];
     struct sim_reference reference;
@@ -269,6 +269,11 @@ struct sim_plan {
     uint64_t epoch;
     uint32_t n_stages, n_said, worker[SIM_WORKERS_MAX], layer0[SIM_WORKERS_MAX],
         layer1[SIM_WORKERS_MAX], ready;
+};
+
+struct sim_open {
+    uint64_t epoch, request;
+    uint32_t start;
 };
 
 struct sim {
@@ -295,6 +300,8 @@ struct sim {
     struct part_plan answer; /* the planner's last */
     uint32_t
         slot_owner[SIM_SLOTS_MAX]; /* 1 + client of the request that was opened and not closed */
+    struct sim_open opened[SIM_SLOTS_MAX]; /* last in the slot */
+    uint64_t n_reused;                     /* rows that requests were opened behind */
 
     struct worker_actions *actions;
     struct sim_worker workers[SIM_WORKERS_MAX];

@@ -112,6 +112,27 @@ static void draw_way(struct sim_request *r, uint64_t *rng)
     r->think_us = once_in(rng, 6) ? between(rng, 0, 1000 * MS) : between(rng, 0, 20 * MS);
 }
 
+/* Half of the prompts go on where an earlier request or its answer stands, somewhere. */
+static void draw_prompt(const struct sim_setup *w, struct sim_request *r, uint64_t *rng,
+                        uint32_t who)
+{
+    static struct sim_reference answer;
+    uint32_t n = 0;
+    if (who > 0 && once_in(rng, 2)) {
+        const struct sim_request *before = &w->requests[number(rng, 0, who - 1)];
+        const bool fits = before->n_prompt < w->context;
+        if (fits)
+            sim_stub_reference(w, before, &answer);
+        for (; n < before->n_prompt && n < r->n_prompt; n++)
+            r->prompt[n] = before->prompt[n];
+        for (uint32_t i = 0; fits && i < answer.n_tokens && n < r->n_prompt; i++)
+            r->prompt[n++] = answer.tokens[i];
+        n = once_in(rng, 3) ? number(rng, 0, n) : n;
+    }
+    for (; n < r->n_prompt; n++)
+        r->prompt[n] = (int32_t)number(rng, 0, SIM_VOCAB - 1);
+}
+
 static void draw_request(struct sim_setup *w, struct sim_request *r, uint64_t *rng, uint32_t who,
                          bool burst)
 {
@@ -120,8 +141,7 @@ static void draw_request(struct sim_setup *w, struct sim_request *r, uint64_t *r
     r->flags = once_in(rng, 8) ? 1 : 0;
     r->n_prompt = once_in(rng, 30) ? w->context + number(rng, 1, 8) : number(rng, 1, longest);
     r->n = once_in(rng, 3) ? UINT32_MAX : number(rng, once_in(rng, 10) ? 0 : 1, w->context);
-    for (uint32_t i = 0; i < r->n_prompt; i++)
-        r->prompt[i] = (int32_t)number(rng, 0, SIM_VOCAB - 1);
+    draw_prompt(w, r, rng, who);
     r->sampling = draw_sampling(rng, who);
     draw_stops(r, rng);
     draw_way(r, rng);

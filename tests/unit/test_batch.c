@@ -86,7 +86,7 @@ static void expect_alone(const struct cli_answer *a, size_t len, const char *mor
 {
     struct cli_batch *b = fresh();
     struct cli_answer alone = ask(b, len, more, n);
-    assert_int_equal(alone.kept_tokens, 0);
+    assert_int_equal(alone.reused_tokens, 0);
     assert_int_equal(a->prompt_tokens, alone.prompt_tokens);
     assert_int_equal(a->tokens.len, alone.tokens.len);
     assert_memory_equal(a->tokens.ptr, alone.tokens.ptr, alone.tokens.len);
@@ -100,15 +100,15 @@ static void test_goes_on(void **state)
     struct cli_batch *b = fresh();
     struct cli_answer first = ask(b, 60, "", 12), again, next;
     char more[200];
-    assert_int_equal(first.kept_tokens, 0);
+    assert_int_equal(first.reused_tokens, 0);
     /* The same once more: all but the row whose logits are needed. */
     again = ask(b, 60, "", 12);
-    assert_int_equal(again.kept_tokens, again.prompt_tokens - 1);
+    assert_int_equal(again.reused_tokens, again.prompt_tokens - 1);
     expect_alone(&again, 60, "", 12);
     /* A text that goes on from the answer. */
     snprintf(more, sizeof more, "%.*s And so", (int)first.text.len, (const char *)first.text.ptr);
     next = ask(b, 60, more, 12);
-    assert_true(next.kept_tokens >= first.prompt_tokens);
+    assert_true(next.reused_tokens >= first.prompt_tokens);
     expect_alone(&next, 60, more, 12);
     cli_batch_free(b);
     /* One that leaves it early, in the middle of what the slot holds. */
@@ -117,7 +117,7 @@ static void test_goes_on(void **state)
     first = ask(b, 60, "", 4);
     let_go(&next);
     next = ask(b, 50, " a serpent", 12);
-    assert_in_range(next.kept_tokens, 5, first.prompt_tokens - 1);
+    assert_in_range(next.reused_tokens, 5, first.prompt_tokens - 1);
     expect_alone(&next, 50, " a serpent", 12);
     let_go(&first);
     let_go(&again);
@@ -132,13 +132,13 @@ static void test_takes_the_slot_that_agrees(void **state)
     struct cli_batch *b = fresh();
     struct cli_answer a = ask(b, 100, "", 4), other, back;
     other = ask(b, 0, "The Jargon File says that a hacker is", 4);
-    assert_true(other.kept_tokens <= 1); /* the begin-of-text token, at most */
+    assert_true(other.reused_tokens <= 1); /* the begin-of-text token, at most */
     back = ask(b, 100, "", 4);
-    assert_int_equal(back.kept_tokens, back.prompt_tokens - 1);
+    assert_int_equal(back.reused_tokens, back.prompt_tokens - 1);
     assert_memory_equal(back.tokens.ptr, a.tokens.ptr, a.tokens.len);
     let_go(&back);
     back = ask(b, 0, "The Jargon File says that a hacker is", 4);
-    assert_int_equal(back.kept_tokens, back.prompt_tokens - 1);
+    assert_int_equal(back.reused_tokens, back.prompt_tokens - 1);
     assert_memory_equal(back.tokens.ptr, other.tokens.ptr, other.tokens.len);
     let_go(&back);
     let_go(&other);
@@ -169,7 +169,7 @@ static void test_refused_requests_leave_the_slot(void **state)
     assert_int_equal(run(b, &p, &e), 0);
     assert_non_null(strstr(refused.error, "no chat template"));
     back = ask(b, 60, "", 4);
-    assert_int_equal(back.kept_tokens, back.prompt_tokens - 1);
+    assert_int_equal(back.reused_tokens, back.prompt_tokens - 1);
     let_go(&back);
     let_go(&a);
     cli_batch_free(b);

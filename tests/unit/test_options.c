@@ -398,8 +398,9 @@ static void memory_runs_out(void **state)
 
 static void answers_as_json(void **state)
 {
-    static const char *const keys[] = {"prompt", "tokens",        "text",    "finish",
-                                       "error",  "prompt_tokens", "ttft_ms", "tokens_per_s"};
+    static const char *const keys[] = {"prompt",        "tokens",  "text",
+                                       "finish",        "error",   "prompt_tokens",
+                                       "reused_tokens", "ttft_ms", "tokens_per_s"};
     const int32_t ids[] = {5, 7};
     const struct cli_request r = line("say \"hi\"");
     struct cli_answer a = {.done = true, .finish = CLI_LENGTH, .prompt_tokens = 3, .ttft_ms = 1.5};
