@@ -1,10 +1,8 @@
 /* Vocabularies: what all tokenizers have in common. A vocabulary is read from a file's metadata,
  * checked whole, and copied, so that the file can be closed; afterwards it is immutable and shared.
  *
- * Text is cut at special tokens first: user-defined tokens always, control and unknown ones only
- * where the caller asks for it, longer texts before shorter ones and then lower ids first, as in
- * llama.cpp. What is left between them goes to the tokenizer's own algorithm, found by name in a
- * table: a further kind of tokenizer is one more row.
+ * Text is cut at special tokens first (tokenizer_special.c). What is left between them goes to the
+ * tokenizer's own algorithm, found by name in a table: a further kind of tokenizer is one more row.
  *
  * Invariant: every id in a vocab (bos, byte tokens, index, specials) is -1 or below n, every span
  * lies in texts or plains, no score is NaN. Left out: per-model rules that
@@ -254,7 +252,7 @@ static int list_specials(struct vocab *v, struct err *e)
         if (is_special(&v->tokens[id]))
             v->specials[v->n_specials++] = (int32_t)id;
     sort_specials(v, v->specials, v->specials + n, n);
-    return 0;
+    return model_vocab_specials_open(v, e);
 }
 
 static void make_plains(struct vocab *v)
@@ -324,6 +322,7 @@ void model_vocab_close(struct vocab *v)
         return;
     if (v->kind != NULL && v->kind->close != NULL)
         v->kind->close(v);
+    model_vocab_specials_close(v);
     base_free(v->specials);
     base_buf_deinit(&v->chat_system);
     model_index_deinit(&v->index);
@@ -331,121 +330,6 @@ void model_vocab_close(struct vocab *v)
     base_free(v->texts);
     base_free(v->tokens);
     base_free(v);
-}
-
-/* ---- special tokens in a text ---------------------------------------------------------------- */
-
-/* A text cut at special tokens: a list in an array that grows. */
-struct fragment {
-    size_t at, len; /* bytes of the text */
-    int32_t token;  /* -1: plain text */
-    size_t next;    /* 0: none, since nothing comes before the first */
-};
-
-struct fragments {
-    struct fragment *list;
-    size_t n, cap;
-};
-
-/* The pairs of neighbouring bytes that a text has. Most special tokens are in no text, and are
- * passed over by their first and last pair without searching. */
-struct byte_pairs {
-    uint64_t bits[65536 / 64];
-};
-
-static void note_pairs(struct byte_pairs *p, struct span text)
-{
-    memset(p, 0, sizeof *p);
-    for (size_t i = 1; i < text.len; i++) {
-        const unsigned pair = (unsigned)text.ptr[i - 1] << 8 | text.ptr[i];
-        p->bits[pair / 64] |= (uint64_t)1 << pair % 64;
-    }
-}
-
-static bool has_pair(const struct byte_pairs *p, const uint8_t *two)
-{
-    const unsigned pair = (unsigned)two[0] << 8 | two[1];
-    return (p->bits[pair / 64] >> pair % 64 & 1) != 0;
-}
-
-static bool may_occur(const struct byte_pairs *p, struct span text, struct span token)
-{
-    if (token.len > text.len)
-        return false;
-    return token.len < 2 || (has_pair(p, token.ptr) && has_pair(p, token.ptr + token.len - 2));
-}
-
-/* Where `what` begins in `text`, or text.len. */
-static size_t find_text(struct span text, struct span what)
-{
-    size_t at = 0;
-    while (text.len - at >= what.len) {
-        const uint8_t *p = memchr(text.ptr + at, what.ptr[0], text.len - at - what.len + 1);
-        if (p == NULL)
-            break;
-        at = (size_t)(p - text.ptr);
-        if (memcmp(p, what.ptr, what.len) == 0)
-            return at;
-        at++;
-    }
-    return text.len;
-}
-
-static bool append_fragment(struct fragments *f, struct fragment x)
-{
-    if (f->n == f->cap) {
-        const size_t cap = f->cap == 0 ? 16 : 2 * f->cap;
-        struct fragment *list = base_realloc(f->list, cap * sizeof *list);
-        if (list == NULL)
-            return false;
-        f->list = list;
-        f->cap = cap;
-    }
-    f->list[f->n++] = x;
-    return true;
-}
-
-/* Cut every occurrence of token `id` out of plain fragment `i`; *last is the fragment after which
- * the list goes on. */
-static bool cut_fragment(struct fragments *f, size_t i, struct span text, int32_t id,
-                         struct span what, size_t *last)
-{
-    for (;;) {
-        *last = i;
-        const struct fragment whole = f->list[i];
-        const size_t found = find_text((struct span){text.ptr + whole.at, whole.len}, what);
-        if (found == whole.len)
-            return true;
-        const size_t end = found + what.len;
-        const struct fragment token = {whole.at + found, what.len, id, f->n + 1};
-        const struct fragment rest = {whole.at + end, whole.len - end, -1, whole.next};
-        if (!append_fragment(f, token) || !append_fragment(f, rest))
-            return false;
-        f->list[i].len = found;
-        f->list[i].next = f->n - 2;
-        i = f->n - 1;
-    }
-}
-
-static int cut_text(const struct vocab *v, struct span text, bool control, struct fragments *f,
-                    struct err *e)
-{
-    struct byte_pairs pairs;
-    note_pairs(&pairs, text);
-    bool room = append_fragment(f, (struct fragment){0, text.len, -1, 0});
-    for (size_t s = 0; room && s < v->n_specials; s++) {
-        const struct vocab_token *t = &v->tokens[v->specials[s]];
-        if ((t->type != TOKEN_USER_DEFINED && !control) || !may_occur(&pairs, text, t->text))
-            continue;
-        size_t i = 0;
-        do {
-            size_t last = i;
-            if (f->list[i].token < 0)
-                room = cut_fragment(f, i, text, v->specials[s], t->text, &last);
-            i = room ? f->list[last].next : 0;
-        } while (i != 0);
-    }
-    return room ? 0 : err_set(e, ERR_NOMEM, "no memory to tokenize a text of %zu bytes", text.len);
 }
 
 /* ---- encoding -------------------------------------------------------------------------------- */
@@ -460,24 +344,20 @@ void model_vocab_emit(struct vocab_sink *out, int32_t id)
 int model_vocab_encode_text(const struct vocab *v, struct span text, bool control,
                             struct vocab_sink *out, struct err *e)
 {
-    struct fragments f = {0};
-    int rc = cut_text(v, text, control, &f, e);
-    bool prefix = true; /* before the first text and after a special token */
-    size_t i = 0;
-    while (rc == 0) {
-        const struct fragment *x = &f.list[i];
-        if (x->token >= 0) {
-            model_vocab_emit(out, x->token);
-            prefix = true;
-        } else if (x->len > 0) {
-            rc = v->kind->encode(v, (struct span){text.ptr + x->at, x->len}, prefix, out, e);
-            prefix = false;
-        }
-        i = x->next;
-        if (i == 0)
+    struct vocab_places p = {0};
+    size_t at = 0;
+    int rc = model_vocab_find_specials(v, text, control, &p, e);
+    for (size_t i = 0; i <= p.n && rc == 0; i++) {
+        const size_t end = i < p.n ? p.list[i].at : text.len;
+        /* Each part begins the text or follows a special token. */
+        if (end > at)
+            rc = v->kind->encode(v, (struct span){text.ptr + at, end - at}, out, e);
+        if (i == p.n || rc != 0)
             break;
+        model_vocab_emit(out, v->specials[p.list[i].rank]);
+        at = end + v->tokens[v->specials[p.list[i].rank]].text.len;
     }
-    base_free(f.list);
+    base_free(p.list);
     return rc;
 }
 

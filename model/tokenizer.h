@@ -46,10 +46,9 @@ struct vocab_kind {
     void (*close)(struct vocab *v); /* what these took, whichever of them succeeded */
     /* Write what token `id` adds to a text to out[text.len] and return its length. */
     size_t (*plain)(const struct vocab *v, int32_t id, uint8_t *out);
-    /* Ids of text in which no special token is to be looked for. `prefix`: it begins the text or
-     * follows a special token. ERR_NOMEM, ERR_RANGE. */
-    int (*encode)(const struct vocab *v, struct span text, bool prefix, struct vocab_sink *out,
-                  struct err *e);
+    /* Ids of text in which no special token is to be looked for, and which begins a text or follows
+     * a special token. ERR_NOMEM, ERR_RANGE. */
+    int (*encode)(const struct vocab *v, struct span text, struct vocab_sink *out, struct err *e);
 };
 
 /* How text is cut into words (tokenizer_pre.c): one row of a table. */
@@ -98,6 +97,25 @@ bool model_vocab_joiner_reserve(struct vocab_joiner *j, size_t n);
 void model_vocab_join(struct vocab_joiner *j, int32_t n);
 void model_vocab_joiner_deinit(struct vocab_joiner *j);
 
+/* Special tokens in a text (tokenizer_special.c). */
+struct vocab_place {
+    uint32_t at;   /* byte */
+    uint32_t rank; /* in vocab.specials */
+    bool good;
+};
+struct vocab_places { /* a list that grows; the caller frees it */
+    struct vocab_place *list;
+    size_t n, cap;
+};
+struct vocab_specials;
+int model_vocab_specials_open(struct vocab *v,
+                              struct err *e); /* once specials are listed; ERR_NOMEM */
+void model_vocab_specials_close(struct vocab *v);
+/* Where text is to be cut, from left to right; `control`: at control and unknown tokens, too. *p is
+ * empty before. ERR_NOMEM. */
+int model_vocab_find_specials(const struct vocab *v, struct span text, bool control,
+                              struct vocab_places *p, struct err *e);
+
 struct vocab_bpe; /* tokenizer_bpe.c */
 
 struct vocab {
@@ -116,6 +134,7 @@ struct vocab {
     struct base_buf chat_system; /* what the chat template says where nobody says anything */
     int32_t *specials;           /* [n_specials] longest text first, then lower id */
     size_t n_specials;
+    struct vocab_specials *special_sets[2]; /* user-defined ones; all of them */
 };
 
 void model_vocab_emit(struct vocab_sink *out, int32_t id);

@@ -359,11 +359,10 @@ static int encode_word(void *arg, struct span word, struct err *e)
     return 0;
 }
 
-static int bpe_encode(const struct vocab *v, struct span text, bool prefix, struct vocab_sink *out,
+static int bpe_encode(const struct vocab *v, struct span text, struct vocab_sink *out,
                       struct err *e)
 {
     struct work w = {.joiner = {.v = v, .rate = rate}, .out = out};
-    (void)prefix; /* of a space, which these vocabularies do not have */
     const int rc = model_vocab_split(v->bpe->splitter, text, encode_word, &w, e);
     model_vocab_joiner_deinit(&w.joiner);
     base_buf_deinit(&w.written);

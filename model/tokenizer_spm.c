@@ -103,12 +103,11 @@ static int32_t cut(struct vocab_joiner *j, uint32_t n_bytes)
     return n;
 }
 
-static int spm_encode(const struct vocab *v, struct span text, bool prefix, struct vocab_sink *out,
+static int spm_encode(const struct vocab *v, struct span text, struct vocab_sink *out,
                       struct err *e)
 {
     if (text.len == 0)
         return 0;
-    prefix = prefix && v->space_prefix;
     size_t n_spaces = 0;
     for (size_t i = 0; i < text.len; i++)
         n_spaces += text.ptr[i] == ' ';
@@ -119,7 +118,7 @@ static int spm_encode(const struct vocab *v, struct span text, bool prefix, stru
         rc = err_set(e, ERR_NOMEM, "no memory to tokenize a text of %zu bytes", text.len);
         goto out;
     }
-    const uint32_t n_bytes = escape(text, prefix, escaped);
+    const uint32_t n_bytes = escape(text, v->space_prefix, escaped);
     j.text = escaped;
     model_vocab_join(&j, cut(&j, n_bytes));
     for (int32_t i = 0; i >= 0; i = j.pieces[i].next)

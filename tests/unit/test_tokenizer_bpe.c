@@ -403,6 +403,58 @@ static void test_special_tokens(void **state)
     model_vocab_close(v);
 }
 
+/* What finding special tokens means, said plainly: one after the other, each wherever nothing is
+ * taken yet. rank[i] is 1 + the rank of the token that begins at byte i. */
+static void slow_specials(const struct vocab *v, struct span text, bool control, uint32_t *rank)
+{
+    bool taken[64] = {false};
+    memset(rank, 0, text.len * sizeof *rank);
+    for (size_t s = 0; s < v->n_specials; s++) {
+        const struct vocab_token *t = &v->tokens[v->specials[s]];
+        for (size_t at = 0; at + t->text.len <= text.len; at++) {
+            bool fits = (control || t->type == TOKEN_USER_DEFINED) &&
+                        memcmp(text.ptr + at, t->text.ptr, t->text.len) == 0;
+            for (size_t i = 0; i < t->text.len; i++)
+                fits = fits && !taken[at + i];
+            for (size_t i = 0; i < t->text.len && fits; i++)
+                taken[at + i] = true;
+            rank[at] = fits ? (uint32_t)s + 1 : rank[at];
+        }
+    }
+}
+
+static void test_specials_that_overlap(void **state)
+{
+    (void)state;
+    const struct small s = {
+        .pre = "gpt-2",
+        .more = {"ab", "aba", "bab", "ba", "<a", "a>b", "ab", "b", "abab", "b", "><", "a<"},
+        .types = {4, 3, 4, 2, 4, 3, 3, 3, 4, 4, 4, 4}};
+    struct vocab *v = small_good(&s);
+    uint64_t rng = 23;
+    for (int round = 0; round < 3000; round++) {
+        uint8_t bytes[40];
+        uint32_t want[40];
+        const struct span text = {bytes, base_rng_next(&rng) % sizeof bytes};
+        const bool control = round % 2 == 0;
+        struct vocab_places p = {0};
+        size_t k = 0;
+        for (size_t i = 0; i < text.len; i++)
+            bytes[i] = (uint8_t) "ababab<>c"[base_rng_next(&rng) % 9];
+        slow_specials(v, text, control, want);
+        assert_int_equal(model_vocab_find_specials(v, text, control, &p, NULL), 0);
+        for (size_t i = 0; i < text.len; i++) {
+            const uint32_t got = k < p.n && p.list[k].at == i ? p.list[k++].rank + 1 : 0;
+            if (got != want[i])
+                fail_msg("\"%.*s\": at %zu %u, wanted %u", (int)text.len, (const char *)bytes, i,
+                         got, want[i]);
+        }
+        assert_int_equal(k, p.n);
+        base_free(p.list);
+    }
+    model_vocab_close(v);
+}
+
 static void bos_and_eos(struct gguf_writer *w)
 {
     model_gguf_put_u32(w, "tokenizer.ggml.bos_token_id", 256);
@@ -499,7 +551,7 @@ static void test_long_texts(void **state)
             for (size_t i = 0; i < n; i++)
                 text[i] = (uint8_t)units[u][i % len];
             for (size_t k = 0; k < 2; k++) {
-                text[n] = (uint8_t)"x1"[k]; /* what ends a run of blanks */
+                text[n] = (uint8_t) "x1"[k]; /* what ends a run of blanks */
                 expect_round_trip(v, (struct span){text, n + 1});
             }
         }
@@ -617,6 +669,7 @@ int main(void)
         cmocka_unit_test(test_whole_tokens),
         cmocka_unit_test(test_pieces_that_are_no_tokens),
         cmocka_unit_test(test_special_tokens),
+        cmocka_unit_test(test_specials_that_overlap),
         cmocka_unit_test(test_bos_and_eos),
         cmocka_unit_test(test_bytes_without_tokens),
         cmocka_unit_test(test_long_texts),
