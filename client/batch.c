@@ -127,11 +127,12 @@ static void sample(struct cli_batch *b, struct slot *s, float *logits)
 static int encode(const struct cli_batch *b, const struct cli_request *r, int32_t **ids,
                   uint32_t *n, struct err *e)
 {
-    const unsigned flags = MODEL_ENCODE_BOS | (r->special ? MODEL_ENCODE_SPECIAL : 0u);
+    const unsigned special = r->form == NET_PROMPT_SPECIAL ? MODEL_ENCODE_SPECIAL : 0u;
     if (r->error[0] != 0)
         return err_set(e, ERR_FORMAT, "%s", r->error);
-    return r->conversation ? cli_encode_chat(b->m, r->prompt, ids, n, e)
-                           : cli_encode(b->m->vocab, r->prompt, flags, ids, n, e);
+    return r->form == NET_PROMPT_CHAT
+               ? cli_encode_chat(b->m, r->prompt, ids, n, e)
+               : cli_encode(b->m->vocab, r->prompt, MODEL_ENCODE_BOS | special, ids, n, e);
 }
 
 /* The ids of a request's prompt, with room for the answer. */
@@ -152,7 +153,7 @@ static int read_prompt(const struct cli_batch *b, uint32_t request, int32_t **id
     if (*n > context || (*n == context && r->n > 0))
         return err_set(e, ERR_RANGE,
                        "the %s has %u tokens, a slot %u positions: shorten it or raise --context",
-                       r->conversation ? "conversation" : "prompt", *n, context);
+                       r->form == NET_PROMPT_CHAT ? "conversation" : "prompt", *n, context);
     *end_position = *n + (r->n < context - *n ? r->n : context - *n);
     grown = base_realloc(*ids, *end_position * sizeof *grown);
     if (grown == NULL)

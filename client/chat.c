@@ -224,7 +224,7 @@ static void open_requests(struct chat *c)
 {
     const struct cli_options *o = c->o;
     c->request = (struct cli_request){
-        .conversation = true, .n = o->n, .sampling = o->sampling, .n_stops = o->n_stops};
+        .form = NET_PROMPT_CHAT, .n = o->n, .sampling = o->sampling, .n_stops = o->n_stops};
     memcpy(c->request.stops, o->stops, sizeof c->request.stops);
     if ((o->given & CLI_BIT(SEED)) == 0) {
         uint32_t seed;

@@ -116,13 +116,12 @@ int cli_json_print(json_t *object, bool failed, struct err *e);
 /* ---- requests and answers (client/request.c, client/answer.c) -------------------------------- */
 
 struct cli_request {
-    struct span prompt; /* borrowed from the command line, the file or `object` */
-    bool conversation;  /* the prompt is one, packed as by model_messages_pack */
-    uint32_t n;         /* tokens; UINT32_MAX: to the end of the context */
+    struct span prompt;   /* borrowed from the command line, the file, `object` or the caller */
+    enum net_prompt form; /* of the prompt; NET_PROMPT_CHAT: packed by model_messages_pack */
+    uint32_t n;           /* tokens; UINT32_MAX: to the end of the context */
     struct model_sampling sampling;
     struct span stops[CLI_STOPS_MAX];
     uint32_t n_stops;
-    bool special;
     json_t *object;  /* a JSON line, which keeps the texts */
     char error[200]; /* why the line is no request; "": it is one */
 };

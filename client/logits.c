@@ -59,7 +59,7 @@ static void note_progress(void *arg)
 static int from_cluster(const struct cli_options *o, struct base_buf *positions, struct err *e)
 {
     struct cli_request request = {.prompt = base_span_str(o->prompt),
-                                  .special = o->special,
+                                  .form = o->special ? NET_PROMPT_SPECIAL : NET_PROMPT_TEXT,
                                   .sampling = model_sampling_default()};
     struct cli_answer *answer = base_zalloc(1, sizeof *answer);
     struct cli_ask ask = {.request = &request, .answer = answer, .positions = positions};

@@ -78,11 +78,6 @@ static int submit(struct remote *r, struct cli_ask *a)
     struct net_msg m = {.code = NET_MSG_SUBMIT};
     struct err e = {0};
     int rc;
-    if (q->conversation) {
-        static const char why[] = "a cluster takes no conversations: chat with -m GGUF";
-        fail(r, a, why, sizeof why - 1);
-        return 0;
-    }
     r->stops.len = 0;
     for (uint32_t i = 0; i < q->n_stops; i++)
         net_put_str(&r->stops, q->stops[i]);
@@ -91,7 +86,8 @@ static int submit(struct remote *r, struct cli_ask *a)
     m.u.SUBMIT = (struct net_msg_SUBMIT){
         .version = NET_CLIENT_VERSION,
         .id = a->id,
-        .flags = (a->positions != NULL ? 1u : 0u) | (q->special ? 2u : 0u),
+        .flags = a->positions != NULL ? 1u : 0u,
+        .form = (uint32_t)q->form,
         .prompt = q->prompt,
         .n = q->n,
         .temperature = (double)q->sampling.temperature,

@@ -223,8 +223,10 @@ static int read_lines(const char *path, const struct cli_request *defaults,
 
 int cli_requests_open(const struct cli_options *o, struct cli_requests *out, struct err *e)
 {
-    struct cli_request defaults = {
-        .n = o->n, .sampling = o->sampling, .n_stops = o->n_stops, .special = o->special};
+    struct cli_request defaults = {.form = o->special ? NET_PROMPT_SPECIAL : NET_PROMPT_TEXT,
+                                   .n = o->n,
+                                   .sampling = o->sampling,
+                                   .n_stops = o->n_stops};
     int rc = 0;
     *out = (struct cli_requests){0};
     if ((o->prompt != NULL) == (o->prompts != NULL))

@@ -13,6 +13,9 @@
 enum {
     COORD_REQUESTS_MAX = 1024, /* queued, active and finished ones that may still be read */
     COORD_STOPS_MAX = 16,
+    COORD_MESSAGES_MAX = 4096, /* of a conversation */
+    COORD_READING_MAX = 256, /* prompts that are being made into tokens, cancelled ones included */
+    COORD_READING_BYTES_MAX = 67108864, /* of them all */
     COORD_ACTIONS_MAX = 2048,
     COORD_CLIENT_DEAD_MS = 5000, /* a client that has not asked for so long is gone */
     COORD_WAITING_MS = 1000,     /* an ASK that finds nothing is answered WAITING after so long */
@@ -75,7 +78,9 @@ enum coord_event_type {
     COORD_EV_NODE,        /* msg from worker `node` */
     COORD_EV_PLANNED,     /* the planner's answer to COORD_ACT_PLAN number `serial`: ok and plan, or
                              reason */
-    COORD_EV_CLIENT,      /* msg from client connection `client`; a SUBMIT comes with its tokens */
+    COORD_EV_CLIENT,      /* msg from client connection `client` */
+    COORD_EV_READ,        /* the answer to COORD_ACT_READ number `serial`: ok and tokens, or code
+                             and reason */
     COORD_EV_CLIENT_DOWN, /* client connection `client` ended */
     COORD_EV_CONFIG /* the configuration was read again: `config` (checked by the shell to differ
                        only in workers) */
@@ -93,8 +98,10 @@ struct coord_event {
     const struct part_plan *plan; /* PLANNED: devices and left_out are by node */
     const double *stage_s;        /* PLANNED: [n_stages] predicted seconds of a pass of one row */
     double batch_rate;            /* PLANNED: predicted tokens a second with all slots in use */
-    const int32_t *tokens;        /* SUBMIT: the prompt's ids */
-    uint32_t n_tokens;
+    int code;                     /* READ: of common.h, where not ok */
+    const int32_t *tokens;        /* READ: the prompt's ids, as many of n_tokens as the context has
+                                     room for */
+    uint32_t n_tokens, prompt_bytes;
     const struct net_config *config;
 };
 
@@ -104,6 +111,7 @@ enum coord_action_type {
     COORD_ACT_CLIENT,    /* send msg to client connection `client` */
     COORD_ACT_PLAN,      /* solve for the nodes in `present` with the core's profile; answer with
                             `serial` */
+    COORD_ACT_READ,      /* make the prompt of msg, a SUBMIT, into tokens; answer with `serial` */
     COORD_ACT_MANIFEST,  /* send worker `node` the MANIFEST of plan `epoch`, layers [layer0, layer1)
                           */
     COORD_ACT_SAVE,      /* the profile has changed: keep it */

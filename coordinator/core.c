@@ -376,6 +376,9 @@ void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct 
     case COORD_EV_CLIENT:
         coord_core_client(c, ev, out);
         break;
+    case COORD_EV_READ:
+        coord_core_read(c, ev, out);
+        break;
     case COORD_EV_CLIENT_DOWN:
         coord_core_client_down(c, ev->client, out);
         break;
@@ -432,7 +435,7 @@ const char *coord_core_invariant(const struct coord_core *c)
 {
     if (c->now.epoch != 0 && plan_invariant(c) != NULL)
         return plan_invariant(c);
-    uint32_t in_slots = 0, active = 0, queued = 0;
+    uint32_t in_slots = 0, active = 0;
     for (uint32_t i = 0; i < c->config.slots; i++) {
         const uint64_t r = c->slot_request[i];
         if (r == 0)
@@ -442,17 +445,15 @@ const char *coord_core_invariant(const struct coord_core *c)
             c->requests[r - 1].slot != i)
             return "a slot belongs to a request that is not in it";
     }
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++) {
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
         active += c->requests[i].state == REQ_ACTIVE ? 1u : 0u;
-        queued += c->requests[i].state == REQ_QUEUED ? 1u : 0u;
-    }
     if (active != in_slots)
         return "an active request has no slot";
     if (active > 0 && c->now.epoch == 0)
         return "requests are active without a plan";
     if (coord_core_slot_invariant(c) != NULL)
         return coord_core_slot_invariant(c);
-    return queued <= c->config.queue + c->config.slots
+    return coord_core_n_queued(c) <= c->config.queue + c->config.slots
                ? NULL
                : "more requests wait than the queue may hold";
 }

@@ -62,7 +62,13 @@ struct ring_plan {
     uint32_t max_rows, chunk;
 };
 
-enum request_state { REQ_FREE, REQ_QUEUED, REQ_ACTIVE, REQ_DONE };
+enum request_state {
+    REQ_FREE,
+    REQ_READING, /* its prompt is being made into tokens */
+    REQ_QUEUED,
+    REQ_ACTIVE,
+    REQ_DONE
+};
 
 struct logits_entry {
     double mean, rms, values[MODEL_BEST];
@@ -82,7 +88,8 @@ struct request {
     enum request_state state;
     uint8_t id[16];
     uint64_t client, order,
-        number; /* connection; arrival; as the workers know it, one for each OPEN */
+        number;        /* connection; arrival; as the workers know it, one for each OPEN */
+    uint32_t n_wanted; /* tokens to generate at most, as in SUBMIT */
     uint32_t slot, flags, n_prompt, n_tokens, end_position, replays;
     uint32_t n_rows; /* KV rows of its slot that are known to be there, on every stage */
     uint32_t reused; /* those of the prompt that were there when it was opened */
@@ -133,6 +140,8 @@ struct coord_core {
 
     struct request requests[COORD_REQUESTS_MAX];
     uint64_t order, number;
+    uint32_t n_reading; /* prompts with the shell */
+    uint64_t reading_bytes;
     uint64_t slot_request[MODEL_SLOTS_MAX]; /* index + 1 of the request in each slot; 0: free */
     struct slot_rows slot_rows[MODEL_SLOTS_MAX];
     uint64_t left;
@@ -179,6 +188,9 @@ uint32_t coord_core_rows_max(const struct net_config *c, uint32_t chunk);
 /* core_request.c */
 void coord_core_client(struct coord_core *c, const struct coord_event *ev,
                        struct coord_actions *out);
+void coord_core_read(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out);
+/* Requests that wait for a slot, or to be read before that. */
+uint32_t coord_core_n_queued(const struct coord_core *c);
 void coord_core_client_down(struct coord_core *c, uint64_t client, struct coord_actions *out);
 void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m,
                        struct coord_actions *out);

@@ -1,6 +1,7 @@
 /* The coordinator core: requests, from SUBMIT to DONE.
  *
- * A request waits in a bounded queue, in order of arrival, until a slot is free and a plan in
+ * The shell makes a prompt into tokens, which takes a while for a long one; the request is known
+ * meanwhile. It waits in a bounded queue, in order of arrival, until a slot is free and a plan in
  * force; then the first stage is sent OPEN with all tokens known so far (core_slot.c), and the last
  * stage's TOKENS come back one position at a time. The coordinator keeps the tokens: after a change of plan
  * the request is opened again under a new number with prompt and generated tokens together, and
@@ -56,12 +57,22 @@ static uint32_t n_generated(const struct request *r)
     return r->n_tokens - r->n_prompt;
 }
 
-static uint32_t queued_before(const struct coord_core *c, const struct request *r)
+static bool waits(const struct request *r)
+{
+    return r->state == REQ_READING || r->state == REQ_QUEUED;
+}
+
+static uint32_t queued_before(const struct coord_core *c, uint64_t order)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
-        n += c->requests[i].state == REQ_QUEUED && c->requests[i].order < r->order ? 1u : 0u;
+        n += waits(&c->requests[i]) && c->requests[i].order < order ? 1u : 0u;
     return n;
+}
+
+uint32_t coord_core_n_queued(const struct coord_core *c)
+{
+    return queued_before(c, UINT64_MAX);
 }
 
 /* ---- answers to the client ------------------------------------------------------------------- */
@@ -84,11 +95,14 @@ void coord_core_no(uint64_t client, const uint8_t *id, int code, struct coord_ac
 static void send_waiting(struct coord_core *c, struct request *r, struct coord_actions *out)
 {
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
-    snprintf(a->text, sizeof a->text, "%s", c->now.epoch == 0 ? c->waits : "");
+    snprintf(a->text, sizeof a->text, "%s",
+             r->state == REQ_READING ? "its prompt to be made into tokens"
+             : c->now.epoch == 0     ? c->waits
+                                     : "");
     a->client = r->client;
     a->msg.code = NET_MSG_WAITING;
     a->msg.u.WAITING = (struct net_msg_WAITING){
-        r->id, r->state == REQ_QUEUED ? queued_before(c, r) + 1 : 0, net_text_fit(a->text, 300)};
+        r->id, waits(r) ? queued_before(c, r->order) + 1 : 0, net_text_fit(a->text, 300)};
     r->asking = false;
 }
 
@@ -190,7 +204,7 @@ static void finish(struct coord_core *c, struct request *r, uint32_t how, const 
     coord_core_slot_leave(c, r, out);
     r->state = REQ_DONE;
     r->finish = how;
-    snprintf(r->error, sizeof r->error, "%s", why);
+    snprintf(r->error, sizeof r->error, "%.300s", why);
     r->done_ms = c->now_ms;
     model_text_end(&r->text);
     coord_core_log(
@@ -252,43 +266,48 @@ static struct request *free_request(struct coord_core *c)
     return oldest;
 }
 
-static int fill_request(struct coord_core *c, struct request *r, const struct coord_event *ev,
+/* What a SUBMIT says besides its prompt. */
+static int fill_request(struct coord_core *c, struct request *r, const struct net_msg_SUBMIT *m,
                         struct err *e)
 {
-    const struct net_msg_SUBMIT *m = &ev->msg->u.SUBMIT;
     struct span stops[COORD_STOPS_MAX];
-    const uint32_t left = c->model.context - ev->n_tokens;
     r->flags = m->flags & 1;
-    r->n_prompt = r->n_tokens = ev->n_tokens;
-    r->end_position = ev->n_tokens + ((r->flags & 1) != 0 ? 0 : m->n < left ? m->n : left);
+    r->n_wanted = r->flags != 0 ? 0 : m->n;
     r->sampling = sampling_of(m);
     if (r->sampling.logprobs != 0)
         r->logprobs.n_best = r->sampling.logprobs - 1 < c->model.n_vocab ? r->sampling.logprobs - 1
                                                                          : c->model.n_vocab;
-    r->tokens = base_alloc((size_t)r->end_position * sizeof *r->tokens);
-    r->logits = (r->flags & 1) != 0 ? base_zalloc(ev->n_tokens, sizeof *r->logits) : NULL;
-    if (r->tokens == NULL || ((r->flags & 1) != 0 && r->logits == NULL))
-        return err_set(e, ERR_NOMEM, "the coordinator is out of memory for the request");
-    memcpy(r->tokens, ev->tokens, ev->n_tokens * sizeof *r->tokens);
     for (uint32_t i = 0; i < m->stops.n; i++)
         stops[i] = net_str_at(m->stops, i);
     return model_text_init(&r->text, stops, m->stops.n, e);
 }
 
-/* The reason for which a request is refused, or 0. */
-static int refuse_submit(const struct coord_core *c, const struct coord_event *ev, struct err *e)
+/* The prompt's tokens, if there is room for them and what is to follow. */
+static int fill_tokens(struct coord_core *c, struct request *r, const struct coord_event *ev,
+                       struct err *e)
 {
-    const struct net_msg_SUBMIT *m = &ev->msg->u.SUBMIT;
-    uint32_t queued = 0;
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
-        queued += c->requests[i].state == REQ_QUEUED ? 1u : 0u;
-    if (ev->n_tokens == 0)
+    const uint32_t n = ev->n_tokens, context = c->model.context;
+    if (n == 0)
         return err_set(e, ERR_RANGE, "the prompt is empty");
-    if (ev->n_tokens > c->model.context ||
-        (ev->n_tokens == c->model.context && (m->flags & 1) == 0 && m->n > 0))
+    if (n > context || (n == context && r->n_wanted > 0))
         return err_set(e, ERR_RANGE,
                        "the prompt has %u tokens, a slot %u positions: shorten it or raise context",
-                       ev->n_tokens, c->model.context);
+                       n, context);
+    const uint32_t left = context - n;
+    r->end_position = n + (r->n_wanted < left ? r->n_wanted : left);
+    r->tokens = base_alloc((size_t)r->end_position * sizeof *r->tokens);
+    r->logits = (r->flags & 1) != 0 ? base_zalloc(n, sizeof *r->logits) : NULL;
+    if (r->tokens == NULL || ((r->flags & 1) != 0 && r->logits == NULL))
+        return err_set(e, ERR_NOMEM, "the coordinator is out of memory for the request");
+    memcpy(r->tokens, ev->tokens, n * sizeof *r->tokens);
+    r->n_prompt = r->n_tokens = n;
+    return 0;
+}
+
+/* The reason for which a request is refused, or 0. */
+static int refuse_submit(const struct coord_core *c, const struct net_msg_SUBMIT *m, struct err *e)
+{
+    const uint32_t queued = coord_core_n_queued(c);
     if (m->stops.n > COORD_STOPS_MAX)
         return err_set(e, ERR_RANGE, "%u stop strings, at most %d are allowed", m->stops.n,
                        COORD_STOPS_MAX);
@@ -297,7 +316,21 @@ static int refuse_submit(const struct coord_core *c, const struct coord_event *e
     if (queued >= c->config.queue)
         return err_set(e, ERR_FULL, "the queue is full: %u requests wait already; try again later",
                        queued);
+    if (c->n_reading == COORD_READING_MAX ||
+        c->reading_bytes + m->prompt.len > COORD_READING_BYTES_MAX)
+        return err_set(e, ERR_FULL, "too many prompts are being read; try again later");
     return check_sampling(c, m, e);
+}
+
+/* Have the prompt made into tokens. */
+static void read_prompt(struct coord_core *c, const struct coord_event *ev, uint64_t order,
+                        struct coord_actions *out)
+{
+    struct coord_action *a = coord_core_act(out, COORD_ACT_READ);
+    a->msg = *ev->msg;
+    a->serial = order;
+    c->n_reading++;
+    c->reading_bytes += ev->msg->u.SUBMIT.prompt.len;
 }
 
 static void on_submit(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
@@ -318,21 +351,41 @@ static void on_submit(struct coord_core *c, const struct coord_event *ev, struct
         r->asked_ms = c->now_ms;
         return;
     }
-    int rc = refuse_submit(c, ev, &e);
+    int rc = refuse_submit(c, m, &e);
     if (rc == 0 && (r = free_request(c)) == NULL)
         rc = err_set(&e, ERR_FULL, "too many requests");
-    if (rc == 0 && (rc = fill_request(c, r, ev, &e)) != 0)
+    if (rc == 0 && (rc = fill_request(c, r, m, &e)) != 0)
         request_free(r);
     if (rc != 0) {
         coord_core_no(ev->client, m->id, rc, out, "%s", e.text);
         return;
     }
     memcpy(r->id, m->id, 16);
-    r->state = REQ_QUEUED;
+    r->state = REQ_READING;
     r->client = ev->client;
     r->order = ++c->order;
     r->arrived_ms = r->asked_ms = c->now_ms;
-    if ((r->flags & 1) == 0 && r->end_position == r->n_prompt)
+    read_prompt(c, ev, r->order, out);
+}
+
+/* A request that ended while its prompt was read is not waited for any more. */
+void coord_core_read(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
+{
+    struct request *r = NULL;
+    struct err e = {0};
+    assert(c->n_reading > 0 && c->reading_bytes >= ev->prompt_bytes);
+    c->n_reading--;
+    c->reading_bytes -= ev->prompt_bytes;
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+        if (c->requests[i].state == REQ_READING && c->requests[i].order == ev->serial)
+            r = &c->requests[i];
+    if (r == NULL)
+        return;
+    const int rc = ev->ok ? fill_tokens(c, r, ev, &e) : err_set(&e, ev->code, "%s", ev->reason);
+    r->state = REQ_QUEUED;
+    if (rc != 0)
+        finish(c, r, FINISH_ERROR, e.text, out);
+    else if ((r->flags & 1) == 0 && r->end_position == r->n_prompt)
         finish(c, r, FINISH_LENGTH, "", out);
 }
 
@@ -512,7 +565,7 @@ void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m,
 void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord_actions *out)
 {
     for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
-        if (c->requests[i].state == REQ_QUEUED)
+        if (waits(&c->requests[i]))
             finish(c, &c->requests[i], FINISH_ERROR, why, out);
 }
 

@@ -69,7 +69,6 @@ static void send_left_out(struct coord_core *c, uint32_t i, uint64_t client,
 
 void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actions *out)
 {
-    uint32_t queued = 0;
     uint64_t shipped = 0;
     for (uint32_t i = 0; i < c->config.n_workers; i++) {
         send_node(c, i, client, out);
@@ -77,8 +76,6 @@ void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actio
     }
     for (uint32_t i = 0; i < c->config.n_workers; i++)
         send_left_out(c, i, client, out);
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
-        queued += c->requests[i].state == REQ_QUEUED ? 1u : 0u;
     const bool serving = c->now.epoch != 0;
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
     snprintf(a->text, sizeof a->text, "%s%.280s",
@@ -95,7 +92,7 @@ void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actio
         .state = net_text_fit(a->text, 300),
         .slots = c->config.slots,
         .active = coord_core_n_active(c),
-        .queued = queued,
+        .queued = coord_core_n_queued(c),
         .ms_predicted = serving ? c->now.plan.latency_s * 1e3 : 0,
         .ms = c->token_ms,
         .tok_s_predicted = serving ? c->now.batch_rate : 0,

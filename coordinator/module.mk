@@ -6,4 +6,5 @@ noinst_LIBRARIES += %D%/libcoord.a
 	%D%/manifest.c \
 	%D%/planning.c \
 	%D%/profile_ini.c \
+	%D%/reader.c \
 	%D%/shell.c %D%/shell.h

@@ -1,6 +1,7 @@
 /* The coordinator's shell: poll, decode, step, carry out actions. The planner runs on a thread of
- * its own, since a solve may take seconds; pieces are shipped by the bulk server's thread (bulk.c).
- * The tokenizer works here, on a prompt's way into the core. All decisions are the core's. */
+ * its own, since a solve may take seconds, and so does the tokenizer (reader.c), since a long prompt
+ * takes as long as some heartbeats; pieces are shipped by the bulk server's thread (bulk.c). All
+ * decisions are the core's. */
 #include "coordinator/shell.h"
 
 #include <assert.h>
@@ -35,7 +36,7 @@ struct shell {
     struct base_jobs *planner;
     struct plan_job *plans[PLANS_MAX]; /* with the planner */
     net_peer peers[NET_WORKERS_MAX];   /* control connections, 0: none */
-    int32_t *ids;                      /* [context] of the prompt being submitted */
+    struct coord_reader *reader;
     uint32_t context;
     int signals;
     bool stop;
@@ -146,6 +147,19 @@ out:
     base_free(part);
 }
 
+static void start_read(struct shell *sh, const struct coord_action *a)
+{
+    const struct net_msg_SUBMIT *m = &a->msg.u.SUBMIT;
+    struct err e = {0};
+    struct coord_event failed = {.type = COORD_EV_READ,
+                                 .serial = a->serial,
+                                 .reason = e.text,
+                                 .prompt_bytes = (uint32_t)m->prompt.len};
+    failed.code = coord_reader_post(sh->reader, a->serial, m, &e);
+    if (failed.code != 0)
+        step(sh, &failed);
+}
+
 static void save_profile(struct shell *sh)
 {
     char path[NET_PATH_MAX + 16];
@@ -172,6 +186,9 @@ static void act(struct shell *sh, const struct coord_action *a)
         break;
     case COORD_ACT_PLAN:
         start_plan(sh, a);
+        break;
+    case COORD_ACT_READ:
+        start_read(sh, a);
         break;
     case COORD_ACT_MANIFEST:
         send_manifest(sh, a);
@@ -230,26 +247,6 @@ static void on_node(struct shell *sh, const struct net_event *n)
         }
 }
 
-static void on_submit(struct shell *sh, struct coord_event *ev)
-{
-    const struct net_msg_SUBMIT *m = &ev->msg->u.SUBMIT;
-    struct err e = {0};
-    size_t n = 0;
-    const unsigned flags = MODEL_ENCODE_BOS | ((m->flags & 2) != 0 ? MODEL_ENCODE_SPECIAL : 0u);
-    const int rc = model_vocab_encode(sh->vocab, m->prompt, flags, sh->ids, sh->context, &n, &e);
-    if (rc != 0 && rc != ERR_RANGE) {
-        const struct net_msg no = {.code = NET_MSG_NO,
-                                   .u.NO = {m->id, (uint32_t)rc, net_text_fit(e.text, 300)}};
-        net_send(sh->net, ev->client, &no, NULL);
-        return;
-    }
-    ev->tokens = sh->ids;
-    ev->n_tokens = n < UINT32_MAX
-                       ? (uint32_t)n
-                       : UINT32_MAX; /* beyond the context the core refuses, with the number */
-    step(sh, ev);
-}
-
 static void on_client(struct shell *sh, const struct net_event *n)
 {
     struct coord_event ev = {.type = COORD_EV_CLIENT, .client = n->peer, .msg = &n->msg};
@@ -258,8 +255,6 @@ static void on_client(struct shell *sh, const struct net_event *n)
     if (n->type == NET_EV_DOWN) {
         ev.type = COORD_EV_CLIENT_DOWN;
         step(sh, &ev);
-    } else if (n->msg.code == NET_MSG_SUBMIT) {
-        on_submit(sh, &ev);
     } else {
         step(sh, &ev);
     }
@@ -329,6 +324,23 @@ static void reap_plans(struct shell *sh)
         plan_done(sh, job);
 }
 
+static void reap_prompts(struct shell *sh)
+{
+    struct coord_reading *p;
+    while ((p = coord_reader_reap(sh->reader)) != NULL) {
+        struct coord_event ev = {.type = COORD_EV_READ,
+                                 .serial = p->serial,
+                                 .ok = p->rc == 0,
+                                 .code = p->rc,
+                                 .reason = p->e.text,
+                                 .tokens = p->ids,
+                                 .n_tokens = p->n < UINT32_MAX ? (uint32_t)p->n : UINT32_MAX,
+                                 .prompt_bytes = (uint32_t)p->prompt.len};
+        step(sh, &ev);
+        coord_reader_done(p);
+    }
+}
+
 static int next_timeout(const struct shell *sh)
 {
     const int64_t due = coord_core_deadline_ms(sh->core), now_ms = base_clock_ms();
@@ -347,6 +359,8 @@ static void loop(struct shell *sh)
             step(sh, &ev);
         } else if (n.type == NET_EV_FD && n.fd == sh->signals) {
             on_signal(sh);
+        } else if (n.type == NET_EV_FD && n.fd == coord_reader_fd(sh->reader)) {
+            reap_prompts(sh);
         } else if (n.type == NET_EV_FD) {
             reap_plans(sh);
         } else if (n.kind == NET_KIND_CONTROL) {
@@ -408,9 +422,9 @@ static int open_model(struct shell *sh, struct err *e)
         return err_set(e, ERR_RANGE,
                        "context %u is more than the %u positions that the model was trained for",
                        sh->context, model_shape(sh->model)->context);
-    sh->ids = base_zalloc(sh->context, sizeof *sh->ids);
-    if (sh->ids == NULL)
-        return err_set(e, ERR_NOMEM, "out of memory for prompts");
+    rc = coord_reader_new(sh->model, sh->vocab, sh->context, &sh->reader, e);
+    if (rc != 0)
+        return rc;
     coord_blocks_of(sh->model, &sh->config, &sh->blocks);
     return coord_manifest_new(sh->model, sh->config.model, sh->config.state, &sh->manifest, e);
 }
@@ -462,6 +476,8 @@ static int open_sockets(struct shell *sh, struct err *e)
         rc = net_listen(sh->net, NET_KIND_CLIENT, sh->config.client, NULL, e);
     if (rc == 0)
         rc = net_watch(sh->net, sh->signals, e);
+    if (rc == 0)
+        rc = net_watch(sh->net, coord_reader_fd(sh->reader), e);
     return rc == 0 ? net_watch(sh->net, base_jobs_fd(sh->planner), e) : rc;
 }
 
@@ -474,9 +490,9 @@ static void shell_free(struct shell *sh)
     coord_bulk_stop(sh->bulk);
     coord_core_free(sh->core);
     coord_manifest_deinit(&sh->manifest);
+    coord_reader_free(sh->reader);
     model_vocab_close(sh->vocab);
     model_close(sh->model);
-    base_free(sh->ids);
     for (int i = 0; i < DEPTH_MAX; i++)
         base_free(sh->actions[i]);
     if (sh->signals >= 0)

@@ -1,5 +1,6 @@
 /* The coordinator's shell, shared by shell.c (loop, actions), manifest.c (hashes of the model's
- * pieces) and bulk.c (the thread that ships them). */
+ * pieces), reader.c (the thread that makes prompts into tokens) and bulk.c (the thread that ships
+ * pieces). */
 #ifndef COORDINATOR_SHELL_H
 #define COORDINATOR_SHELL_H
 
@@ -21,6 +22,32 @@ int coord_manifest_new(const struct model *m, const char *path, const char *stat
 void coord_manifest_deinit(struct coord_manifest *f);
 /* Piece number with this hash; false: none. */
 bool coord_manifest_find(const struct coord_manifest *f, const uint8_t *hash, uint32_t *number);
+
+/* Prompts on their way to the reader's thread and back. */
+struct coord_reader;
+struct coord_reading {
+    uint64_t serial; /* as posted */
+    int rc; /* 0: the tokens are there; ids[n], of which the context has room for the first */
+    struct err e;
+    int32_t *ids;
+    size_t n;
+    struct base_buf prompt;
+    /* the reader's */
+    struct coord_reader *reader;
+    struct coord_reading *next;
+    uint32_t form;
+};
+/* Model and vocabulary are borrowed. ERR_NOMEM, ERR_IO. */
+int coord_reader_new(const struct model *m, const struct vocab *v, uint32_t context,
+                     struct coord_reader **out, struct err *e);
+/* Read the prompt of a SUBMIT, which is copied. ERR_NOMEM, ERR_FULL. */
+int coord_reader_post(struct coord_reader *r, uint64_t serial, const struct net_msg_SUBMIT *m,
+                      struct err *e);
+int coord_reader_fd(const struct coord_reader *r); /* readable when a prompt has been read */
+/* The next prompt that has been read, in the order of posting; NULL: none. Let go with _done. */
+struct coord_reading *coord_reader_reap(struct coord_reader *r);
+void coord_reader_done(struct coord_reading *p);
+void coord_reader_free(struct coord_reader *r);
 
 /* The bulk server: a thread with sockets of its own. `port` is where it listens. */
 struct coord_bulk;

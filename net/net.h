@@ -21,6 +21,9 @@ enum {
 
 /* ---- messages (net/wire.c) ------------------------------------------------------------------- */
 
+/* The forms of a prompt, as SUBMIT numbers them. */
+enum net_prompt { NET_PROMPT_TEXT, NET_PROMPT_SPECIAL, NET_PROMPT_CHAT };
+
 enum net_dir {
     NET_TO_COORD,
     NET_TO_WORKER,

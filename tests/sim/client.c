@@ -39,7 +39,7 @@ static void submit(struct sim *s, uint32_t client)
         .u.SUBMIT = {.version = NET_CLIENT_VERSION,
                      .id = id,
                      .flags = r->flags,
-                     .prompt = base_span_str("drawn by the world"),
+                     .prompt = base_span_str(SIM_PROMPT),
                      .n = r->n,
                      .temperature = (double)r->sampling.temperature,
                      .top_k = r->sampling.top_k,
@@ -157,6 +157,13 @@ static void on_logits(struct sim *s, uint32_t client, const struct net_msg_ANSWE
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
+static bool too_long(const struct sim *s, uint32_t client)
+{
+    const struct sim_request *r = &s->setup.requests[client];
+    return r->n_prompt > s->setup.context ||
+           (r->n_prompt == s->setup.context && (r->flags & 1) == 0 && r->n > 0);
+}
+
 /* Does something in this world account for the error? */
 static bool error_is_due(const struct sim *s, uint32_t client, const char *error)
 {
@@ -167,6 +174,10 @@ static bool error_is_due(const struct sim *s, uint32_t client, const char *error
         return c->cancelled;
     if (strstr(error, "the client went away") != NULL)
         return c->left;
+    if (strstr(error, "unreadable") != NULL)
+        return s->setup.requests[client].unreadable;
+    if (strstr(error, "the prompt has") != NULL)
+        return too_long(s, client);
     if (strstr(error, "value out of range") != NULL)
         return c->reference
             .bad; /* the news may overtake the last tokens, which come from another worker */
@@ -219,19 +230,15 @@ static void on_done(struct sim *s, uint32_t client, const struct net_msg_DONE *m
     end(s, client);
 }
 
-/* A request is refused for its length, or because as many as may wait already do. */
+/* A request is refused because as many as may wait already do, or since there will be no plan. */
 static void on_no(struct sim *s, uint32_t client, const struct net_msg_NO *m)
 {
     struct sim_client *c = &s->clients[client];
-    const struct sim_request *r = &s->setup.requests[client];
-    const bool long_prompt =
-        r->n_prompt > s->setup.context || (r->n_prompt == s->setup.context && (r->flags & 1) == 0);
     snprintf(c->error, sizeof c->error, "%.*s", (int)m->reason.len, (const char *)m->reason.ptr);
     sim_say(s, "%s refused code=%u reason=\"%s\"", sim_name(s, SIM_CLIENT0 + client), m->code,
             c->error);
     c->refused = true;
-    if (!(m->code == ERR_RANGE && long_prompt) &&
-        !(m->code == ERR_FULL && s->setup.queue < s->setup.n_requests) &&
+    if (!(m->code == ERR_FULL && s->setup.queue < s->setup.n_requests) &&
         !(m->code == ERR_INFEASIBLE && s->hopeless))
         sim_fail(s, "%s is refused: %s", sim_name(s, SIM_CLIENT0 + client), c->error);
     end(s, client);

@@ -240,6 +240,20 @@ static void send_node(struct sim *s, const struct coord_action *a)
     sim_control_down(s, a->node, &a->msg);
 }
 
+/* One prompt after the other, as a thread would. */
+static void read_prompt(struct sim *s, const struct coord_action *a)
+{
+    const int64_t from_us = s->read_us > s->now_us ? s->read_us : s->now_us;
+    s->read_us = from_us + (s->setup.read_us > 0 ? sim_between(s, 0, s->setup.read_us) : 0);
+    sim_push(s,
+             (struct sim_event){.node = SIM_COORDINATOR,
+                                .what = SIM_READ,
+                                .peer = a->msg.u.SUBMIT.id[0],
+                                .life = a->serial,
+                                .arg = s->coord_process},
+             s->read_us - s->now_us);
+}
+
 static void act(struct sim *s, const struct coord_action *a)
 {
     switch (a->type) {
@@ -264,6 +278,9 @@ static void act(struct sim *s, const struct coord_action *a)
                                     .peer = a->present,
                                     .arg = s->coord_process},
                  sim_between(s, 1000, s->setup.plan_us));
+        break;
+    case COORD_ACT_READ:
+        read_prompt(s, a);
         break;
     case COORD_ACT_MANIFEST:
         send_manifest(s, a);
@@ -336,12 +353,24 @@ static bool on_node(struct sim *s, const struct sim_event *ev, struct coord_even
 
 static bool on_client(struct sim *s, const struct sim_event *ev, struct coord_event *out)
 {
-    const uint32_t client = ev->peer - SIM_CLIENT0;
+    (void)s;
     out->client = ev->life;
     out->type = ev->what == SIM_CLIENT_MSG ? COORD_EV_CLIENT : COORD_EV_CLIENT_DOWN;
-    out->tokens = s->setup.requests[client].prompt;
-    out->n_tokens = s->setup.requests[client].n_prompt;
     return true;
+}
+
+static bool on_read(struct sim *s, const struct sim_event *ev, struct coord_event *out)
+{
+    const struct sim_request *r = &s->setup.requests[ev->peer];
+    out->type = COORD_EV_READ;
+    out->serial = ev->life;
+    out->ok = !r->unreadable;
+    out->code = ERR_FORMAT;
+    out->reason = "the prompt is unreadable";
+    out->tokens = r->prompt;
+    out->n_tokens = r->n_prompt;
+    out->prompt_bytes = (uint32_t)strlen(SIM_PROMPT);
+    return ev->arg == s->coord_process;
 }
 
 static bool on_tick(struct sim *s, const struct sim_event *ev, struct coord_event *out)
@@ -379,6 +408,8 @@ void sim_coord_event(struct sim *s, const struct sim_event *ev)
         news = ev->arg == s->coord_process;
         if (news)
             sim_planner_answer(s, ev, &out, &plan, stage_s);
+    } else if (ev->what == SIM_READ) {
+        news = on_read(s, ev, &out);
     } else if (ev->what == SIM_CONFIG) {
         out.type = COORD_EV_CONFIG;
         out.config = &s->config;
@@ -421,6 +452,7 @@ void sim_coord_start(struct sim *s)
         return;
     }
     s->epoch = 0;
+    s->read_us = 0;
     memset(s->slot_owner, 0, sizeof s->slot_owner);
     s->no_plan_since_us = s->idle_since_us = s->now_us;
     s->tick_us = -1;

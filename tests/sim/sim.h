@@ -36,13 +36,16 @@ enum {
 
 /* ---- what a world is made of ----------------------------------------------------------------- */
 
+#define SIM_PROMPT "drawn by the world" /* as SUBMIT has it; the tokens are the setup's */
+
 enum sim_way { SIM_READS, SIM_CANCELS, SIM_LEAVES, SIM_IS_CUT };
 
 struct sim_request {
     int64_t at_us, think_us; /* arrival; pause between an answer and the next question */
     enum sim_way way;
     int64_t way_us,
-        back_us; /* when, after arrival; how long a client that was cut off stays away */
+        back_us;     /* when, after arrival; how long a client that was cut off stays away */
+    bool unreadable; /* its prompt cannot be made into tokens */
     uint32_t flags, n_prompt, n;
     int32_t prompt[SIM_PROMPT_MAX];
     struct model_sampling
@@ -81,7 +84,7 @@ struct sim_setup {
     uint32_t heartbeat_ms, dead_ms;
     int64_t latency_us, jitter_us;        /* of a link at most; of a message at most */
     int64_t pass_us, row_us;              /* of a pass; of a row and layer */
-    int64_t piece_us, plan_us;            /* shipping a piece; the planner, at most */
+    int64_t piece_us, plan_us, read_us;   /* shipping a piece; planner and tokenizer, at most */
     uint32_t layers_max[SIM_WORKERS_MAX]; /* layers that fit on a worker */
     int64_t start_us[SIM_WORKERS_MAX];    /* < 0: never comes */
     bool foreign[SIM_WORKERS_MAX];        /* its kernels give other bits */
@@ -156,6 +159,7 @@ enum sim_what {
     SIM_CLIENT_MSG,
     SIM_CLIENT_DOWN, /* coordinator; peer: the client */
     SIM_PLANNED,
+    SIM_READ,
     SIM_COORD_TICK,
     SIM_CONFIG,
     SIM_STATUS,
@@ -290,7 +294,8 @@ struct sim {
     struct coord_actions *coord_actions;
     uint64_t coord_process, order, tick_id;
     uint64_t epoch, epoch_before, epoch_max,
-        plan_epoch; /* in force; before this step; ever; of the newest plan told */
+        plan_epoch;  /* in force; before this step; ever; of the newest plan told */
+    int64_t read_us; /* when the last prompt will have been read */
     int64_t tick_us, commit_us, no_plan_since_us,
         idle_since_us; /* no plan; no plan though there could be one */
     uint32_t n_commits;

@@ -445,6 +445,29 @@ static void a_new_plan_forgets_what_slots_held(void **state)
     expect_and_free(run_scenario(&w), lines);
 }
 
+/* Requests are known while their prompts are read, one after the other: they can be asked for and
+ * cancelled, and no one else's answer waits. */
+static void prompts_are_read_while_others_are_answered(void **state)
+{
+    static const char *const lines[] = {
+        "client-1 done finish=2 tokens=0 replays=0 error=\"cancelled\"",
+        "coordinator>client-0 WAITING",
+        "OPEN request=1 slot=0",
+        "client-0 done finish=1 tokens=92",
+        "client-2 done finish=2 tokens=0 replays=0 error=\"the prompt is unreadable\"",
+        NULL};
+    static struct sim_setup w;
+    (void)state;
+    sim_setup_calm(&w, 2, 3);
+    w.read_us = 3 * SECOND_US;
+    for (uint32_t i = 0; i < 3; i++)
+        w.requests[i].at_us += i * 10000;
+    w.requests[1].way = SIM_CANCELS;
+    w.requests[1].way_us = 100000;
+    w.requests[2].unreadable = true;
+    expect_and_free(run_scenario(&w), lines);
+}
+
 /* Tokens a virtual second while `n` requests of the same length run on three stages, a row a pass.
  */
 static double tokens_a_second(uint32_t n)
@@ -489,6 +512,7 @@ int main(void)
         cmocka_unit_test(a_new_worker_is_taken_while_the_others_serve),
         cmocka_unit_test(a_second_turn_does_not_read_the_first_again),
         cmocka_unit_test(a_new_plan_forgets_what_slots_held),
+        cmocka_unit_test(prompts_are_read_while_others_are_answered),
         cmocka_unit_test(three_requests_keep_three_stages_busy),
     };
     signal(SIGABRT, on_abort);

@@ -51,6 +51,7 @@ static void draw_times(struct sim_setup *w, uint64_t *rng)
     w->piece_us =
         once_in(rng, 10) ? between(rng, 60 * MS, 2 * SECOND) : between(rng, 1 * MS, 60 * MS);
     w->plan_us = between(rng, 2 * MS, 1500 * MS);
+    w->read_us = once_in(rng, 3) ? between(rng, 1 * MS, 900 * MS) : between(rng, 0, 1 * MS);
 }
 
 static void draw_workers(struct sim_setup *w, uint64_t *rng)
@@ -141,6 +142,7 @@ static void draw_request(struct sim_setup *w, struct sim_request *r, uint64_t *r
     r->flags = once_in(rng, 8) ? 1 : 0;
     r->n_prompt = once_in(rng, 30) ? w->context + number(rng, 1, 8) : number(rng, 1, longest);
     r->n = once_in(rng, 3) ? UINT32_MAX : number(rng, once_in(rng, 10) ? 0 : 1, w->context);
+    r->unreadable = once_in(rng, 40);
     draw_prompt(w, r, rng, who);
     r->sampling = draw_sampling(rng, who);
     draw_stops(r, rng);

@@ -211,6 +211,11 @@ UNIT_TESTS += %D%/test_manifest
 %C%_test_manifest_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_manifest_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_reader
+%C%_test_reader_SOURCES = %D%/test_reader.c $(TINY_MODEL)
+%C%_test_reader_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_reader_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
+
 # ---- client
 
 UNIT_TESTS += %D%/test_batch

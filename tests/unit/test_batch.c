@@ -162,7 +162,7 @@ static void test_refused_requests_leave_the_slot(void **state)
     assert_int_equal(run(b, &p, &e), 0);
     assert_int_equal(refused.finish, CLI_ERROR);
     assert_non_null(strstr(refused.error, "a slot 128 positions"));
-    r.conversation = true;
+    r.form = NET_PROMPT_CHAT;
     r.prompt.len = 0;
     refused.done = false;
     p.next = 0;

@@ -248,7 +248,7 @@ static const struct cli_request base_request = {.n = 100,
                                                              .seed = 1234},
                                                 .n_stops = 1,
                                                 .stops = {{(const uint8_t *)"default", 7}},
-                                                .special = true};
+                                                .form = NET_PROMPT_SPECIAL};
 
 static struct cli_request line(const char *text)
 {
@@ -266,7 +266,8 @@ static void plain_lines(void **state)
         const struct cli_request r = line(texts[i]);
         assert_string_equal(r.error, "");
         assert_true(base_span_is(r.prompt, texts[i]) && r.object == NULL);
-        assert_true(r.n == 100 && r.sampling.seed == 1234 && r.n_stops == 1 && r.special);
+        assert_true(r.n == 100 && r.sampling.seed == 1234 && r.n_stops == 1 &&
+                    r.form == NET_PROMPT_SPECIAL);
     }
     assert_string_not_equal(line("\xff").error, "");
     assert_string_not_equal(line("\xed\xa0\x80").error, ""); /* a surrogate is no character */
@@ -282,7 +283,8 @@ static void json_lines(void **state)
     assert_true(base_span_is(r.prompt, "a\nb") && r.n == 0 && r.sampling.temperature == 0);
     assert_true(r.sampling.top_k == 3 && r.sampling.top_p == 1.0f && r.sampling.min_p == 0.5f);
     assert_true(r.sampling.repeat_penalty == 2.0f && r.sampling.seed == 9 && r.n_stops == 2);
-    assert_true(base_span_is(r.stops[0], "x") && base_span_is(r.stops[1], "yz") && r.special);
+    assert_true(base_span_is(r.stops[0], "x") && base_span_is(r.stops[1], "yz") &&
+                r.form == NET_PROMPT_SPECIAL);
     json_decref(r.object);
     r = line("{\"prompt\":\"\",\"presence_penalty\":-1,\"frequency_penalty\":0.5,\"logprobs\":8,"
              "\"logit_bias\":{\"12\":2.5,\"3\":\"banned\"}}");
