@@ -16,12 +16,26 @@ _Static_assert(FLT_EVAL_METHOD == 0,
                "float expressions must be evaluated in float (i386: -mfpmath=sse)");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "packed matrices are little-endian");
 
+enum { KERN_SEGMENT_BLOCKS = KERN_SEGMENT / KERN_BLOCK };
+
+/* The packed bytes of each type as constants: KERN_Q4_K_HEAD, KERN_Q4_K_SCALES, KERN_Q4_K_QUANTS. */
 enum {
-    KERN_SEGMENT_BLOCKS = KERN_SEGMENT / KERN_BLOCK,
-    KERN_Q8_0_BLOCK_BYTES = KERN_GROUP * KERN_BLOCK,     /* quants of one block of one group */
-    KERN_Q4_0_BLOCK_BYTES = KERN_GROUP * KERN_BLOCK / 2, /* the same, two to a byte */
-    KERN_SCALE_BLOCK_BYTES = KERN_GROUP * 2              /* its F16 scales */
+#define TYPE(id, name, ggml, cols, bytes, integer, super, head, scales, quants)                    \
+    KERN_##id##_HEAD = head, KERN_##id##_SCALES = scales, KERN_##id##_QUANTS = quants,
+#include "kernels/types.def"
 };
+
+/* Bytes from a segment's start to its quants, for n_blocks blocks. */
+#define KERN_SEGMENT_HEAD(head, scales, n_blocks)                                                  \
+    (((size_t)(head) + (size_t)(scales) * (n_blocks) + KERN_ALIGN - 1) / KERN_ALIGN * KERN_ALIGN)
+
+/* Blocks of the segment that begins at block b of a matrix of n_blocks blocks whose first segment is
+ * `skip` columns short. */
+static inline size_t kern_segment_blocks(size_t b, size_t n_blocks, uint32_t skip)
+{
+    const size_t most = KERN_SEGMENT_BLOCKS - (b == 0 ? skip / KERN_BLOCK : 0);
+    return n_blocks - b < most ? n_blocks - b : most;
+}
 
 #define KERN_ABS_MASK      0x7fffffffu /* bits of |x| */
 #define KERN_INF_BITS      0x7f800000u /* |x| at least this: infinite or not a number */
@@ -75,16 +89,19 @@ static inline float kern_f16_at(const uint8_t *p, size_t i)
 }
 
 /* The function type of each slot; kernels.h says what each computes. */
-typedef bool kern_quantise_fn(const float *x, uint32_t n, int8_t *q, float *a, int16_t *h);
+typedef bool kern_quantise_fn(const float *x, uint32_t n, int8_t *q, float *a, float *s, int16_t *h);
 typedef void kern_matmul_fn(const struct kern_matrix *w, uint32_t group0, uint32_t group1,
                             const struct kern_act *x, uint32_t n_x, float *y, size_t y_stride);
-typedef bool kern_unit_add_fn(const float *u, uint32_t n, int64_t *acc);
+typedef void kern_matmul_sum_fn(const struct kern_matrix *w, uint32_t group0, uint32_t group1,
+                                const struct kern_act *x, uint32_t n_x, int64_t *acc,
+                                size_t acc_stride, uint8_t *bad);
 typedef void kern_unit_close_fn(const int64_t *acc, uint32_t n, const float *bias, float *x);
 typedef bool kern_rms_norm_fn(const float *x, const float *weight, uint32_t n, float eps, float *y);
 typedef void kern_silu_mul_fn(const float *gate, const float *up, uint32_t n, float *y);
+typedef void kern_gelu_mul_fn(const float *gate, const float *up, uint32_t n, float *y);
 typedef bool kern_kv_store_fn(const float *x, uint32_t head_dim, void *row);
-typedef void kern_attend_fn(const float *q, const void *k, const void *v, uint32_t head_dim,
-                            uint32_t first, uint32_t n_pos, float scale, float *out);
+typedef void kern_attend_fn(const struct kern_query *list, uint32_t n_q, const void *k,
+                            const void *v, uint32_t head_dim, float scale);
 
 #define KERNEL(op, type, isa, function, tile) kern_##op##_fn function;
 #include "kernels/kernels.def"
