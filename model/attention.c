@@ -7,7 +7,8 @@
  * slot. That makes a row's bits independent of the batch and of where a prompt was cut.
  *
  * A query head needs its KV head only; heads that the slice does not have cost nothing and leave
- * no trace in the sum. Left out: sliding windows, softcapping, norms of Q and K (later
+ * no trace in the sum. Query heads that share a KV head, and rows of one slot, go through the
+ * kernel together. Left out: sliding windows, softcapping, norms of Q and K (later
  * architectures). */
 #include "model/model_private.h"
 
@@ -138,48 +139,145 @@ static void store_part(void *arg, unsigned part, unsigned n_parts)
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-/* False where a query is out of range: a score that is not a number must not pass for a small
- * one. */
-static bool attend_unit(const struct attention_job *j, uint32_t t, uint32_t unit)
+/* Rows [row0, row0 + n_rows) of the tile, all of one slot, times units [unit0, unit1) of a run: what
+ * one thread does at once. Their queries read the same KV rows, which a kernel then loads once. */
+struct attend_item {
+    uint32_t row0, n_rows, unit0, unit1;
+};
+
+/* The items of a tile: rows in blocks of one slot, and each run of units in `split` shares. */
+struct attend_job {
+    struct attention_job *all;
+    uint32_t n_blocks, split;
+    uint32_t block_at[MODEL_TILE_ROWS + 1]; /* first row of each block */
+};
+
+/* Bias and rotation of a row's query heads in one unit. False where a query is out of range: a score
+ * that is not a number must not pass for a small one. */
+static bool prepare_unit(const struct attention_job *j, uint32_t t, uint32_t unit)
 {
     const struct model_exec *x = j->x;
     const struct model_shape *s = &x->model->shape;
-    const struct model_layer *l = j->layer;
-    uint32_t share = s->n_heads / s->n_kv_heads;
     float *q = x->q + ((size_t)t * x->heads.n_units + unit) * x->unit_width;
-    float *out = x->mixed.f + t * x->mixed.stride + (size_t)unit * x->unit_width;
-    add_bias(q, l->q_bias[unit], x->unit_width);
+    add_bias(q, j->layer->q_bias[unit], x->unit_width);
     for (uint32_t i = 0; i < x->unit_width; i++) {
         if (!model_f32_finite(q[i]))
             return false;
     }
-    for (uint32_t i = 0; i < s->unit_heads; i++) {
-        uint32_t head = x->heads.unit_id[unit] * s->unit_heads + i;
-        const uint8_t *k = kv_of_slot(x, l, x->heads.kv_at[head / share], j->rows[t].slot);
-        float *q_head = q + (size_t)i * s->head_dim;
-        rotate(x, t, q_head);
-        x->kern->attend[x->config.kv](q_head, k, k + x->kv_half_bytes, s->head_dim, 0,
-                                      j->rows[t].position + 1, 1.0f / sqrtf((float)s->head_dim),
-                                      out + (size_t)i * s->head_dim);
+    for (uint32_t i = 0; i < s->unit_heads; i++)
+        rotate(x, t, q + (size_t)i * s->head_dim);
+    return true;
+}
+
+static void attend_flush(const struct attention_job *j, uint32_t slot, uint32_t kv,
+                         const struct kern_query *list, uint32_t n)
+{
+    const struct model_exec *x = j->x;
+    const struct model_shape *s = &x->model->shape;
+    const uint8_t *k = kv_of_slot(x, j->layer, x->heads.kv_at[kv], slot);
+    if (n > 0)
+        x->kern->attend[x->config.kv](list, n, k, k + x->kv_half_bytes, s->head_dim,
+                                      1.0f / sqrtf((float)s->head_dim));
+}
+
+/* All queries of the item that read KV head `kv`. */
+static void attend_kv(const struct attention_job *j, const struct attend_item *it, uint32_t kv,
+                      const uint8_t *flags)
+{
+    const struct model_exec *x = j->x;
+    const struct model_shape *s = &x->model->shape;
+    uint32_t share = s->n_heads / s->n_kv_heads, n = 0, slot = j->rows[it->row0].slot;
+    struct kern_query list[KERN_QUERIES_MAX];
+    for (uint32_t t = it->row0; t < it->row0 + it->n_rows; t++) {
+        if (j->bad[t] != 0 || flags[t] != 0)
+            continue;
+        for (uint32_t i = it->unit0 * s->unit_heads; i < it->unit1 * s->unit_heads; i++) {
+            uint32_t unit = i / s->unit_heads, in_unit = i % s->unit_heads;
+            if ((x->heads.unit_id[unit] * s->unit_heads + in_unit) / share != kv)
+                continue;
+            if (n == KERN_QUERIES_MAX) {
+                attend_flush(j, slot, kv, list, n);
+                n = 0;
+            }
+            size_t at = (size_t)i * s->head_dim;
+            list[n++] = (struct kern_query){
+                .q = x->q + (size_t)t * x->heads.n_units * x->unit_width + at,
+                .out = x->mixed.f + t * x->mixed.stride + at,
+                .first = 0,
+                .n_pos = j->rows[t].position + 1,
+            };
+        }
     }
-    return !l->out_integer ||
-           model_act_quantise(x, &x->mixed, t, unit * x->unit_width, x->unit_width);
+    attend_flush(j, slot, kv, list, n);
+}
+
+static void attend_item(const struct attention_job *j, const struct attend_item *it, uint8_t *flags)
+{
+    const struct model_exec *x = j->x;
+    const struct model_shape *s = &x->model->shape;
+    uint32_t share = s->n_heads / s->n_kv_heads;
+    uint32_t first_kv = x->heads.unit_id[it->unit0] * s->unit_heads / share;
+    uint32_t last_kv = ((x->heads.unit_id[it->unit1 - 1] + 1) * s->unit_heads - 1) / share;
+    uint32_t col = it->unit0 * x->unit_width, n_cols = (it->unit1 - it->unit0) * x->unit_width;
+    for (uint32_t t = it->row0; t < it->row0 + it->n_rows; t++) {
+        for (uint32_t u = it->unit0; u < it->unit1 && j->bad[t] == 0; u++) {
+            if (!prepare_unit(j, t, u))
+                flags[t] = 1;
+        }
+    }
+    for (uint32_t kv = first_kv; kv <= last_kv; kv++)
+        attend_kv(j, it, kv, flags);
+    for (uint32_t t = it->row0; t < it->row0 + it->n_rows; t++) {
+        if (j->bad[t] == 0 && flags[t] == 0 &&
+            (!j->layer->out_integer || model_act_quantise(x, &x->mixed, t, col, n_cols)))
+            continue;
+        model_act_clear(&x->mixed, t, col, n_cols);
+        flags[t] = 1;
+    }
 }
 
 static void attend_part(void *arg, unsigned part, unsigned n_parts)
 {
-    const struct attention_job *j = arg;
-    struct model_exec *x = j->x;
-    uint32_t n_units = x->heads.n_units, first, last;
-    uint8_t *flags = model_flags(x, part);
-    model_share(j->n * n_units, part, n_parts, &first, &last);
+    const struct attend_job *a = arg;
+    struct model_exec *x = a->all->x;
+    const struct model_slice_heads *h = &x->heads;
+    uint32_t first, last;
+    model_share(a->n_blocks * h->n_runs * a->split, part, n_parts, &first, &last);
     for (uint32_t i = first; i < last; i++) {
-        uint32_t t = i / n_units, unit = i % n_units, col = unit * x->unit_width;
-        if (j->bad[t] == 0 && attend_unit(j, t, unit))
-            continue;
-        model_act_clear(&x->mixed, t, col, x->unit_width);
-        flags[t] = 1;
+        uint32_t block = i / (h->n_runs * a->split), run = i / a->split % h->n_runs;
+        uint32_t n_units = h->run_at[run + 1] - h->run_at[run], unit0, unit1;
+        model_share(n_units, i % a->split, a->split, &unit0, &unit1);
+        struct attend_item it = {.row0 = a->block_at[block],
+                                 .n_rows = a->block_at[block + 1] - a->block_at[block],
+                                 .unit0 = h->run_at[run] + unit0,
+                                 .unit1 = h->run_at[run] + unit1};
+        if (unit0 < unit1)
+            attend_item(a->all, &it, model_flags(x, part));
     }
+}
+
+/* Blocks of rows as large as one kernel call takes; and where that leaves threads without work (a
+ * single row, few KV heads), the heads of a run are shared out too. */
+static void attend_rows(struct attention_job *j)
+{
+    const struct model_exec *x = j->x;
+    const struct model_slice_heads *h = &x->heads;
+    struct attend_job a = {.all = j};
+    uint32_t widest = 1, most;
+    for (uint32_t i = 0; i < h->n_runs; i++) {
+        if (h->run_at[i + 1] - h->run_at[i] > widest)
+            widest = h->run_at[i + 1] - h->run_at[i];
+    }
+    most = KERN_QUERIES_MAX / (widest * x->model->shape.unit_heads);
+    for (uint32_t t = 0; t < j->n; t++) {
+        if (t == 0 || j->rows[t].slot != j->rows[t - 1].slot ||
+            t - a.block_at[a.n_blocks - 1] >= most)
+            a.block_at[a.n_blocks++] = t;
+    }
+    a.block_at[a.n_blocks] = j->n;
+    uint32_t items = a.n_blocks * h->n_runs, threads = x->config.n_threads;
+    a.split = items < threads ? (threads + items - 1) / items : 1;
+    model_phase(j->x, attend_part, &a, items * a.split);
 }
 
 static void attention_tile(struct model_exec *x, uint32_t layer, const struct model_row *rows,
@@ -193,7 +291,7 @@ static void attention_tile(struct model_exec *x, uint32_t layer, const struct mo
     model_phase(x, project_part, &j, x->config.n_threads);
     model_phase(x, store_part, &j, n * x->heads.n_kv);
     model_settle(x, n, mark, NULL, bad);
-    model_phase(x, attend_part, &j, n * x->heads.n_units);
+    attend_rows(&j);
     model_settle(x, n, mark, NULL, bad);
     model_add_units(x, l->out, x->heads.n_units, x->unit_width, &x->mixed, n, mark, sum, bad);
 }

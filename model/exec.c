@@ -16,7 +16,7 @@
 
 /* ---- building -------------------------------------------------------------------------------- */
 
-static int check_config(const struct model_exec_config *c, struct err *e)
+static int check_config(const struct model *m, const struct model_exec_config *c, struct err *e)
 {
     if (c->n_slots < 1 || c->n_slots > MODEL_SLOTS_MAX)
         return err_set(e, ERR_RANGE, "%u slots: 1 to %d are possible", c->n_slots, MODEL_SLOTS_MAX);
@@ -30,6 +30,11 @@ static int check_config(const struct model_exec_config *c, struct err *e)
         return err_set(e, ERR_RANGE, "%u threads: 1 to %d are possible", c->n_threads,
                        MODEL_THREADS_MAX);
     assert((unsigned)c->kv < KERN_N_KV_TYPES && c->kernels != NULL);
+    if (kern_kv_row_bytes(c->kv, m->shape.head_dim) == 0)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "heads of %u dimensions are not whole blocks of 32: a q8_0 KV cache cannot "
+                       "hold them, f16 can",
+                       m->shape.head_dim);
     return 0;
 }
 
@@ -117,7 +122,7 @@ static void bind_part(struct model_exec *x, struct model_piece p, const struct m
         *vector_of(x, l, p, part->id) = (const float *)(const void *)at;
     } else {
         kern_matrix_bind(matrix_of(x, l, p, part->id), part->tensor->type, part->n_rows,
-                         part->n_cols, at);
+                         part->n_cols, part->skip, at);
     }
 }
 
@@ -185,7 +190,7 @@ int model_exec_new(const struct model *m, const struct model_slice *s,
                    const struct model_exec_config *c, model_piece_source *source, void *arg,
                    struct model_exec **out, struct err *e)
 {
-    int rc = check_config(c, e);
+    int rc = check_config(m, c, e);
     if (rc == 0)
         rc = model_slice_check(m, s, e);
     if (rc != 0)

@@ -33,6 +33,7 @@ static void carve_act(struct model_carver *c, struct model_act *a, size_t cols, 
         return;
     a->q = carve(c, MODEL_TILE_ROWS * a->stride, sizeof *a->q);
     a->a = carve(c, MODEL_TILE_ROWS * a->stride / KERN_BLOCK, sizeof *a->a);
+    a->s = carve(c, MODEL_TILE_ROWS * a->stride / KERN_BLOCK, sizeof *a->s);
     a->h = carve(c, MODEL_TILE_ROWS * a->stride / 16, sizeof *a->h);
 }
 
@@ -95,8 +96,6 @@ void model_exec_carve_all(struct model_exec *x, struct model_carver *c)
     x->q = carve(c, tile * x->heads.n_units * x->unit_width, sizeof *x->q);
     x->k = carve(c, tile * x->heads.n_kv * x->head_pad, sizeof *x->k);
     x->v = carve(c, tile * x->heads.n_kv * x->head_pad, sizeof *x->v);
-    x->unit_stride = base_round_up(s->n_embd, KERN_GROUP);
-    x->unit = carve(c, x->n_layers > 0 ? tile * x->unit_stride : 0, sizeof *x->unit);
     x->up = carve(c, x->n_ff > 0 ? threads * tile * s->unit_cols : 0, sizeof *x->up);
     x->rope = carve(c, x->heads.n_units > 0 ? tile * s->rope_dims : 0, sizeof *x->rope);
     x->rope_position = carve(c, x->heads.n_units > 0 ? tile : 0, sizeof *x->rope_position);

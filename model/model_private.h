@@ -68,8 +68,9 @@ struct model_part {
     const struct model_tensor *tensor;
     bool vector;
     uint32_t row0, n_rows, col0, n_cols;
-    size_t offset,
-        bytes; /* inside the piece; offset is a multiple of KERN_ALIGN, bytes is not padded */
+    uint32_t skip; /* of a matrix (kern_column_skip) */
+    size_t offset, bytes; /* inside the piece; offset is a multiple of KERN_ALIGN, bytes is not
+                             padded */
 };
 
 /* The parts of piece p in their order, absent optional tensors left out; returns their number, 0
@@ -85,6 +86,9 @@ struct model_slice_heads {
     uint32_t n_units, n_kv;
     uint32_t unit_id[MODEL_HEADS_MAX], unit_at[MODEL_HEADS_MAX]; /* slice to model, and back */
     uint32_t kv_id[MODEL_HEADS_MAX], kv_at[MODEL_HEADS_MAX];
+    /* Runs of units whose first heads read the same KV head: run i is units [run_at[i],
+     * run_at[i + 1]) of the slice. */
+    uint32_t n_runs, run_at[MODEL_HEADS_MAX + 1];
 };
 void model_slice_heads(const struct model *m, const struct model_slice *s,
                        struct model_slice_heads *out);
@@ -112,11 +116,11 @@ struct model_layer {
     bool qkv_integer, out_integer, ffn_integer, down_integer;
 };
 
-/* Scratch activations of a tile, in both forms; q, a and h are NULL where nobody reads them. */
+/* Scratch activations of a tile, in both forms; q, a, s and h are NULL where nobody reads them. */
 struct model_act {
     float *f;      /* [MODEL_TILE_ROWS, stride] */
     int8_t *q;     /* [MODEL_TILE_ROWS, stride] */
-    float *a;      /* [MODEL_TILE_ROWS, stride / 32] */
+    float *a, *s;  /* [MODEL_TILE_ROWS, stride / 32] */
     int16_t *h;    /* [MODEL_TILE_ROWS, stride / 16] */
     size_t stride; /* elements, a multiple of 32 */
 };
@@ -145,8 +149,6 @@ struct model_exec {
     struct model_act wide;   /* [tile, n_ff * unit_cols] between gate and down */
     float *q;                /* [tile, n_units * unit_width] */
     float *k, *v;            /* [tile, n_kv * head_pad] */
-    float *unit;             /* [tile, unit_stride] one unit's sums */
-    size_t unit_stride;      /* n_embd rounded up to whole groups */
     float *up;               /* [threads][tile, unit_cols] */
     float *rope;             /* [tile, rope_dims] */
     uint32_t *rope_position; /* [tile] whose rotation `rope` holds; UINT32_MAX: none */
@@ -189,6 +191,7 @@ void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t
                      uint32_t unit_cols, const struct model_act *act, uint32_t n, uint32_t mark,
                      int64_t *sum, uint32_t *bad);
 struct kern_act model_act_view(const struct model_act *a);
+struct kern_act model_act_row(const struct model_act *a, uint32_t t); /* from row t on */
 /* Row t of an activation from column col on, quantised from its F32 form: n columns. */
 bool model_act_quantise(const struct model_exec *x, const struct model_act *a, uint32_t t,
                         uint32_t col, uint32_t n);

@@ -47,13 +47,7 @@ static void uneven_group(const struct logits_job *j, const struct kern_matrix *w
     const struct model_shape *s = &x->model->shape;
     uint32_t group = w->n_rows / KERN_GROUP, row = group * KERN_GROUP;
     for (uint32_t t = 0; t < j->n; t++) {
-        struct kern_act in = model_act_view(&x->normed);
-        in.f += t * x->normed.stride;
-        if (in.q != NULL) {
-            in.q += t * x->normed.stride;
-            in.a += t * x->normed.stride / KERN_BLOCK;
-            in.h += t * x->normed.stride / 16;
-        }
+        struct kern_act in = model_act_row(&x->normed, t);
         x->kern->matmul[w->type](w, group, group + 1, &in, 1, x->tail, s->vocab_run);
         memcpy(j->logits + (size_t)t * s->n_vocab + run * s->vocab_run + row, x->tail + row,
                (w->n_rows - row) * sizeof(float));

@@ -131,8 +131,10 @@ unsigned model_piece_parts(const struct model *m, struct model_piece p,
             part->col0 = first;
             part->n_cols = n_cut;
         }
-        part->bytes = part->vector ? (size_t)part->n_cols * sizeof(float)
-                                   : kern_packed_bytes(t->type, part->n_rows, part->n_cols);
+        part->skip = part->vector ? 0 : kern_column_skip(t->type, part->col0);
+        part->bytes = part->vector
+                          ? (size_t)part->n_cols * sizeof(float)
+                          : kern_packed_bytes(t->type, part->n_rows, part->n_cols, part->skip);
         offset += base_round_up(part->bytes, KERN_ALIGN);
     }
     return n;

@@ -51,10 +51,15 @@ void model_slice_heads(const struct model *m, const struct model_slice *s,
 {
     const struct model_shape *shape = &m->shape;
     uint32_t share = shape->n_heads / shape->n_kv_heads; /* query heads of one KV head */
+    uint32_t kv_of_run = 0;
     *out = (struct model_slice_heads){0};
     for (uint32_t u = 0; u < shape->n_head_units && s->layer0 < s->layer1; u++) {
         if (!has_unit(s, u))
             continue;
+        uint32_t kv_of_unit = u * shape->unit_heads / share;
+        if (out->n_runs == 0 || kv_of_unit != kv_of_run)
+            out->run_at[out->n_runs++] = out->n_units;
+        kv_of_run = kv_of_unit;
         out->unit_at[u] = out->n_units;
         out->unit_id[out->n_units++] = u;
         for (uint32_t h = u * shape->unit_heads; h < (u + 1) * shape->unit_heads; h++) {
@@ -65,6 +70,7 @@ void model_slice_heads(const struct model *m, const struct model_slice *s,
             out->kv_id[out->n_kv++] = kv;
         }
     }
+    out->run_at[out->n_runs] = out->n_units;
 }
 
 /* A list being filled up to its room and counted beyond it. */

@@ -59,14 +59,29 @@ void model_settle(struct model_exec *x, uint32_t n, uint32_t mark, const uint32_
 struct kern_act model_act_view(const struct model_act *a)
 {
     return (struct kern_act){
-        .f = a->f, .q = a->q, .a = a->a, .h = a->h, .f_stride = a->stride, .q_stride = a->stride};
+        .f = a->f, .q = a->q, .a = a->a, .s = a->s, .h = a->h, .f_stride = a->stride,
+        .q_stride = a->stride};
+}
+
+struct kern_act model_act_row(const struct model_act *a, uint32_t t)
+{
+    struct kern_act x = model_act_view(a);
+    x.f += t * a->stride;
+    if (x.q != NULL) {
+        x.q += t * a->stride;
+        x.a += t * a->stride / KERN_BLOCK;
+        x.s += t * a->stride / KERN_BLOCK;
+        x.h += t * a->stride / 16;
+    }
+    return x;
 }
 
 bool model_act_quantise(const struct model_exec *x, const struct model_act *a, uint32_t t,
                         uint32_t col, uint32_t n)
 {
     size_t at = t * a->stride + col;
-    return x->kern->quantise(a->f + at, n, a->q + at, a->a + at / KERN_BLOCK, a->h + at / 16);
+    return x->kern->quantise(a->f + at, n, a->q + at, a->a + at / KERN_BLOCK,
+                             a->s + at / KERN_BLOCK, a->h + at / 16);
 }
 
 void model_act_clear(const struct model_act *a, uint32_t t, uint32_t col, uint32_t n)
@@ -77,6 +92,7 @@ void model_act_clear(const struct model_act *a, uint32_t t, uint32_t col, uint32
         return;
     memset(a->q + at, 0, n * sizeof *a->q);
     memset(a->a + at / KERN_BLOCK, 0, n / KERN_BLOCK * sizeof *a->a);
+    memset(a->s + at / KERN_BLOCK, 0, n / KERN_BLOCK * sizeof *a->s);
     memset(a->h + at / 16, 0, n / 16 * sizeof *a->h);
 }
 
@@ -129,9 +145,18 @@ struct unit_job {
     const struct kern_matrix *w; /* [n_units] of [n_embd, columns of the unit] */
     const struct model_act *act;
     int64_t *sum; /* [n, n_embd] */
-    const uint32_t *bad;
     uint32_t n_units, unit_cols, n;
 };
+
+/* Units lie in pieces of their own, and a kernel reads ahead inside one matrix only: ask for the
+ * beginning of the next while this one is computed. */
+static void fetch_ahead(const struct kern_matrix *w, uint32_t group)
+{
+    enum { LINES = 32 };
+    const uint8_t *p = w->data + group * w->group_bytes;
+    for (size_t i = 0; i < LINES; i++)
+        __builtin_prefetch(p + i * KERN_ALIGN);
+}
 
 /* A thread owns a range of output rows for all units, so that it alone adds to their sums. */
 static void unit_part(void *arg, unsigned part, unsigned n_parts)
@@ -143,18 +168,12 @@ static void unit_part(void *arg, unsigned part, unsigned n_parts)
     model_share((n_embd + KERN_GROUP - 1) / KERN_GROUP, part, n_parts, &group0, &group1);
     if (group0 == group1)
         return;
-    uint32_t row0 = group0 * KERN_GROUP;
-    uint32_t row1 = group1 * KERN_GROUP < n_embd ? group1 * KERN_GROUP : n_embd;
     for (uint32_t u = 0; u < j->n_units; u++) {
         struct kern_act in = kern_act_columns(model_act_view(j->act), u * j->unit_cols);
         const struct kern_matrix *w = &j->w[u];
-        x->kern->matmul[w->type](w, group0, group1, &in, j->n, x->unit, x->unit_stride);
-        for (uint32_t t = 0; t < j->n; t++) {
-            if (j->bad[t] == 0 &&
-                !x->kern->unit_add(x->unit + t * x->unit_stride + row0, row1 - row0,
-                                   j->sum + (size_t)t * n_embd + row0))
-                flags[t] = 1;
-        }
+        if (u + 1 < j->n_units)
+            fetch_ahead(&j->w[u + 1], group0);
+        x->kern->matmul_sum[w->type](w, group0, group1, &in, j->n, j->sum, n_embd, flags);
     }
 }
 
@@ -162,7 +181,7 @@ void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t
                      uint32_t unit_cols, const struct model_act *act, uint32_t n, uint32_t mark,
                      int64_t *sum, uint32_t *bad)
 {
-    struct unit_job j = {x, w, act, sum, bad, n_units, unit_cols, n};
+    struct unit_job j = {x, w, act, sum, n_units, unit_cols, n};
     if (n_units == 0)
         return;
     model_phase(x, unit_part, &j, x->config.n_threads);
