@@ -183,7 +183,7 @@ struct cli_position {
     uint8_t hash[16];
 };
 
-/* ---- a model in this process (client/load.c, client/batch.c) --------------------------------- */
+/* ---- a model in this process (client/load.c, client/weights.c, client/batch.c) --------------------------------- */
 
 struct cli_model {
     struct model *model;
@@ -211,6 +211,10 @@ int cli_model_context(const struct cli_model *m, const struct cli_options *o, ui
 int cli_model_load(struct cli_model *m, const struct cli_options *o, uint32_t n_slots,
                    uint32_t context, uint32_t n_logits, struct err *e);
 void cli_model_close(struct cli_model *m);
+/* Pack all pieces into m->weights with m->config's threads; m->pieces[number] are then views of it.
+ * ERR_NOMEM with the size, ERR_CANCELLED. */
+int cli_weights_pack(struct cli_model *m, struct err *e);
+const void *cli_weights_piece(void *model, uint32_t number); /* a model_piece_source */
 /* The ids of a text; *ids is base_free'd. Flags as in model_vocab_encode. */
 int cli_encode(const struct vocab *v, struct span text, unsigned flags, int32_t **ids, uint32_t *n,
                struct err *e);

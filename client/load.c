@@ -1,10 +1,8 @@
 /* A whole model in this process: the reference that a cluster is measured against.
  *
- * The same pieces that workers are shipped are packed here from the file, into one aligned block,
- * and the executor gets the slice that holds everything. So this is a cluster's code with nothing
- * between its parts, and its results are the ones that any cut must give bit for bit.
- *
- * Left out: sharing the packed pieces with a store on disk; packing is one pass over the file. */
+ * The same pieces that workers are shipped are packed from the file (client/weights.c), and the
+ * executor gets the slice that holds everything. So this is a cluster's code with nothing between
+ * its parts, and its results are the ones that any cut must give bit for bit. */
 #include "client/client.h"
 
 #include <unistd.h>
@@ -60,42 +58,6 @@ void cli_model_close(struct cli_model *m)
     base_free(m);
 }
 
-static int pack_pieces(struct cli_model *m, struct err *e)
-{
-    const uint32_t n = model_n_pieces(m->model);
-    struct base_progress progress;
-    char size[24];
-    size_t total = 0, done = 0;
-    for (uint32_t i = 0; i < n; i++)
-        total +=
-            base_round_up(model_piece_bytes(m->model, model_piece_at(m->model, i)), KERN_ALIGN);
-    m->pieces = base_zalloc(n, sizeof *m->pieces);
-    m->weights = base_arena_new(total);
-    if (m->pieces == NULL || m->weights == NULL)
-        return err_set(e, ERR_NOMEM,
-                       "the model needs %s of memory, which this machine does not have",
-                       base_bytes_text(total, size));
-    base_progress_begin(&progress, "loading", total);
-    for (uint32_t i = 0; i < n && !cli_interrupted(); i++) {
-        const struct model_piece piece = model_piece_at(m->model, i);
-        const size_t bytes = model_piece_bytes(m->model, piece);
-        void *place = base_arena_take(m->weights, bytes);
-        model_piece_pack(m->model, piece, place);
-        m->pieces[i] = place;
-        done += base_round_up(bytes, KERN_ALIGN);
-        base_progress_step(&progress, done);
-    }
-    base_progress_end(&progress);
-    base_arena_seal(m->weights);
-    return cli_interrupted() ? err_set(e, ERR_CANCELLED, "interrupted") : 0;
-}
-
-static const void *piece_of(void *arg, uint32_t number)
-{
-    const struct cli_model *m = arg;
-    return m->pieces[number];
-}
-
 unsigned cli_threads(const struct cli_options *o)
 {
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -110,9 +72,6 @@ int cli_model_load(struct cli_model *m, const struct cli_options *o, uint32_t n_
     const struct model_slice slice = model_slice_layers(m->model, 0, m->shape->n_layers);
     const uint32_t rows = o->chunk + n_slots;
     size_t logits = 0;
-    int rc = pack_pieces(m, e);
-    if (rc != 0)
-        return rc;
     m->config = (struct model_exec_config){
         .n_slots = n_slots,
         .context = context,
@@ -123,6 +82,9 @@ int cli_model_load(struct cli_model *m, const struct cli_options *o, uint32_t n_
     };
     base_log(BASE_LOG_DEBUG, "loaded", "kernels=%s threads=%u slots=%u context=%u rows=%u",
              m->config.kernels->name, m->config.n_threads, n_slots, context, m->config.max_rows);
+    int rc = cli_weights_pack(m, e);
+    if (rc != 0)
+        return rc;
     m->chunk = o->chunk;
     m->n_logits = n_logits;
     m->hidden = base_zalloc(m->config.max_rows, m->shape->n_embd * sizeof(float));
@@ -130,7 +92,7 @@ int cli_model_load(struct cli_model *m, const struct cli_options *o, uint32_t n_
         m->logits = base_zalloc(logits, sizeof(float));
     if (m->hidden == NULL || m->logits == NULL)
         return err_set(e, ERR_NOMEM, "out of memory for the logits of %u rows", n_logits);
-    return model_exec_new(m->model, &slice, &m->config, piece_of, m, &m->exec, e);
+    return model_exec_new(m->model, &slice, &m->config, cli_weights_piece, m, &m->exec, e);
 }
 
 /* Ids of a text or of a conversation: what `encode` makes of `what`, in a list of the right length. */

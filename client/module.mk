@@ -23,7 +23,8 @@ noinst_LIBRARIES += %D%/libcli.a
 	%D%/request.c \
 	%D%/status.c \
 	%D%/terminal.c \
-	%D%/tokenize.c
+	%D%/tokenize.c \
+	%D%/weights.c
 %C%_libcli_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 
 CLI_LIBS = client/libcli.a $(COORD_LIBS) $(JANSSON_LIBS)

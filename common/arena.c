@@ -9,7 +9,13 @@
  * part. */
 #include "common/common.h"
 
-enum { ARENA_ALIGN = 64 }; /* bytes */
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+    ARENA_ALIGN = 64,         /* bytes */
+    ARENA_HUGE_BYTES = 32 << 20 /* arenas of so much ask for huge pages */
+};
 
 struct base_arena {
     uint8_t *first; /* the block's first aligned byte */
@@ -37,6 +43,14 @@ struct base_arena *base_arena_new(size_t bytes)
     at = (uintptr_t)(a + 1);
     a->first = (uint8_t *)(a + 1) + (base_round_up(at, ARENA_ALIGN) - at);
     a->capacity_bytes = capacity;
+#ifdef MADV_HUGEPAGE
+    if (capacity >= ARENA_HUGE_BYTES) {
+        const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+        uint8_t *from = (uint8_t *)(((uintptr_t)a->first + page - 1) / page * page);
+        /* Weights are streamed once a token, and small pages cost a table walk each. */
+        (void)madvise(from, capacity - page, MADV_HUGEPAGE);
+    }
+#endif
     return a;
 }
 

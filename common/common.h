@@ -160,6 +160,9 @@ struct base_map {
 };
 int base_map_open(const char *path, struct base_map *out, struct err *e); /* ERR_IO, ERR_NOTFOUND */
 void base_map_close(struct base_map *m);
+/* The pages of it that are in memory now need not stay: they are read again from the system's cache
+ * or the file when touched. Other threads may be reading. */
+void base_map_forget(const struct base_map *m);
 /* Read a small file whole, NUL-terminated for convenience; freed with base_free. ERR_IO,
  * ERR_NOTFOUND, ERR_RANGE when longer than max_bytes, ERR_NOMEM. */
 int base_file_read(const char *path, size_t max_bytes, uint8_t **out, size_t *len, struct err *e);

@@ -66,6 +66,12 @@ out:
     return rc;
 }
 
+void base_map_forget(const struct base_map *m)
+{
+    if (m->len > 0)
+        (void)madvise((void *)(uintptr_t)m->ptr, m->len, MADV_DONTNEED);
+}
+
 void base_map_close(struct base_map *m)
 {
     if (m->len > 0) {

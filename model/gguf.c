@@ -493,6 +493,12 @@ const struct base_map *model_gguf_map(const struct gguf *g, size_t part)
     return of->mapped && part <= g->n_others ? &of->map : NULL;
 }
 
+void model_gguf_forget(const struct gguf *g)
+{
+    for (size_t i = 0; i < model_gguf_n_parts(g) && model_gguf_map(g, i) != NULL; i++)
+        base_map_forget(model_gguf_map(g, i));
+}
+
 size_t model_gguf_n_kv(const struct gguf *g)
 {
     return g->n_kv;

@@ -81,6 +81,8 @@ uint32_t model_gguf_version(const struct gguf *g);
 size_t model_gguf_n_parts(const struct gguf *g); /* files */
 /* NULL when opened from bytes */
 const struct base_map *model_gguf_map(const struct gguf *g, size_t part);
+/* What of the files is in this process's memory need not stay there (base_map_forget). */
+void model_gguf_forget(const struct gguf *g);
 size_t model_gguf_n_kv(const struct gguf *g);
 const struct gguf_kv *model_gguf_kv_at(const struct gguf *g, size_t i);
 const struct gguf_kv *model_gguf_kv(const struct gguf *g, const char *key); /* NULL: absent */
