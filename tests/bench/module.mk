@@ -6,9 +6,13 @@ CLEANFILES += $(BENCHES)
 .PHONY: bench
 bench: $(BENCHES)
 
-EXTRA_DIST += %D%/pipeline.sh
+EXTRA_DIST += %D%/engine.sh %D%/pipeline.sh
 
 BENCHES += %D%/bench_matmul
 %C%_bench_matmul_SOURCES = %D%/bench_matmul.c
 %C%_bench_matmul_CFLAGS = $(AM_CFLAGS) $(BLAS_CFLAGS)
 %C%_bench_matmul_LDADD = $(KERN_LIBS) $(BLAS_LIBS)
+
+BENCHES += %D%/bench_read
+%C%_bench_read_SOURCES = %D%/bench_read.c
+%C%_bench_read_LDADD = $(KERN_LIBS)
