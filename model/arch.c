@@ -1,9 +1,10 @@
 /* Architectures as tables, and models opened through them.
  *
- * A row of the table says which tensors an architecture has, how their shapes follow from the
- * hyperparameters, and how RoPE pairs its dimensions. model_open reads the hyperparameters
- * (model/shape.c), then claims every tensor of the file for one slot of the row. What the row does
- * not know is refused by name: a tensor nobody would read, a shape, a type without a kernel.
+ * A row of the table says which tensors an architecture has and which switches of the forward pass
+ * it turns: how RoPE pairs its dimensions, the gate of the feed-forward half, windows, the
+ * embedding's scale. model_open reads the hyperparameters (model/shape.c), then claims every tensor
+ * of the file for one slot of the row. What the row does not know is refused by name: a tensor
+ * nobody would read, a shape, a type without a kernel.
  *
  * The invariant: behind an open model every shape, type and limit has been checked, so that pieces,
  * slices and the executor multiply without asking again. A card goes through the same checks.
@@ -18,43 +19,72 @@
 /* ---- the table ------------------------------------------------------------------------------- */
 
 /* Extents that shapes are made of. */
-enum extent { ONE, EMBD, QUERY, KEY, FF, VOCAB, ROPE_HALF };
+enum extent { ONE, EMBD, QUERY, KEY, HEAD, FF, VOCAB, ROPE_HALF };
 
-struct tensor_row {
+/* Whether an architecture has a tensor; a row of the table that says nothing has not. */
+enum presence { ABSENT, NEEDED, OPTIONAL };
+
+/* What every tensor is called and how its shape follows from the hyperparameters, whatever the
+ * architecture. */
+static const struct tensor_row {
     const char *name;   /* of a layer's tensor: without "blk.N." */
     uint8_t cols, rows; /* enum extent; rows ONE: a vector, always F32 */
-    bool optional;
+} tensors[MODEL_N_TENSORS] = {
+    [MODEL_TENSOR_EMBED] = {"token_embd.weight", EMBD, VOCAB},
+    [MODEL_TENSOR_OUTPUT_NORM] = {"output_norm.weight", EMBD, ONE},
+    [MODEL_TENSOR_OUTPUT] = {"output.weight", EMBD, VOCAB},
+    [MODEL_TENSOR_ROPE_FACTORS] = {"rope_freqs.weight", ROPE_HALF, ONE},
+    [MODEL_TENSOR_ATTN_NORM] = {"attn_norm.weight", EMBD, ONE},
+    [MODEL_TENSOR_Q] = {"attn_q.weight", EMBD, QUERY},
+    [MODEL_TENSOR_Q_BIAS] = {"attn_q.bias", QUERY, ONE},
+    [MODEL_TENSOR_Q_NORM] = {"attn_q_norm.weight", HEAD, ONE},
+    [MODEL_TENSOR_K] = {"attn_k.weight", EMBD, KEY},
+    [MODEL_TENSOR_K_BIAS] = {"attn_k.bias", KEY, ONE},
+    [MODEL_TENSOR_K_NORM] = {"attn_k_norm.weight", HEAD, ONE},
+    [MODEL_TENSOR_V] = {"attn_v.weight", EMBD, KEY},
+    [MODEL_TENSOR_V_BIAS] = {"attn_v.bias", KEY, ONE},
+    [MODEL_TENSOR_ATTN_OUT] = {"attn_output.weight", QUERY, EMBD},
+    [MODEL_TENSOR_ATTN_OUT_BIAS] = {"attn_output.bias", EMBD, ONE},
+    [MODEL_TENSOR_ATTN_POST_NORM] = {"post_attention_norm.weight", EMBD, ONE},
+    [MODEL_TENSOR_FFN_NORM] = {"ffn_norm.weight", EMBD, ONE},
+    [MODEL_TENSOR_GATE] = {"ffn_gate.weight", EMBD, FF},
+    [MODEL_TENSOR_UP] = {"ffn_up.weight", EMBD, FF},
+    [MODEL_TENSOR_DOWN] = {"ffn_down.weight", FF, EMBD},
+    [MODEL_TENSOR_DOWN_BIAS] = {"ffn_down.bias", EMBD, ONE},
+    [MODEL_TENSOR_FFN_POST_NORM] = {"post_ffw_norm.weight", EMBD, ONE},
 };
 
-struct arch_row {
-    const char *name; /* general.architecture, and the prefix of the keys */
-    enum model_rope rope;
-    struct tensor_row tensors[MODEL_N_TENSORS];
-};
+/* The tensors that all architectures of the table have. */
+#define COMMON_TENSORS                                                                             \
+    [MODEL_TENSOR_EMBED] = NEEDED, [MODEL_TENSOR_OUTPUT_NORM] = NEEDED,                            \
+    [MODEL_TENSOR_OUTPUT] = OPTIONAL, [MODEL_TENSOR_ATTN_NORM] = NEEDED,                           \
+    [MODEL_TENSOR_Q] = NEEDED, [MODEL_TENSOR_K] = NEEDED, [MODEL_TENSOR_V] = NEEDED,               \
+    [MODEL_TENSOR_ATTN_OUT] = NEEDED, [MODEL_TENSOR_FFN_NORM] = NEEDED,                            \
+    [MODEL_TENSOR_GATE] = NEEDED, [MODEL_TENSOR_UP] = NEEDED, [MODEL_TENSOR_DOWN] = NEEDED
 
-static const struct arch_row archs[] = {
-    {"llama",
-     MODEL_ROPE_NORM,
-     {
-         [MODEL_TENSOR_EMBED] = {"token_embd.weight", EMBD, VOCAB, false},
-         [MODEL_TENSOR_OUTPUT_NORM] = {"output_norm.weight", EMBD, ONE, false},
-         [MODEL_TENSOR_OUTPUT] = {"output.weight", EMBD, VOCAB, true},
-         [MODEL_TENSOR_ROPE_FACTORS] = {"rope_freqs.weight", ROPE_HALF, ONE, true},
-         [MODEL_TENSOR_ATTN_NORM] = {"attn_norm.weight", EMBD, ONE, false},
-         [MODEL_TENSOR_Q] = {"attn_q.weight", EMBD, QUERY, false},
-         [MODEL_TENSOR_Q_BIAS] = {"attn_q.bias", QUERY, ONE, true},
-         [MODEL_TENSOR_K] = {"attn_k.weight", EMBD, KEY, false},
-         [MODEL_TENSOR_K_BIAS] = {"attn_k.bias", KEY, ONE, true},
-         [MODEL_TENSOR_V] = {"attn_v.weight", EMBD, KEY, false},
-         [MODEL_TENSOR_V_BIAS] = {"attn_v.bias", KEY, ONE, true},
-         [MODEL_TENSOR_ATTN_OUT] = {"attn_output.weight", QUERY, EMBD, false},
-         [MODEL_TENSOR_ATTN_OUT_BIAS] = {"attn_output.bias", EMBD, ONE, true},
-         [MODEL_TENSOR_FFN_NORM] = {"ffn_norm.weight", EMBD, ONE, false},
-         [MODEL_TENSOR_GATE] = {"ffn_gate.weight", EMBD, FF, false},
-         [MODEL_TENSOR_UP] = {"ffn_up.weight", EMBD, FF, false},
-         [MODEL_TENSOR_DOWN] = {"ffn_down.weight", FF, EMBD, false},
-         [MODEL_TENSOR_DOWN_BIAS] = {"ffn_down.bias", EMBD, ONE, true},
-     }},
+static const struct arch_row {
+    struct model_arch a;
+    uint8_t has[MODEL_N_TENSORS]; /* enum presence */
+} archs[] = {
+    {{.name = "llama", .rope = MODEL_ROPE_NORM, .gate = MODEL_GATE_SILU},
+     {COMMON_TENSORS, [MODEL_TENSOR_ROPE_FACTORS] = OPTIONAL, [MODEL_TENSOR_Q_BIAS] = OPTIONAL,
+      [MODEL_TENSOR_K_BIAS] = OPTIONAL, [MODEL_TENSOR_V_BIAS] = OPTIONAL,
+      [MODEL_TENSOR_ATTN_OUT_BIAS] = OPTIONAL, [MODEL_TENSOR_DOWN_BIAS] = OPTIONAL}},
+    {{.name = "qwen2", .rope = MODEL_ROPE_NEOX, .gate = MODEL_GATE_SILU},
+     {COMMON_TENSORS, [MODEL_TENSOR_Q_BIAS] = NEEDED, [MODEL_TENSOR_K_BIAS] = NEEDED,
+      [MODEL_TENSOR_V_BIAS] = NEEDED}},
+    {{.name = "qwen3", .rope = MODEL_ROPE_NEOX, .gate = MODEL_GATE_SILU},
+     {COMMON_TENSORS, [MODEL_TENSOR_Q_NORM] = NEEDED, [MODEL_TENSOR_K_NORM] = NEEDED}},
+    /* The 27B has 62 layers and no key that tells its other scale of attention. */
+    {{.name = "gemma3",
+      .rope = MODEL_ROPE_NEOX,
+      .gate = MODEL_GATE_GELU,
+      .scaled_embedding = true,
+      .window_pattern = 6,
+      .rope_base_window = 10000.0f,
+      .layers_scaled_by_width = 62},
+     {COMMON_TENSORS, [MODEL_TENSOR_Q_NORM] = NEEDED, [MODEL_TENSOR_K_NORM] = NEEDED,
+      [MODEL_TENSOR_ATTN_POST_NORM] = NEEDED, [MODEL_TENSOR_FFN_POST_NORM] = NEEDED}},
 };
 enum { N_ARCHS = sizeof archs / sizeof archs[0] };
 
@@ -74,10 +104,12 @@ static int find_arch(struct model *m, const struct arch_row **row, struct err *e
     if (rc != 0)
         return rc;
     for (size_t i = 0; i < N_ARCHS; i++) {
-        if (base_span_is(name, archs[i].name)) {
+        if (base_span_is(name, archs[i].a.name)) {
             *row = &archs[i];
-            m->shape.arch = archs[i].name;
-            m->shape.rope = archs[i].rope;
+            m->arch = &archs[i].a;
+            m->shape.arch = archs[i].a.name;
+            m->shape.rope = archs[i].a.rope;
+            m->shape.gate = archs[i].a.gate;
             return 0;
         }
     }
@@ -123,6 +155,8 @@ static uint32_t extent_of(const struct model_shape *s, uint8_t extent)
         return s->n_heads * s->head_dim;
     case KEY:
         return s->n_kv_heads * s->head_dim;
+    case HEAD:
+        return s->head_dim;
     case FF:
         return s->n_ff;
     case VOCAB:
@@ -176,28 +210,27 @@ static int claim_by_name(struct model *m, const struct arch_row *arch, const str
     size_t first = of_layer ? MODEL_TENSOR_FIRST_OF_LAYER : 0;
     size_t last = of_layer ? MODEL_N_TENSORS : MODEL_TENSOR_FIRST_OF_LAYER;
     for (size_t id = first; id < last && layer < m->shape.n_layers; id++) {
-        const struct tensor_row *row = &arch->tensors[id];
-        if (row->name != NULL && base_span_is(rest, row->name)) {
+        if (arch->has[id] != ABSENT && base_span_is(rest, tensors[id].name)) {
             size_t at = id + (size_t)layer * MODEL_N_LAYER_TENSORS;
-            return claim(m, row, t, &m->tensors[at], e);
+            return claim(m, &tensors[id], t, &m->tensors[at], e);
         }
     }
     return err_set(
         e, ERR_UNSUPPORTED, "the tensor %.*s is not one that %s models are known to have",
-        (int)(t->name.len > 64 ? 64 : t->name.len), (const char *)t->name.ptr, arch->name);
+        (int)(t->name.len > 64 ? 64 : t->name.len), (const char *)t->name.ptr, arch->a.name);
 }
 
 static int check_missing(const struct model *m, const struct arch_row *arch, struct err *e)
 {
     for (uint32_t layer = 0; layer < m->shape.n_layers; layer++) {
         for (size_t id = layer == 0 ? 0 : MODEL_TENSOR_FIRST_OF_LAYER; id < MODEL_N_TENSORS; id++) {
-            const struct tensor_row *row = &arch->tensors[id];
             const struct model_tensor *t = model_tensor(m, layer, (enum model_tensor_id)id);
-            if (row->name == NULL || row->optional || t->file != NULL)
+            if (arch->has[id] != NEEDED || t->file != NULL)
                 continue;
+            const char *name = tensors[id].name;
             if (id < MODEL_TENSOR_FIRST_OF_LAYER)
-                return err_set(e, ERR_FORMAT, "the tensor %s is missing", row->name);
-            return err_set(e, ERR_FORMAT, "the tensor blk.%u.%s is missing", layer, row->name);
+                return err_set(e, ERR_FORMAT, "the tensor %s is missing", name);
+            return err_set(e, ERR_FORMAT, "the tensor blk.%u.%s is missing", layer, name);
         }
     }
     return 0;
@@ -223,8 +256,8 @@ static int derive(struct model *m, struct err *e)
     const struct model_tensor *embed = model_tensor(m, 0, MODEL_TENSOR_EMBED);
     const struct model_tensor *output =
         model_tensor(m, 0, s->tied ? MODEL_TENSOR_EMBED : MODEL_TENSOR_OUTPUT);
-    size_t group = kern_packed_bytes(embed->type, KERN_GROUP, s->n_embd);
-    size_t other = kern_packed_bytes(output->type, KERN_GROUP, s->n_embd);
+    size_t group = kern_packed_bytes(embed->type, KERN_GROUP, s->n_embd, 0);
+    size_t other = kern_packed_bytes(output->type, KERN_GROUP, s->n_embd, 0);
     if (other > group)
         group = other;
     if (group == 0)

@@ -8,12 +8,12 @@
  *
  * A query head needs its KV head only; heads that the slice does not have cost nothing and leave
  * no trace in the sum. Query heads that share a KV head, and rows of one slot, go through the
- * kernel together. Left out: sliding windows, softcapping, norms of Q and K (later
- * architectures). */
+ * kernel together. Norms of Q and K heads, windows and the rotation of layers that have one are
+ * switches of the architecture, and local to a head; so no cut sees them. Left out: softcapping
+ * (later architectures). */
 #include "model/model_private.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 struct attention_job {
@@ -22,6 +22,8 @@ struct attention_job {
     const struct model_row *rows; /* [n] */
     const uint32_t *bad;          /* [n] */
     uint32_t n;
+    uint32_t window;   /* positions that a row sees; UINT32_MAX: all */
+    const float *rope; /* [n, rope_dims] this layer's rotations */
 };
 
 /* ---- Q, K and V ------------------------------------------------------------------------------ */
@@ -81,18 +83,27 @@ static void prepare_rotations(struct model_exec *x, const struct model_row *rows
             continue;
         kern_rope_table(rows[t].position, s->rope_dims, (double)s->rope_base, x->rope_factors,
                         x->rope + (size_t)t * s->rope_dims);
+        if (x->rope_window != NULL)
+            kern_rope_table(rows[t].position, s->rope_dims, (double)s->rope_base_window, NULL,
+                            x->rope_window + (size_t)t * s->rope_dims);
         x->rope_position[t] = rows[t].position;
     }
 }
 
-static void rotate(const struct model_exec *x, uint32_t t, float *head)
+/* The norm of one query or key head, where the model has one, and its rotation. False where the
+ * norm's scale is not finite. */
+static bool finish_head(const struct attention_job *j, uint32_t t, const float *norm, float *head)
 {
+    const struct model_exec *x = j->x;
     const struct model_shape *s = &x->model->shape;
-    const float *cs = x->rope + (size_t)t * s->rope_dims;
+    const float *cs = j->rope + (size_t)t * s->rope_dims;
+    if (norm != NULL && !x->kern->rms_norm(head, norm, s->head_dim, s->norm_eps, head))
+        return false;
     if (s->rope == MODEL_ROPE_NEOX)
         kern_rope_neox(head, s->rope_dims, cs);
     else
         kern_rope_norm(head, s->rope_dims, cs);
+    return true;
 }
 
 static void add_bias(float *x, const float *bias, uint32_t n)
@@ -127,8 +138,8 @@ static void store_part(void *arg, unsigned part, unsigned n_parts)
         uint8_t *v_row = k_row + x->kv_half_bytes;
         add_bias(k, l->k_bias[kv], head_dim);
         add_bias(v, l->v_bias[kv], head_dim);
-        rotate(x, t, k);
-        if (j->bad[t] == 0 && x->kern->kv_store[x->config.kv](k, head_dim, k_row) &&
+        if (j->bad[t] == 0 && finish_head(j, t, l->k_norm, k) &&
+            x->kern->kv_store[x->config.kv](k, head_dim, k_row) &&
             x->kern->kv_store[x->config.kv](v, head_dim, v_row))
             continue;
         memset(k_row, 0, row_bytes);
@@ -152,8 +163,8 @@ struct attend_job {
     uint32_t block_at[MODEL_TILE_ROWS + 1]; /* first row of each block */
 };
 
-/* Bias and rotation of a row's query heads in one unit. False where a query is out of range: a score
- * that is not a number must not pass for a small one. */
+/* Bias, norm and rotation of a row's query heads in one unit. False where a query is out of range: a
+ * score that is not a number must not pass for a small one. */
 static bool prepare_unit(const struct attention_job *j, uint32_t t, uint32_t unit)
 {
     const struct model_exec *x = j->x;
@@ -164,8 +175,10 @@ static bool prepare_unit(const struct attention_job *j, uint32_t t, uint32_t uni
         if (!model_f32_finite(q[i]))
             return false;
     }
-    for (uint32_t i = 0; i < s->unit_heads; i++)
-        rotate(x, t, q + (size_t)i * s->head_dim);
+    for (uint32_t i = 0; i < s->unit_heads; i++) {
+        if (!finish_head(j, t, j->layer->q_norm, q + (size_t)i * s->head_dim))
+            return false;
+    }
     return true;
 }
 
@@ -177,7 +190,7 @@ static void attend_flush(const struct attention_job *j, uint32_t slot, uint32_t 
     const uint8_t *k = kv_of_slot(x, j->layer, x->heads.kv_at[kv], slot);
     if (n > 0)
         x->kern->attend[x->config.kv](list, n, k, k + x->kv_half_bytes, s->head_dim,
-                                      1.0f / sqrtf((float)s->head_dim));
+                                      s->attention_scale);
 }
 
 /* All queries of the item that read KV head `kv`. */
@@ -200,11 +213,12 @@ static void attend_kv(const struct attention_job *j, const struct attend_item *i
                 n = 0;
             }
             size_t at = (size_t)i * s->head_dim;
+            uint32_t n_pos = j->rows[t].position + 1;
             list[n++] = (struct kern_query){
                 .q = x->q + (size_t)t * x->heads.n_units * x->unit_width + at,
                 .out = x->mixed.f + t * x->mixed.stride + at,
-                .first = 0,
-                .n_pos = j->rows[t].position + 1,
+                .first = n_pos > j->window ? n_pos - j->window : 0,
+                .n_pos = n_pos,
             };
         }
     }
@@ -284,7 +298,14 @@ static void attention_tile(struct model_exec *x, uint32_t layer, const struct mo
                            uint32_t n, const float *hidden, int64_t *sum, uint32_t *bad)
 {
     const struct model_layer *l = &x->layers[layer - x->slice.layer0];
-    struct attention_job j = {x, l, rows, bad, n};
+    bool windowed = model_shape_windowed(&x->model->shape, layer);
+    struct attention_job j = {.x = x,
+                              .layer = l,
+                              .rows = rows,
+                              .bad = bad,
+                              .n = n,
+                              .window = windowed ? x->model->shape.window : UINT32_MAX,
+                              .rope = windowed ? x->rope_window : x->rope};
     uint32_t mark = 1 + layer;
     model_norm_rows(x, l->attn_norm, l->qkv_integer, hidden, NULL, n, mark, bad);
     prepare_rotations(x, rows, n);
@@ -312,13 +333,10 @@ void model_exec_attention(struct model_exec *x, uint32_t layer, const struct mod
 }
 
 void model_exec_attention_close(struct model_exec *x, uint32_t layer, uint32_t n,
-                                const int64_t *sum, float *hidden)
+                                const int64_t *sum, float *hidden, uint32_t *bad)
 {
-    uint32_t n_embd = x->model->shape.n_embd;
     const struct model_layer *l = &x->layers[layer - x->slice.layer0];
     assert(layer >= x->slice.layer0 && layer < x->slice.layer1);
     kern_fp_init();
-    for (uint32_t t = 0; t < n; t++)
-        x->kern->unit_close(sum + (size_t)t * n_embd, n_embd, l->out_bias,
-                            hidden + (size_t)t * n_embd);
+    model_close_rows(x, sum, l->out_bias, l->attn_post_norm, n, 1 + layer, hidden, bad);
 }

@@ -100,6 +100,14 @@ static const float **vector_of(struct model_exec *x, struct model_layer *l, stru
         return &l->out_bias;
     case MODEL_TENSOR_DOWN_BIAS:
         return &l->down_bias;
+    case MODEL_TENSOR_Q_NORM:
+        return &l->q_norm;
+    case MODEL_TENSOR_K_NORM:
+        return &l->k_norm;
+    case MODEL_TENSOR_ATTN_POST_NORM:
+        return &l->attn_post_norm;
+    case MODEL_TENSOR_FFN_POST_NORM:
+        return &l->ffn_post_norm;
     case MODEL_TENSOR_Q_BIAS:
         return &l->q_bias[x->heads.unit_at[p.index]];
     case MODEL_TENSOR_K_BIAS:
@@ -261,11 +269,11 @@ static void run_layer(struct model_exec *x, uint32_t layer, const struct model_r
     size_t sum_bytes = (size_t)n * x->model->shape.n_embd * sizeof *x->sum;
     memset(x->sum, 0, sum_bytes);
     model_exec_attention(x, layer, rows, n, hidden, x->sum, bad);
-    model_exec_attention_close(x, layer, n, x->sum, hidden);
+    model_exec_attention_close(x, layer, n, x->sum, hidden, bad);
     bury(x, n, bad, hidden);
     memset(x->sum, 0, sum_bytes);
     model_exec_ffn(x, layer, n, hidden, x->sum, bad);
-    model_exec_ffn_close(x, layer, n, x->sum, hidden);
+    model_exec_ffn_close(x, layer, n, x->sum, hidden, bad);
     bury(x, n, bad, hidden);
 }
 

@@ -1,5 +1,5 @@
 /* The feed-forward half of a layer, for the units of columns that a slice has: norm, gate and up,
- * SiLU, and the slice's share of ffn_down as fixed-point sums.
+ * SiLU or GELU, and the slice's share of ffn_down as fixed-point sums.
  *
  * A unit's gate, up and product stay with one thread, which therefore needs no barrier between
  * them; ffn_down then goes by output rows like attn_output. The last unit of a model may be
@@ -22,6 +22,7 @@ static void gate_part(void *arg, unsigned part, unsigned n_parts)
     const struct model_act *wide = &x->wide;
     uint32_t unit_cols = x->model->shape.unit_cols, first, last;
     struct kern_act in = model_act_view(&x->normed);
+    bool gelu = x->model->shape.gate == MODEL_GATE_GELU;
     float *up = x->up + (size_t)part * MODEL_TILE_ROWS * unit_cols;
     uint8_t *flags = model_flags(x, part);
     model_share(x->n_ff, part, n_parts, &first, &last);
@@ -33,7 +34,8 @@ static void gate_part(void *arg, unsigned part, unsigned n_parts)
         x->kern->matmul[wu->type](wu, 0, groups, &in, j->n, up, unit_cols);
         for (uint32_t t = 0; t < j->n; t++) {
             float *row = gate + t * wide->stride;
-            x->kern->silu_mul(row, up + (size_t)t * unit_cols, cols, row);
+            (gelu ? x->kern->gelu_mul : x->kern->silu_mul)(row, up + (size_t)t * unit_cols, cols,
+                                                           row);
             if (l->down_integer && !model_act_quantise(x, wide, t, u * unit_cols, cols))
                 flags[t] = 1;
         }
@@ -66,13 +68,10 @@ void model_exec_ffn(struct model_exec *x, uint32_t layer, uint32_t n, const floa
 }
 
 void model_exec_ffn_close(struct model_exec *x, uint32_t layer, uint32_t n, const int64_t *sum,
-                          float *hidden)
+                          float *hidden, uint32_t *bad)
 {
-    uint32_t n_embd = x->model->shape.n_embd;
     const struct model_layer *l = &x->layers[layer - x->slice.layer0];
     assert(layer >= x->slice.layer0 && layer < x->slice.layer1);
     kern_fp_init();
-    for (uint32_t t = 0; t < n; t++)
-        x->kern->unit_close(sum + (size_t)t * n_embd, n_embd, l->down_bias,
-                            hidden + (size_t)t * n_embd);
+    model_close_rows(x, sum, l->down_bias, l->ffn_post_norm, n, 1 + layer, hidden, bad);
 }

@@ -98,9 +98,15 @@ void model_exec_carve_all(struct model_exec *x, struct model_carver *c)
     x->v = carve(c, tile * x->heads.n_kv * x->head_pad, sizeof *x->v);
     x->up = carve(c, x->n_ff > 0 ? threads * tile * s->unit_cols : 0, sizeof *x->up);
     x->rope = carve(c, x->heads.n_units > 0 ? tile * s->rope_dims : 0, sizeof *x->rope);
+    x->rope_window = carve(c, x->heads.n_units > 0 && s->window != 0 ? tile * s->rope_dims : 0,
+                           sizeof *x->rope_window);
     x->rope_position = carve(c, x->heads.n_units > 0 ? tile : 0, sizeof *x->rope_position);
     x->tail = carve(c, x->slice.output && s->n_vocab % KERN_GROUP != 0 ? s->vocab_run : 0,
                     sizeof *x->tail);
+    bool post_norm =
+        x->n_layers > 0 && (model_tensor(x->model, 0, MODEL_TENSOR_ATTN_POST_NORM)->file != NULL ||
+                            model_tensor(x->model, 0, MODEL_TENSOR_FFN_POST_NORM)->file != NULL);
+    x->closed = carve(c, post_norm ? threads * s->n_embd : 0, sizeof *x->closed);
     x->flags = carve(c, threads * tile, sizeof *x->flags);
     x->sum = carve(c, x->n_layers > 0 ? tile * s->n_embd : 0, sizeof *x->sum);
 }

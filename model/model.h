@@ -202,14 +202,22 @@ int model_messages_pack(const struct model_message *list, size_t n, struct base_
 /* ---- models, cards and shapes (model/arch.c) ------------------------------------------------- */
 
 enum model_rope { MODEL_ROPE_NORM, MODEL_ROPE_NEOX };
+enum model_gate { MODEL_GATE_SILU, MODEL_GATE_GELU };
 
 struct model_shape {
     const char *arch; /* static: the row of the architecture table */
     uint32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab;
     uint32_t context; /* positions the model was trained for */
     enum model_rope rope;
+    enum model_gate gate; /* of the feed-forward half */
     uint32_t rope_dims;
     float rope_base, norm_eps;
+    float embed_scale;     /* embedding rows are multiplied by it; 1: as they are */
+    float attention_scale; /* of a score before the softmax */
+    /* Layers that see the last `window` positions only, with a rotation of their own: those for
+     * which (layer + 1) % window_pattern != 0. window 0: every layer sees all. */
+    uint32_t window, window_pattern;
+    float rope_base_window;
     bool tied;             /* the output matrix is the embedding */
     bool rope_factors;     /* a frequency-factor tensor is there */
     uint32_t unit_heads;   /* query heads of one attn_output unit: fewest with width % 32 == 0 */
@@ -229,18 +237,24 @@ int model_open_card(struct span card, struct model **out, struct err *e);
 int model_card_write(const struct model *m, struct base_buf *out, struct err *e);
 void model_close(struct model *m);
 const struct model_shape *model_shape(const struct model *m);
+/* Whether a layer sees a window only. */
+bool model_shape_windowed(const struct model_shape *s, uint32_t layer);
 const struct gguf *model_gguf(const struct model *m); /* borrowed */
 
 /* ---- pieces (model/piece.c) ------------------------------------------------------------------ */
 
 /* The unit of storing and shipping (design §7), in the one packed layout, so that a worker maps it
- * and computes on it in place. Content, in this order, each part at a multiple of 64 bytes: HEAD
- * (layer, head unit): rows of attn_q, their bias, columns of attn_output KV      (layer, KV head):
- * rows of attn_k, their bias, rows of attn_v, their bias FFN     (layer, unit): rows of ffn_gate,
- * rows of ffn_up, columns of ffn_down COMMON  (layer, 0): norms (F32), biases of attn_output and
- * ffn_down EMBED   (0, run): rows of token_embd          OUTPUT  (0, run): rows of output (tied: of
- * token_embd) FINAL   (0, 0): output norm                   GLOBAL  (0, 0): RoPE frequency factors
- */
+ * and computes on it in place. Content, in this order, each part at a multiple of 64 bytes, a tensor
+ * that the model lacks left out:
+ * - HEAD (layer, head unit): rows of attn_q, their bias, columns of attn_output
+ * - KV (layer, KV head): rows of attn_k, their bias, rows of attn_v, their bias
+ * - FFN (layer, unit): rows of ffn_gate, rows of ffn_up, columns of ffn_down
+ * - COMMON (layer, 0): attn_norm, ffn_norm, biases of attn_output and ffn_down, norms of a query and
+ *   a key head, norms after attention and feed-forward
+ * - EMBED (0, run): rows of token_embd
+ * - OUTPUT (0, run): rows of output (tied: of token_embd)
+ * - FINAL (0, 0): output norm
+ * - GLOBAL (0, 0): RoPE frequency factors */
 enum model_piece_kind {
     MODEL_PIECE_GLOBAL,
     MODEL_PIECE_COMMON,
@@ -339,11 +353,11 @@ void model_exec_embed(struct model_exec *x, const struct model_row *rows, uint32
 void model_exec_attention(struct model_exec *x, uint32_t layer, const struct model_row *rows,
                           uint32_t n, const float *hidden, int64_t *sum, uint32_t *bad);
 void model_exec_attention_close(struct model_exec *x, uint32_t layer, uint32_t n,
-                                const int64_t *sum, float *hidden);
+                                const int64_t *sum, float *hidden, uint32_t *bad);
 void model_exec_ffn(struct model_exec *x, uint32_t layer, uint32_t n, const float *hidden,
                     int64_t *sum, uint32_t *bad);
 void model_exec_ffn_close(struct model_exec *x, uint32_t layer, uint32_t n, const int64_t *sum,
-                          float *hidden);
+                          float *hidden, uint32_t *bad);
 void model_exec_logits(struct model_exec *x, const struct model_row *rows, uint32_t n,
                        const float *hidden, float *logits, uint32_t *bad);
 

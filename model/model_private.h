@@ -18,17 +18,21 @@ enum model_tensor_id {
     MODEL_TENSOR_FIRST_OF_LAYER = MODEL_TENSOR_ATTN_NORM,
     MODEL_TENSOR_Q,
     MODEL_TENSOR_Q_BIAS,
+    MODEL_TENSOR_Q_NORM,
     MODEL_TENSOR_K,
     MODEL_TENSOR_K_BIAS,
+    MODEL_TENSOR_K_NORM,
     MODEL_TENSOR_V,
     MODEL_TENSOR_V_BIAS,
     MODEL_TENSOR_ATTN_OUT,
     MODEL_TENSOR_ATTN_OUT_BIAS,
+    MODEL_TENSOR_ATTN_POST_NORM,
     MODEL_TENSOR_FFN_NORM,
     MODEL_TENSOR_GATE,
     MODEL_TENSOR_UP,
     MODEL_TENSOR_DOWN,
     MODEL_TENSOR_DOWN_BIAS,
+    MODEL_TENSOR_FFN_POST_NORM,
     MODEL_N_TENSORS,
     MODEL_N_LAYER_TENSORS = MODEL_N_TENSORS - MODEL_TENSOR_FIRST_OF_LAYER
 };
@@ -40,11 +44,28 @@ struct model_tensor {
     enum kern_type type;
 };
 
+/* The switches that an architecture turns, whatever a file's keys say. */
+struct model_arch {
+    const char *name; /* general.architecture, and the prefix of the keys */
+    enum model_rope rope;
+    enum model_gate gate;
+    bool scaled_embedding; /* embedding rows are multiplied by sqrt(n_embd) */
+    /* Some layers see a window of positions only and rotate with rope_base_window and no scaling.
+     * 0: none; otherwise every window_pattern-th layer sees all, unless the file says another
+     * number. */
+    uint32_t window_pattern;
+    float rope_base_window; /* unless the file says another */
+    /* At this many layers attention is scaled by the width of the residual stream a head instead
+     * of the heads' own; 0: never. */
+    uint32_t layers_scaled_by_width;
+};
+
 struct model {
     struct gguf *gguf;
+    const struct model_arch *arch;
     uint8_t *card; /* the bytes behind gguf when opened from a card; NULL for a whole file */
     struct model_shape shape;
-    float rope_scale; /* every rotation angle is divided by it; 1: none */
+    float rope_scale; /* rotation angles of layers that see all are divided by it; 1: none */
     /* globals, then MODEL_N_LAYER_TENSORS for each layer */
     struct model_tensor *tensors;
 };
@@ -53,13 +74,12 @@ struct model {
 const struct model_tensor *model_tensor(const struct model *m, uint32_t layer,
                                         enum model_tensor_id id);
 
-/* Fill m->shape from the file's keys; m->shape.arch and .rope are set. ERR_FORMAT, ERR_RANGE,
- * ERR_UNSUPPORTED. */
+/* Fill m->shape from the file's keys and m->arch. ERR_FORMAT, ERR_RANGE, ERR_UNSUPPORTED. */
 int model_read_shape(struct model *m, struct err *e);
 
 /* ---- the parts of a piece -------------------------------------------------------------------- */
 
-enum { MODEL_PARTS_MAX = 4 };
+enum { MODEL_PARTS_MAX = 8 };
 
 /* One tensor's share of a piece: rows [row0, row0 + n_rows), columns [col0, col0 + n_cols). A
  * vector is one row of F32. */
@@ -68,7 +88,7 @@ struct model_part {
     const struct model_tensor *tensor;
     bool vector;
     uint32_t row0, n_rows, col0, n_cols;
-    uint32_t skip; /* of a matrix (kern_column_skip) */
+    uint32_t skip;        /* of a matrix (kern_column_skip) */
     size_t offset, bytes; /* inside the piece; offset is a multiple of KERN_ALIGN, bytes is not
                              padded */
 };
@@ -102,14 +122,17 @@ enum {
 };
 
 /* A layer's weights, bound inside the pieces; arrays are in the slice's own numbering of units and
- * KV heads. w = unit_heads * head_dim, c = columns of an FFN unit. Biases are NULL where absent. */
+ * KV heads. w = unit_heads * head_dim, c = columns of an FFN unit. Biases are NULL where absent,
+ * and so are norms of heads and outputs. */
 struct model_layer {
-    const float *attn_norm, *ffn_norm;    /* [n_embd] */
-    const float *out_bias, *down_bias;    /* [n_embd] */
-    struct kern_matrix *q, *out;          /* [n_units] of [w, n_embd], [n_embd, w] */
-    const float **q_bias;                 /* [n_units] of [w] */
-    struct kern_matrix *k, *v;            /* [n_kv] of [head_dim, n_embd] */
-    const float **k_bias, **v_bias;       /* [n_kv] of [head_dim] */
+    const float *attn_norm, *ffn_norm;           /* [n_embd] */
+    const float *out_bias, *down_bias;           /* [n_embd] */
+    const float *q_norm, *k_norm;                /* [head_dim] of every head before its rotation */
+    const float *attn_post_norm, *ffn_post_norm; /* [n_embd] of a half's output */
+    struct kern_matrix *q, *out;                 /* [n_units] of [w, n_embd], [n_embd, w] */
+    const float **q_bias;                        /* [n_units] of [w] */
+    struct kern_matrix *k, *v;                   /* [n_kv] of [head_dim, n_embd] */
+    const float **k_bias, **v_bias;              /* [n_kv] of [head_dim] */
     struct kern_matrix *gate, *up, *down; /* [n_ff] of [c, n_embd], [c, n_embd], [n_embd, c] */
     uint8_t **kv_rows; /* [n_kv] mappings: K [slot][position][head_dim], then V */
     /* Whether a matrix that reads these activations is of an integer type. */
@@ -151,7 +174,9 @@ struct model_exec {
     float *k, *v;            /* [tile, n_kv * head_pad] */
     float *up;               /* [threads][tile, unit_cols] */
     float *rope;             /* [tile, rope_dims] */
-    uint32_t *rope_position; /* [tile] whose rotation `rope` holds; UINT32_MAX: none */
+    float *rope_window;      /* [tile, rope_dims] of layers with a window; NULL where none has */
+    uint32_t *rope_position; /* [tile] whose rotation both hold; UINT32_MAX: none */
+    float *closed;           /* [threads][n_embd] a half's output before its norm, or NULL */
     float *tail;             /* [vocab_run] for the last group of an uneven vocabulary */
     uint8_t *flags;          /* [threads][tile] rows that a thread found out of range */
     int64_t *sum;            /* [tile, n_embd] model_exec_run's own sums */
@@ -190,6 +215,11 @@ void model_norm_rows(struct model_exec *x, const float *weight, bool integer, co
 void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t n_units,
                      uint32_t unit_cols, const struct model_act *act, uint32_t n, uint32_t mark,
                      int64_t *sum, uint32_t *bad);
+/* hidden[t] += the closed sum of row t plus bias, through post_norm where there is one (NULL:
+ * neither). Bad rows are left as they are, and so is a row whose norm fails, which becomes bad. */
+void model_close_rows(struct model_exec *x, const int64_t *sum, const float *bias,
+                      const float *post_norm, uint32_t n, uint32_t mark, float *hidden,
+                      uint32_t *bad);
 struct kern_act model_act_view(const struct model_act *a);
 struct kern_act model_act_row(const struct model_act *a, uint32_t t); /* from row t on */
 /* Row t of an activation from column col on, quantised from its F32 form: n columns. */

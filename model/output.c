@@ -24,8 +24,10 @@ void model_exec_embed(struct model_exec *x, const struct model_row *rows, uint32
         bool good = bad[t] == 0 && rows[t].token >= 0 && token < s->n_vocab;
         if (good)
             kern_matrix_row(&x->embed[token / s->vocab_run], token % s->vocab_run, to);
-        for (uint32_t i = 0; good && i < s->n_embd; i++)
+        for (uint32_t i = 0; good && i < s->n_embd; i++) {
+            to[i] *= s->embed_scale;
             good = model_f32_finite(to[i]);
+        }
         if (good)
             continue;
         memset(to, 0, s->n_embd * sizeof *to);

@@ -29,11 +29,15 @@ static const struct {
     struct part_row parts[MODEL_PARTS_MAX];
 } kinds[MODEL_N_PIECE_KINDS] = {
     [MODEL_PIECE_GLOBAL] = {1, {{MODEL_TENSOR_ROPE_FACTORS, CUT_NONE}}},
-    [MODEL_PIECE_COMMON] = {4,
+    [MODEL_PIECE_COMMON] = {8,
                             {{MODEL_TENSOR_ATTN_NORM, CUT_NONE},
                              {MODEL_TENSOR_FFN_NORM, CUT_NONE},
                              {MODEL_TENSOR_ATTN_OUT_BIAS, CUT_NONE},
-                             {MODEL_TENSOR_DOWN_BIAS, CUT_NONE}}},
+                             {MODEL_TENSOR_DOWN_BIAS, CUT_NONE},
+                             {MODEL_TENSOR_Q_NORM, CUT_NONE},
+                             {MODEL_TENSOR_K_NORM, CUT_NONE},
+                             {MODEL_TENSOR_ATTN_POST_NORM, CUT_NONE},
+                             {MODEL_TENSOR_FFN_POST_NORM, CUT_NONE}}},
     [MODEL_PIECE_HEAD] = {3,
                           {{MODEL_TENSOR_Q, CUT_ROWS},
                            {MODEL_TENSOR_Q_BIAS, CUT_VECTOR},

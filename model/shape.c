@@ -10,6 +10,7 @@
  * tensors (units of ffn_down, runs of the vocabulary) is derived in model/arch.c. */
 #include "model/model_private.h"
 
+#include <math.h>
 #include <stdio.h>
 
 /* Keys that change the arithmetic in ways no row of the table carries out yet. Each has values at
@@ -21,7 +22,6 @@ static const struct {
     {"expert_count", 0, 0},
     {"expert_used_count", 0, 0},
     {"expert_shared_count", 0, 0},
-    {"attention.sliding_window", 0, 0},
     {"attention.scale", 0, 0},
     {"attention.clamp_kqv", 0, 0},
     {"attention.max_alibi_bias", 0, 0},
@@ -186,6 +186,44 @@ static int read_heads(struct model *m, struct err *e)
     return 0;
 }
 
+/* Windows: of architectures that have them, every pattern-th layer sees all positions and the others
+ * the last few, with a rotation base of their own that no scaling touches. */
+static int read_windows(struct model *m, struct err *e)
+{
+    struct model_shape *s = &m->shape;
+    bool has = m->arch->window_pattern != 0;
+    int rc = read_u32(m, "attention.sliding_window", has, has ? 1 : 0, UINT32_MAX, &s->window, e);
+    if (rc != 0)
+        return rc;
+    if (!has)
+        return s->window == 0 ? 0
+                              : err_set(e, ERR_UNSUPPORTED,
+                                        "the key %s.attention.sliding_window is set, which is not "
+                                        "supported",
+                                        s->arch);
+    s->window_pattern = m->arch->window_pattern;
+    rc = read_u32(m, "attention.sliding_window_pattern", false, 1, MODEL_LAYERS_MAX,
+                  &s->window_pattern, e);
+    if (rc != 0)
+        return rc;
+    s->rope_base_window = m->arch->rope_base_window;
+    return read_f32(m, "rope.freq_base_swa", false, 1.0f, 1e12f, &s->rope_base_window, e);
+}
+
+bool model_shape_windowed(const struct model_shape *s, uint32_t layer)
+{
+    return s->window != 0 && (layer + 1) % s->window_pattern != 0;
+}
+
+/* Factors that follow from the widths. */
+static void set_scales(struct model *m)
+{
+    struct model_shape *s = &m->shape;
+    bool by_width = s->n_layers == m->arch->layers_scaled_by_width;
+    s->embed_scale = m->arch->scaled_embedding ? sqrtf((float)s->n_embd) : 1.0f;
+    s->attention_scale = 1.0f / sqrtf((float)(by_width ? s->n_embd / s->n_heads : s->head_dim));
+}
+
 static int read_vocab(struct model *m, struct err *e)
 {
     const struct gguf_tensor *t = model_gguf_tensor(m->gguf, "token_embd.weight");
@@ -222,7 +260,11 @@ int model_read_shape(struct model *m, struct err *e)
     if (rc == 0)
         rc = read_rope(m, e);
     if (rc == 0)
+        rc = read_windows(m, e);
+    if (rc == 0)
         rc = read_vocab(m, e);
+    if (rc == 0)
+        set_scales(m);
     if (s->context > MODEL_CONTEXT_MAX)
         s->context = MODEL_CONTEXT_MAX;
     return rc;

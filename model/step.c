@@ -1,5 +1,5 @@
 /* What the steps of the forward pass share: phases over the thread pool, normed rows, and sums by
- * units.
+ * units, with what closes them.
  *
  * A step is a few phases with a barrier after each. In a phase threads own rows, groups of output
  * rows, or (row, head unit) pairs, never columns of a sum, and write to places nobody else writes;
@@ -58,9 +58,13 @@ void model_settle(struct model_exec *x, uint32_t n, uint32_t mark, const uint32_
 
 struct kern_act model_act_view(const struct model_act *a)
 {
-    return (struct kern_act){
-        .f = a->f, .q = a->q, .a = a->a, .s = a->s, .h = a->h, .f_stride = a->stride,
-        .q_stride = a->stride};
+    return (struct kern_act){.f = a->f,
+                             .q = a->q,
+                             .a = a->a,
+                             .s = a->s,
+                             .h = a->h,
+                             .f_stride = a->stride,
+                             .q_stride = a->stride};
 }
 
 struct kern_act model_act_row(const struct model_act *a, uint32_t t)
@@ -136,6 +140,53 @@ void model_norm_rows(struct model_exec *x, const float *weight, bool integer, co
 {
     struct norm_job j = {x, weight, hidden, pick, bad, n, mark, integer};
     model_phase(x, norm_part, &j, n);
+}
+
+/* ---- closing a half -------------------------------------------------------------------------- */
+
+struct close_job {
+    struct model_exec *x;
+    const int64_t *sum;            /* [n, n_embd] */
+    const float *bias, *post_norm; /* [n_embd] or NULL */
+    float *hidden;                 /* [n, n_embd] */
+    uint32_t *bad;
+    uint32_t n, mark;
+};
+
+static void close_part(void *arg, unsigned part, unsigned n_parts)
+{
+    struct close_job *j = arg;
+    const struct model_exec *x = j->x;
+    const struct model_shape *s = &x->model->shape;
+    float *closed = j->post_norm != NULL ? x->closed + (size_t)part * s->n_embd : NULL;
+    uint32_t first, last;
+    model_share(j->n, part, n_parts, &first, &last);
+    for (uint32_t t = first; t < last; t++) {
+        const int64_t *sum = j->sum + (size_t)t * s->n_embd;
+        float *hidden = j->hidden + (size_t)t * s->n_embd;
+        if (j->bad[t] != 0)
+            continue;
+        if (j->post_norm == NULL) {
+            x->kern->unit_close(sum, s->n_embd, j->bias, hidden);
+            continue;
+        }
+        memset(closed, 0, s->n_embd * sizeof *closed);
+        x->kern->unit_close(sum, s->n_embd, j->bias, closed);
+        if (!x->kern->rms_norm(closed, j->post_norm, s->n_embd, s->norm_eps, closed)) {
+            j->bad[t] = j->mark;
+            continue;
+        }
+        for (uint32_t i = 0; i < s->n_embd; i++)
+            hidden[i] += closed[i];
+    }
+}
+
+void model_close_rows(struct model_exec *x, const int64_t *sum, const float *bias,
+                      const float *post_norm, uint32_t n, uint32_t mark, float *hidden,
+                      uint32_t *bad)
+{
+    struct close_job j = {x, sum, bias, post_norm, hidden, bad, n, mark};
+    model_phase(x, close_part, &j, n);
 }
 
 /* ---- sums by units --------------------------------------------------------------------------- */

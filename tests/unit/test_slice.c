@@ -140,9 +140,9 @@ static void team_layer(const struct machine *m, unsigned stage, uint32_t layer,
                 total[i] += share[i];
         }
         if (half == 0)
-            model_exec_attention_close(m->exec[stage][0], layer, n, total, hidden);
+            model_exec_attention_close(m->exec[stage][0], layer, n, total, hidden, bad);
         else
-            model_exec_ffn_close(m->exec[stage][0], layer, n, total, hidden);
+            model_exec_ffn_close(m->exec[stage][0], layer, n, total, hidden, bad);
     }
     free(total);
     free(share);
