@@ -1,8 +1,8 @@
 /* The feed-forward half of a layer, for the units of columns that a slice has: norm, gate and up,
  * SiLU or GELU, and the slice's share of ffn_down as fixed-point sums.
  *
- * A unit's gate, up and product stay with one thread, which therefore needs no barrier between
- * them; ffn_down then goes by output rows like attn_output. The last unit of a model may be
+ * The gate, up and product of a column stay with one thread, which therefore needs no barrier
+ * between them; ffn_down then goes by output rows like attn_output. The last unit of a model may be
  * short: it has the columns that are left, padded to whole groups of rows in scratch only. */
 #include "model/model_private.h"
 
@@ -14,31 +14,49 @@ struct ffn_job {
     uint32_t n;
 };
 
-static void gate_part(void *arg, unsigned part, unsigned n_parts)
+/* Columns [col0, col0 + n_cols) of unit u: gate, up and their product. */
+static void gate_columns(const struct ffn_job *j, unsigned part, uint32_t u, uint32_t col0,
+                         uint32_t n_cols)
 {
-    const struct ffn_job *j = arg;
     struct model_exec *x = j->x;
     const struct model_layer *l = j->layer;
     const struct model_act *wide = &x->wide;
-    uint32_t unit_cols = x->model->shape.unit_cols, first, last;
+    uint32_t unit_cols = x->model->shape.unit_cols;
+    uint32_t group0 = col0 / KERN_GROUP, group1 = (col0 + n_cols + KERN_GROUP - 1) / KERN_GROUP;
     struct kern_act in = model_act_view(&x->normed);
     bool gelu = x->model->shape.gate == MODEL_GATE_GELU;
+    float *gate = wide->f + (size_t)u * unit_cols;
     float *up = x->up + (size_t)part * MODEL_TILE_ROWS * unit_cols;
-    uint8_t *flags = model_flags(x, part);
-    model_share(x->n_ff, part, n_parts, &first, &last);
-    for (uint32_t u = first; u < last; u++) {
-        const struct kern_matrix *wg = &l->gate[u], *wu = &l->up[u];
-        uint32_t cols = wg->n_rows, groups = (cols + KERN_GROUP - 1) / KERN_GROUP;
-        float *gate = wide->f + (size_t)u * unit_cols;
-        x->kern->matmul[wg->type](wg, 0, groups, &in, j->n, gate, wide->stride);
-        x->kern->matmul[wu->type](wu, 0, groups, &in, j->n, up, unit_cols);
-        for (uint32_t t = 0; t < j->n; t++) {
-            float *row = gate + t * wide->stride;
-            (gelu ? x->kern->gelu_mul : x->kern->silu_mul)(row, up + (size_t)t * unit_cols, cols,
-                                                           row);
-            if (l->down_integer && !model_act_quantise(x, wide, t, u * unit_cols, cols))
-                flags[t] = 1;
-        }
+    model_product(x, part, &l->gate[u], group0, group1, &in, j->n, gate, wide->stride);
+    model_product(x, part, &l->up[u], group0, group1, &in, j->n, up, unit_cols);
+    for (uint32_t t = 0; t < j->n; t++) {
+        float *row = gate + t * wide->stride + col0;
+        (gelu ? x->kern->gelu_mul : x->kern->silu_mul)(row, up + (size_t)t * unit_cols + col0,
+                                                       n_cols, row);
+        if (l->down_integer && !model_act_quantise(x, wide, t, u * unit_cols + col0, n_cols))
+            model_flags(x, part)[t] = 1;
+    }
+}
+
+/* Threads share the units' blocks of columns, which are what is quantised together. */
+static void gate_part(void *arg, unsigned part, unsigned n_parts)
+{
+    const struct ffn_job *j = arg;
+    const struct model_exec *x = j->x;
+    uint32_t unit_blocks = x->model->shape.unit_cols / KERN_BLOCK, first, last;
+    model_share(x->n_ff * unit_blocks, part, n_parts, &first, &last);
+    while (first < last) {
+        uint32_t u = first / unit_blocks, col0 = first % unit_blocks * KERN_BLOCK;
+        uint32_t n_cols = j->layer->gate[u].n_rows; /* of the whole unit; the last may be short */
+        uint32_t blocks = unit_blocks - first % unit_blocks;
+        if (blocks > last - first)
+            blocks = last - first;
+        n_cols = n_cols < col0 ? 0 : n_cols - col0;
+        if (n_cols > blocks * KERN_BLOCK)
+            n_cols = blocks * KERN_BLOCK;
+        if (n_cols > 0)
+            gate_columns(j, part, u, col0, n_cols);
+        first += blocks;
     }
 }
 
@@ -49,7 +67,7 @@ static void ffn_tile(struct model_exec *x, uint32_t layer, uint32_t n, const flo
     struct ffn_job j = {x, l, n};
     uint32_t mark = 1 + layer;
     model_norm_rows(x, l->ffn_norm, l->ffn_integer, hidden, NULL, n, mark, bad);
-    model_phase(x, gate_part, &j, x->n_ff);
+    model_phase(x, gate_part, &j, x->config.n_threads);
     model_settle(x, n, mark, NULL, bad);
     model_add_units(x, l->down, x->n_ff, x->model->shape.unit_cols, &x->wide, n, mark, sum, bad);
 }
