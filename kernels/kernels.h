@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct err;
+
 enum {
     KERN_GROUP = 16,         /* rows of a group = lanes */
     KERN_BLOCK = 32,         /* columns that share one activation scale */
@@ -190,6 +192,20 @@ bool kern_table_runs(const struct kern_table *t);
 /* Hash of the bits that every slot gives on fixed vectors; equal on all machines that may share a
  * ring. */
 uint64_t kern_table_hash(const struct kern_table *t);
+
+/* ---- numerics: fast -------------------------------------------------------------------------- */
+
+enum {
+    KERN_FAST_ROWS = 16,       /* rows of x from which OpenBLAS gains anything */
+    KERN_FAST_PANEL = 256 * 256 /* floats of scratch a thread gives it */
+};
+/* Load OpenBLAS; once, before any other thread runs. ERR_UNSUPPORTED with what to do. */
+int kern_fast_open(struct err *e);
+/* As matmul of a float type, with sums in an order that nobody promises; `add` puts the product on
+ * top of y. panel[KERN_FAST_PANEL] is the calling thread's. Only after kern_fast_open. */
+void kern_fast_matmul(const struct kern_matrix *w, uint32_t group0, uint32_t group1,
+                      const struct kern_act *x, uint32_t n_x, bool add, float *panel, float *y,
+                      size_t y_stride);
 
 /* Put this thread's floating point unit into the state that the numerics assume: round to nearest
  * even, denormals kept. Every thread that computes calls it first. */

@@ -31,7 +31,7 @@ struct attention_job {
 /* Compute groups [first, last) of an imaginary tall matrix made of n equal ones; y_step columns
  * of y belong to each. Returns the number of groups that lie in it, so that a caller can walk
  * several. */
-static uint32_t project(const struct attention_job *j, const struct kern_matrix *w,
+static uint32_t project(const struct attention_job *j, unsigned part, const struct kern_matrix *w,
                         uint32_t n_matrices, uint32_t groups_each, uint32_t first, uint32_t last,
                         float *y, uint32_t y_step)
 {
@@ -44,8 +44,8 @@ static uint32_t project(const struct attention_job *j, const struct kern_matrix 
         uint32_t group1 = group0 + (last - first);
         if (group1 > groups_each)
             group1 = groups_each;
-        j->x->kern->matmul[w[i].type](&w[i], group0, group1, &in, j->n, y + (size_t)i * y_step,
-                                      (size_t)n_matrices * y_step);
+        model_product(j->x, part, &w[i], group0, group1, &in, j->n, y + (size_t)i * y_step,
+                      (size_t)n_matrices * y_step);
         first += group1 - group0;
     }
     return total;
@@ -65,11 +65,11 @@ static void project_part(void *arg, unsigned part, unsigned n_parts)
     uint32_t n_units = x->heads.n_units, n_kv = x->heads.n_kv;
     uint32_t first, last, n;
     model_share(n_units * q_groups + 2 * n_kv * kv_groups, part, n_parts, &first, &last);
-    n = project(j, l->q, n_units, q_groups, first, last, x->q, x->unit_width);
+    n = project(j, part, l->q, n_units, q_groups, first, last, x->q, x->unit_width);
     first = past(first, n);
     last = past(last, n);
-    n = project(j, l->k, n_kv, kv_groups, first, last, x->k, x->head_pad);
-    project(j, l->v, n_kv, kv_groups, past(first, n), past(last, n), x->v, x->head_pad);
+    n = project(j, part, l->k, n_kv, kv_groups, first, last, x->k, x->head_pad);
+    project(j, part, l->v, n_kv, kv_groups, past(first, n), past(last, n), x->v, x->head_pad);
 }
 
 /* ---- rotation and the cache ------------------------------------------------------------------ */

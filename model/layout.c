@@ -108,6 +108,10 @@ void model_exec_carve_all(struct model_exec *x, struct model_carver *c)
                             model_tensor(x->model, 0, MODEL_TENSOR_FFN_POST_NORM)->file != NULL);
     x->closed = carve(c, post_norm ? threads * s->n_embd : 0, sizeof *x->closed);
     x->flags = carve(c, threads * tile, sizeof *x->flags);
+    x->panel = carve(c, x->config.fast ? threads * KERN_FAST_PANEL : 0, sizeof *x->panel);
+    x->unit_stride = base_round_up(s->n_embd, KERN_GROUP);
+    x->unit = carve(c, x->config.fast && x->n_layers > 0 ? tile * x->unit_stride : 0,
+                    sizeof *x->unit);
     x->sum = carve(c, x->n_layers > 0 ? tile * s->n_embd : 0, sizeof *x->sum);
 }
 

@@ -307,6 +307,7 @@ struct model_exec_config {
     enum kern_kv_type kv;
     unsigned n_threads;
     const struct kern_table *kernels;
+    bool fast; /* numerics: fast; kern_fast_open has been called */
 };
 /* What a slice takes, before anything is allocated; the planner and the executor use this one. */
 struct model_memory {

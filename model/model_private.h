@@ -179,6 +179,9 @@ struct model_exec {
     float *closed;           /* [threads][n_embd] a half's output before its norm, or NULL */
     float *tail;             /* [vocab_run] for the last group of an uneven vocabulary */
     uint8_t *flags;          /* [threads][tile] rows that a thread found out of range */
+    float *panel;            /* [threads][KERN_FAST_PANEL], NULL unless fast */
+    float *unit;             /* [tile, unit_stride] sums before they become fixed point; likewise */
+    size_t unit_stride;      /* n_embd rounded up to whole groups */
     int64_t *sum;            /* [tile, n_embd] model_exec_run's own sums */
 };
 
@@ -207,6 +210,11 @@ uint8_t *model_flags(struct model_exec *x, unsigned part);
 void model_settle(struct model_exec *x, uint32_t n, uint32_t mark, const uint32_t *pick,
                   uint32_t *bad);
 
+/* y = w times n rows of `in` (kern_table.matmul), by OpenBLAS where the configuration says fast and
+ * there is something to gain. `part` is the calling thread's. */
+void model_product(const struct model_exec *x, unsigned part, const struct kern_matrix *w,
+                   uint32_t group0, uint32_t group1, const struct kern_act *in, uint32_t n, float *y,
+                   size_t y_stride);
 /* x->normed[t] = norm of hidden row pick[t] (t where pick is NULL), quantised too where `integer`;
  * zeros for rows that are bad or turn out to be. */
 void model_norm_rows(struct model_exec *x, const float *weight, bool integer, const float *hidden,

@@ -74,8 +74,8 @@ static void logits_part(void *arg, unsigned part, unsigned n_parts)
             group1 = per_run;
         uint32_t whole = w->n_rows / KERN_GROUP < group1 ? w->n_rows / KERN_GROUP : group1;
         if (group0 < whole)
-            x->kern->matmul[w->type](w, group0, whole, &in, j->n,
-                                     j->logits + (size_t)run * s->vocab_run, s->n_vocab);
+            model_product(x, part, w, group0, whole, &in, j->n,
+                          j->logits + (size_t)run * s->vocab_run, s->n_vocab);
         if (whole < group1)
             uneven_group(j, w, run);
         first += group1 - group0;

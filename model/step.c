@@ -10,6 +10,7 @@
  * and costs the other rows nothing. */
 #include "model/model_private.h"
 
+#include <math.h>
 #include <string.h>
 
 bool model_f32_finite(float v)
@@ -189,6 +190,24 @@ void model_close_rows(struct model_exec *x, const int64_t *sum, const float *bia
     model_phase(x, close_part, &j, n);
 }
 
+/* ---- products -------------------------------------------------------------------------------- */
+
+static bool is_fast(const struct model_exec *x, const struct kern_matrix *w, uint32_t n)
+{
+    return x->config.fast && n >= KERN_FAST_ROWS && !kern_type_info(w->type)->integer;
+}
+
+void model_product(const struct model_exec *x, unsigned part, const struct kern_matrix *w,
+                   uint32_t group0, uint32_t group1, const struct kern_act *in, uint32_t n, float *y,
+                   size_t y_stride)
+{
+    if (is_fast(x, w, n))
+        kern_fast_matmul(w, group0, group1, in, n, false, x->panel + (size_t)part * KERN_FAST_PANEL,
+                         y, y_stride);
+    else
+        x->kern->matmul[w->type](w, group0, group1, in, n, y, y_stride);
+}
+
 /* ---- sums by units --------------------------------------------------------------------------- */
 
 struct unit_job {
@@ -209,6 +228,28 @@ static void fetch_ahead(const struct kern_matrix *w, uint32_t group)
         __builtin_prefetch(p + i * KERN_ALIGN);
 }
 
+/* numerics: fast. All units in one float sum, which then becomes fixed point at once. */
+static void fast_units(struct unit_job *j, unsigned part, uint32_t group0, uint32_t group1)
+{
+    struct model_exec *x = j->x;
+    uint32_t n_embd = x->model->shape.n_embd, row1 = group1 * KERN_GROUP;
+    uint8_t *flags = model_flags(x, part);
+    for (uint32_t u = 0; u < j->n_units; u++) {
+        struct kern_act in = kern_act_columns(model_act_view(j->act), u * j->unit_cols);
+        kern_fast_matmul(&j->w[u], group0, group1, &in, j->n, u > 0,
+                         x->panel + (size_t)part * KERN_FAST_PANEL, x->unit, x->unit_stride);
+    }
+    for (uint32_t t = 0; t < j->n; t++) {
+        const float *from = x->unit + t * x->unit_stride;
+        for (uint32_t i = group0 * KERN_GROUP; i < row1 && i < n_embd; i++) {
+            if (fabsf(from[i]) <= 0x1p21f)
+                j->sum[(size_t)t * n_embd + i] += llrint((double)from[i] * 0x1p30);
+            else
+                flags[t] = 1;
+        }
+    }
+}
+
 /* A thread owns a range of output rows for all units, so that it alone adds to their sums. */
 static void unit_part(void *arg, unsigned part, unsigned n_parts)
 {
@@ -219,6 +260,10 @@ static void unit_part(void *arg, unsigned part, unsigned n_parts)
     model_share((n_embd + KERN_GROUP - 1) / KERN_GROUP, part, n_parts, &group0, &group1);
     if (group0 == group1)
         return;
+    if (is_fast(x, &j->w[0], j->n)) {
+        fast_units(j, part, group0, group1);
+        return;
+    }
     for (uint32_t u = 0; u < j->n_units; u++) {
         struct kern_act in = kern_act_columns(model_act_view(j->act), u * j->unit_cols);
         const struct kern_matrix *w = &j->w[u];

@@ -57,7 +57,7 @@ uint64_t one_text_hash(const char *path, const struct kern_table *kernels, unsig
         return 0;
     const struct model_shape *s = model_shape(m);
     const struct model_slice whole = model_slice_layers(m, 0, s->n_layers);
-    const struct model_exec_config c = {1, 64, PROMPT, KERN_KV_F16, n_threads, kernels};
+    const struct model_exec_config c = {1, 64, PROMPT, KERN_KV_F16, n_threads, kernels, false};
     struct tiny_store store = tiny_store_make(m);
     float *hidden = base_zalloc((size_t)PROMPT * s->n_embd, sizeof *hidden);
     float *logits = base_zalloc((size_t)PROMPT * s->n_vocab, sizeof *logits);

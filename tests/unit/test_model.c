@@ -470,7 +470,7 @@ static void test_memory_figures(void **state)
     c.rope_factors = true;
     struct model *m = must_open(&c);
     struct model_slice whole = model_slice_layers(m, 0, 2), first = model_slice_layers(m, 0, 1);
-    struct model_exec_config config = {3, 100, 16, KERN_KV_F16, 1, kern_table_select(NULL)};
+    struct model_exec_config config = {3, 100, 16, KERN_KV_F16, 1, kern_table_select(NULL), false};
     struct model_memory a = model_slice_memory(m, &whole, &config),
                         b = model_slice_memory(m, &first, &config);
     uint64_t weights = 0;
@@ -500,7 +500,7 @@ static void test_exec_refusals(void **state)
     struct model *m = must_open(&c);
     struct tiny_store store = tiny_store_make(m);
     struct model_slice whole = model_slice_layers(m, 0, 2);
-    struct model_exec_config config = {1, 16, 4, KERN_KV_F16, 2, kern_table_select(NULL)},
+    struct model_exec_config config = {1, 16, 4, KERN_KV_F16, 2, kern_table_select(NULL), false},
                              bad = config;
     struct model_exec *x = NULL;
     struct err e = {0};
@@ -547,7 +547,7 @@ static void test_rope_factors_checked(void **state)
     struct model *m = must_open(&c);
     struct tiny_store store = tiny_store_make(m);
     struct model_slice whole = model_slice_layers(m, 0, 2);
-    struct model_exec_config config = {1, 16, 4, KERN_KV_F16, 1, kern_table_select(NULL)};
+    struct model_exec_config config = {1, 16, 4, KERN_KV_F16, 1, kern_table_select(NULL), false};
     struct model_exec *x = NULL;
     struct err e = {0};
     assert_int_equal(model_exec_new(m, &whole, &config, tiny_store_get, &store, &x, &e), ERR_RANGE);
