@@ -3,23 +3,29 @@
 # SHOAL_WITH_*.
 noinst_LIBRARIES += %D%/libkern.a
 KERNEL_LIBS += %D%/libkern.a
-EXTRA_DIST += %D%/kernels.def
+EXTRA_DIST += %D%/kernels.def %D%/sets.def %D%/types.def
 %C%_libkern_a_SOURCES = \
 	%D%/kernels.h \
 	%D%/internal.h \
+	%D%/fast.c \
 	%D%/fp.c \
 	%D%/pool.c \
 	%D%/table.c \
 	%D%/table_hash.c \
 	%D%/generic/attend.c \
 	%D%/generic/exp.c \
+	%D%/generic/gelu_mul.c \
 	%D%/generic/half.c \
 	%D%/generic/kv_store.c \
 	%D%/generic/math64.c \
 	%D%/generic/matmul_float.c \
-	%D%/generic/matmul_q4_0.c \
-	%D%/generic/matmul_q8_0.c \
+	%D%/generic/matmul_k.c \
+	%D%/generic/matmul_min.c \
+	%D%/generic/matmul_scale.c \
+	%D%/generic/matrix_row.c \
 	%D%/generic/pack.c \
+	%D%/generic/product.c \
+	%D%/generic/product.h \
 	%D%/generic/quantise.c \
 	%D%/generic/rms_norm.c \
 	%D%/generic/rope.c \
@@ -33,16 +39,9 @@ KERNEL_LIBS += %D%/libkern_avx2.a
 %C%_libkern_avx2_a_CFLAGS = $(AM_CFLAGS) $(AVX2_CFLAGS)
 %C%_libkern_avx2_a_SOURCES = \
 	%D%/avx2/avx2.h \
-	%D%/avx2/blocks.h \
-	%D%/avx2/attend.c \
 	%D%/avx2/kv_store.c \
-	%D%/avx2/matmul_float.c \
-	%D%/avx2/matmul_q4_0.c \
-	%D%/avx2/matmul_q8_0.c \
-	%D%/avx2/quantise.c \
 	%D%/avx2/rms_norm.c \
-	%D%/avx2/silu_mul.c \
-	%D%/avx2/unit.c
+	%D%/avx2/silu_mul.c
 endif
 
 if WITH_NEON
@@ -51,23 +50,7 @@ KERNEL_LIBS += %D%/libkern_neon.a
 %C%_libkern_neon_a_CFLAGS = $(AM_CFLAGS) $(NEON_CFLAGS)
 %C%_libkern_neon_a_SOURCES = \
 	%D%/neon/neon.h \
-	%D%/neon/blocks.h \
-	%D%/neon/attend.c \
 	%D%/neon/kv_store.c \
-	%D%/neon/matmul_float.c \
-	%D%/neon/matmul_q4_0.c \
-	%D%/neon/matmul_q8_0.c \
-	%D%/neon/quantise.c \
 	%D%/neon/rms_norm.c \
-	%D%/neon/silu_mul.c \
-	%D%/neon/unit.c
-endif
-
-if WITH_NEONDOT
-noinst_LIBRARIES += %D%/libkern_neondot.a
-KERNEL_LIBS += %D%/libkern_neondot.a
-%C%_libkern_neondot_a_CFLAGS = $(AM_CFLAGS) $(NEONDOT_CFLAGS)
-%C%_libkern_neondot_a_SOURCES = \
-	%D%/neon-dotprod/matmul_q4_0.c \
-	%D%/neon-dotprod/matmul_q8_0.c
+	%D%/neon/silu_mul.c
 endif

@@ -10,17 +10,19 @@
 
 #include <math.h>
 
-enum { ROWS = 24, COLS = 288, XROWS = 3, DIM = 48, POSITIONS = 200 };
+/* SKIP: of types with super-blocks, so that segments are short at either end. */
+enum { ROWS = 24, COLS = 288, SKIP = 64, XROWS = 3, DIM = 64, POSITIONS = 200, QUERIES = 3 };
 
 struct work {
     _Alignas(KERN_ALIGN) uint8_t packed[2 * KERN_GROUP * COLS * 4];
     _Alignas(KERN_ALIGN) float x[XROWS * COLS];
-    float a[XROWS * COLS / 32];
+    float a[XROWS * COLS / 32], s[XROWS * COLS / 32];
     int16_t h[XROWS * COLS / 16];
     int8_t q[XROWS * COLS];
     float y[XROWS * 2 * KERN_GROUP];
     int64_t sums[COLS];
-    float k[POSITIONS * DIM], v[POSITIONS * DIM]; /* rows of either KV type */
+    float out[QUERIES * DIM];
+    float k[POSITIONS * DIM], v[POSITIONS * DIM]; /* rows of any KV type */
     uint64_t rng, hash;
 };
 
@@ -50,26 +52,61 @@ static void draw_floats(struct work *w, unsigned spread, float *x, size_t n)
         x[i] = draw_float(w, spread);
 }
 
-/* Random weights; the first 32 columns all extreme, and scales from the least denormal upwards. */
-static void draw_weights(struct work *w, enum kern_type type)
+/* F16 below 2 in size, so that no sum leaves its range; every fourth is a denormal. */
+static void draw_halves(struct work *w, uint8_t *p, size_t bytes)
 {
-    const size_t bytes = kern_packed_bytes(type, ROWS, COLS);
-    struct kern_matrix m;
-    kern_matrix_bind(&m, type, ROWS, COLS, w->packed);
-    for (size_t i = 0; i < bytes; i++)
-        w->packed[i] = (uint8_t)draw(w);
+    for (size_t i = 0; i < bytes; i++) {
+        const unsigned mask = i % 2 == 0 ? 0xff : i % 8 == 1 ? 0x83 : 0xbf;
+        p[i] = (uint8_t)(draw(w) & mask);
+    }
+}
+
+/* A segment of n blocks: random, but its first two blocks are the extremes of its type. */
+static uint8_t *draw_segment(struct work *w, enum kern_type type, size_t n, uint8_t *p)
+{
+    const struct kern_type_info *info = kern_type_info(type);
+    uint8_t *scales = p + info->head_bytes;
+    uint8_t *quants = p + KERN_SEGMENT_HEAD(info->head_bytes, info->scale_bytes, n);
+    draw_halves(w, p, info->head_bytes);
+    memset(scales, 0, (size_t)(quants - scales));
+    for (size_t b = 0; b < n; b++, scales += info->scale_bytes, quants += info->quant_bytes) {
+        for (size_t i = 0; i < info->quant_bytes; i++)
+            quants[i] = (uint8_t)draw(w);
+        if (b < 2 && type == KERN_Q8_0)
+            memset(quants, b == 0 ? 0x80 : 0x7f, info->quant_bytes);
+        else if (b < 2)
+            memset(quants, b == 0 ? 0xff : 0, info->quant_bytes);
+        if (!info->super) {
+            draw_halves(w, scales, info->scale_bytes);
+            continue;
+        }
+        for (size_t i = 0; i < info->scale_bytes; i++) {
+            if (type == KERN_Q6_K)
+                scales[i] = (uint8_t)(b < 2 ? 0x80 : draw(w));
+            else
+                scales[i] = (uint8_t)(b < 2 ? 63 : draw(w) & 63);
+        }
+    }
+    return quants;
+}
+
+static void draw_weights(struct work *w, enum kern_type type, struct kern_matrix *m)
+{
+    const uint32_t skip = kern_column_skip(type, SKIP);
+    const size_t bytes = kern_packed_bytes(type, ROWS, COLS, skip), n_blocks = COLS / KERN_BLOCK;
+    kern_matrix_bind(m, type, ROWS, COLS, skip, w->packed);
     if (type == KERN_F32) {
         for (size_t i = 0; i < bytes / 4; i++) {
             const float value = i % 32 == 0 ? kern_float(draw(w) & 0x807fffffu) : draw_float(w, 20);
             memcpy(w->packed + 4 * i, &value, 4);
         }
-    } else if (!kern_type_info(type)->integer) { /* clear an exponent bit: no infinities, no NaN */
-        for (size_t i = 1; i < bytes; i += 2)
-            w->packed[i] = (uint8_t)(w->packed[i] & 0xbf);
+    } else if (!kern_type_info(type)->integer) { /* BF16 too is below 2 then */
+        draw_halves(w, w->packed, bytes);
     } else {
-        memset(w->packed, 0x80, KERN_Q4_0_BLOCK_BYTES);
-        for (size_t i = (size_t)(m.scales - m.quants) + 1; i < bytes; i += 2)
-            w->packed[i] = (uint8_t)(w->packed[i] & (i % 8 == 1 ? 0x83 : 0xbf));
+        uint8_t *p = w->packed;
+        for (unsigned group = 0; group < 2; group++)
+            for (size_t b = 0; b < n_blocks; b += kern_segment_blocks(b, n_blocks, skip))
+                p = draw_segment(w, type, kern_segment_blocks(b, n_blocks, skip), p);
     }
 }
 
@@ -83,31 +120,50 @@ static void put_half_of_largest(float *block)
     block[KERN_BLOCK - 1] = m * 0.5f;
 }
 
-static void hash_matmul(const struct kern_table *t, struct work *w)
+static void hash_quantise(const struct kern_table *t, struct work *w)
 {
-    const struct kern_act act = {
-        .f = w->x, .q = w->q, .a = w->a, .h = w->h, .f_stride = COLS, .q_stride = COLS};
     draw_floats(w, 12, w->x, XROWS * COLS);
     for (size_t i = 0; i < XROWS * COLS; i += KERN_BLOCK)
         put_half_of_largest(w->x + i);
-    for (size_t i = 0; i < 32; i++)
-        w->x[i] = i % 2 != 0 ? 1.5f : -1.5f;
+    for (size_t i = 0; i < 64; i++)
+        w->x[i] = i < 32 ? 1.5f : -1.5f;
     for (size_t i = 32; i < 64; i++)
         w->x[COLS + i] = kern_float(draw(w) & 0x807fffffu);
     for (size_t i = 0; i < XROWS; i++) {
-        const bool finite = t->quantise(w->x + i * COLS, COLS, w->q + i * COLS,
-                                        w->a + i * (COLS / 32), w->h + i * (COLS / 16));
+        const size_t block = i * (COLS / KERN_BLOCK);
+        const bool finite = t->quantise(w->x + i * COLS, COLS, w->q + i * COLS, w->a + block,
+                                        w->s + block, w->h + 2 * block);
         feed(w, &finite, 1);
     }
     feed(w, w->q, sizeof w->q);
     feed(w, w->a, sizeof w->a);
+    feed(w, w->s, sizeof w->s);
     feed(w, w->h, sizeof w->h);
+}
+
+/* Products, and sums in which the last row of x is past the gate. */
+static void hash_matmul(const struct kern_table *t, struct work *w)
+{
+    enum { STRIDE = 2 * KERN_GROUP, LAST = XROWS - 1 };
+    const struct kern_act act = {w->x, w->q, w->a, w->s, w->h, COLS, COLS};
+    float *const last_x = &w->x[LAST * COLS + 100], *const last_a = &w->a[LAST * (COLS / 32) + 3];
+    const float x = *last_x, a = *last_a;
+
     for (unsigned type = 0; type < KERN_N_TYPES; type++) {
         struct kern_matrix m;
-        draw_weights(w, (enum kern_type)type);
-        kern_matrix_bind(&m, (enum kern_type)type, ROWS, COLS, w->packed);
-        t->matmul[type](&m, 0, 2, &act, XROWS, w->y, 2 * KERN_GROUP);
+        uint8_t bad[XROWS] = {0};
+        draw_weights(w, (enum kern_type)type, &m);
+        t->matmul[type](&m, 0, 2, &act, XROWS, w->y, STRIDE);
         feed(w, w->y, sizeof w->y);
+
+        *last_x = *last_a = 0x1p100f;
+        for (size_t i = 0; i < COLS; i++)
+            w->sums[i] = (int64_t)i;
+        t->matmul_sum[type](&m, 0, 2, &act, XROWS, w->sums, STRIDE, bad);
+        feed(w, w->sums, LAST * STRIDE * sizeof w->sums[0]);
+        feed(w, bad, sizeof bad);
+        *last_x = x;
+        *last_a = a;
     }
 }
 
@@ -122,14 +178,10 @@ static void hash_rows(const struct kern_table *t, struct work *w)
     feed(w, &finite, 1);
     feed(w, y, (COLS - 5) * sizeof *y);
 
-    memset(w->sums, 0, sizeof w->sums);
-    for (unsigned i = 0; i < 5; i++) {
-        draw_floats(w, 40, y, COLS);
-        y[i] = kern_float(KERN_UNIT_MAX_BITS | (draw(w) & 0x80000000u));
-        const bool fits = t->unit_add(y, COLS - 1, w->sums);
-        feed(w, &fits, 1);
-    }
-    feed(w, w->sums, sizeof w->sums);
+    t->gelu_mul(w->x, up, COLS - 3, y);
+    feed(w, y, (COLS - 3) * sizeof *y);
+    for (size_t i = 0; i < COLS; i++) /* magnitudes up to 2^62 */
+        w->sums[i] = (int64_t)base_rng_next(&w->rng) >> (1 + i % 40);
     t->unit_close(w->sums, COLS - 1, up, w->x);
     t->unit_close(w->sums, COLS - 1, NULL, w->x);
     feed(w, w->x, COLS * sizeof *w->x);
@@ -148,12 +200,14 @@ static void hash_attention(const struct kern_table *t, struct work *w)
             feed(w, &stored, 1);
         }
         feed(w, w->k, sizeof w->k);
-        draw_floats(w, 6, w->x, DIM);
-        for (unsigned i = 0; i < 3; i++) {
-            const uint32_t first = i == 2 ? 77 : 0, n_pos = i == 0 ? 5 : POSITIONS - i;
-            t->attend[type](w->x, w->k, w->v, DIM, first, n_pos, 0.125f, w->y);
-            feed(w, w->y, DIM * sizeof *w->y);
-        }
+        static const uint32_t span[QUERIES][2] = {{0, 5}, {0, POSITIONS - 1}, {77, POSITIONS}};
+        struct kern_query list[QUERIES];
+        draw_floats(w, 6, w->x, QUERIES * DIM);
+        for (unsigned i = 0; i < QUERIES; i++)
+            list[i] = (struct kern_query){w->x + (size_t)i * DIM, w->out + (size_t)i * DIM,
+                                          span[i][0], span[i][1]};
+        t->attend[type](list, QUERIES, w->k, w->v, DIM, 0.125f);
+        feed(w, w->out, sizeof w->out);
     }
 }
 
@@ -185,6 +239,7 @@ uint64_t kern_table_hash(const struct kern_table *t)
 {
     struct work w = {.rng = 1, .hash = 0xcbf29ce484222325u};
     kern_fp_init();
+    hash_quantise(t, &w);
     hash_matmul(t, &w);
     hash_rows(t, &w);
     hash_attention(t, &w);
