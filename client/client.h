@@ -41,6 +41,7 @@ struct cli_options {
     const char *config, *model, *prompt, *system, *prompts, *file, *key, *profile;
     const struct kern_table *kernels; /* NULL: the best */
     enum kern_kv_type kv;
+    bool fast;        /* numerics: fast */
     uint32_t n;       /* tokens; UINT32_MAX: to the end of the context */
     uint32_t threads; /* 0: as many as cores */
     uint32_t chunk, context, bench_prompt, bench_tokens, bench_runs;

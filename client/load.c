@@ -79,12 +79,15 @@ int cli_model_load(struct cli_model *m, const struct cli_options *o, uint32_t n_
         .kv = o->kv,
         .n_threads = cli_threads(o),
         .kernels = o->kernels != NULL ? o->kernels : kern_table_select(NULL),
+        .fast = o->fast,
     };
-    base_log(BASE_LOG_DEBUG, "loaded", "kernels=%s threads=%u slots=%u context=%u rows=%u",
-             m->config.kernels->name, m->config.n_threads, n_slots, context, m->config.max_rows);
-    int rc = cli_weights_pack(m, e);
+    int rc = o->fast ? kern_fast_open(e) : 0;
+    if (rc == 0)
+        rc = cli_weights_pack(m, e);
     if (rc != 0)
         return rc;
+    base_log(BASE_LOG_DEBUG, "loaded", "kernels=%s threads=%u slots=%u context=%u rows=%u",
+             m->config.kernels->name, m->config.n_threads, n_slots, context, m->config.max_rows);
     m->chunk = o->chunk;
     m->n_logits = n_logits;
     m->hidden = base_zalloc(m->config.max_rows, m->shape->n_embd * sizeof(float));

@@ -126,7 +126,8 @@ static void print_table(const struct cli_position *list, size_t n)
 
 int cli_logits(const struct cli_options *o, struct err *e)
 {
-    const uint64_t ours = CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(CHUNK);
+    const uint64_t ours = CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(NUMERICS) |
+                          CLI_BIT(CHUNK);
     struct base_buf positions = {0};
     int rc;
     if ((o->model != NULL) == (o->config != NULL))

@@ -21,7 +21,8 @@ enum { STATUS_FAILED = 1, STATUS_USAGE = 2 };
      CLI_BIT(STOP))
 #define REQUESTS                                                                                   \
     (CLI_BIT(PROMPT) | CLI_BIT(PROMPTS) | CLI_BIT(LOGPROBS) | CLI_BIT(SPECIAL) | CLI_BIT(JSON))
-#define COMPUTE (CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(CHUNK))
+#define COMPUTE                                                                                    \
+    (CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(NUMERICS) | CLI_BIT(CHUNK))
 
 static const struct cli_command commands[] = {
     {"generate", "-c FILE (-p TEXT | --prompts FILE) [OPTION]...",

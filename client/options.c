@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { FLAG, TEXT, U32, U64, F32, STOP, BIAS, LOGPROBS, KERNELS, KV };
+enum kind { FLAG, TEXT, U32, U64, F32, STOP, BIAS, LOGPROBS, KERNELS, KV, NUMERICS };
 
 static const struct option_row {
     const char *name, *arg, *help;
@@ -188,9 +188,17 @@ static int take_kv(struct cli_options *o, const char *value, struct err *e)
     else if (strcmp(value, "f32") == 0)
         o->kv = KERN_KV_F32;
     else if (strcmp(value, "q8_0") == 0)
-        return err_set(e, ERR_USAGE, "--kv: q8_0 is not supported yet; use f16 or f32");
+        o->kv = KERN_KV_Q8_0;
     else
-        return err_set(e, ERR_USAGE, "--kv: \"%.40s\" is neither f16 nor f32", value);
+        return err_set(e, ERR_USAGE, "--kv: \"%.40s\" is none of f16, f32 and q8_0", value);
+    return 0;
+}
+
+static int take_numerics(struct cli_options *o, const char *value, struct err *e)
+{
+    o->fast = strcmp(value, "fast") == 0;
+    if (!o->fast && strcmp(value, "exact") != 0)
+        return err_set(e, ERR_USAGE, "--numerics: \"%.40s\" is neither exact nor fast", value);
     return 0;
 }
 
@@ -221,6 +229,8 @@ static int take(struct cli_options *o, enum cli_opt id, const char *value, struc
         return take_kernels(o, value, e);
     case KV:
         return take_kv(o, value, e);
+    case NUMERICS:
+        return take_numerics(o, value, e);
     }
     return 0;
 }

@@ -167,7 +167,8 @@ static void mistakes_are_named(void **state)
     bad(&ask, "stray", "stray");
     bad(&ask, "-f|x", "-f"); /* of another command */
     bad(&ask, "--kernels|fast", "generic");
-    bad(&ask, "--kv|q8_0", "not supported");
+    bad(&ask, "--kv|q4_0", "none of f16");
+    bad(&ask, "--numerics|quick", "neither exact nor fast");
     bad(&ask, "--kv|f8", "f8");
     bad(&ask, "--stop|", "--stop");
     bad(&ask, "--stop|\xff", "UTF-8");
