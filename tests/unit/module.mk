@@ -56,7 +56,7 @@ endif
 # ---- model
 
 # Random models in memory, for whatever needs one.
-TINY_MODEL = %D%/tiny_model.c %D%/tiny_model.h
+TINY_MODEL = %D%/tiny_model.c %D%/tiny_types.c %D%/tiny_model.h
 
 UNIT_TESTS += %D%/test_chat
 %C%_test_chat_SOURCES = %D%/test_chat.c

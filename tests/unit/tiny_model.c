@@ -2,9 +2,9 @@
  * weights are scaled with their fan-in, so that activations stay around 1 and logits spread over
  * several units, and every number comes from one seed, so that a failing test fails again.
  *
- * Quantised types are encoded here, from the format's description, so that the reader under test
- * is not its own judge. The vocabulary is a minimal SentencePiece one: control tokens, bytes
- * where there is room, single characters and a few made-up words. */
+ * The architecture says which tensors and keys there are; tests/unit/tiny_types.c encodes them. The
+ * vocabulary is a minimal SentencePiece one: control tokens, bytes where there is room, single
+ * characters and a few made-up words. */
 #include "tests/unit/tiny_model.h"
 
 #include <math.h>
@@ -15,7 +15,8 @@
 
 struct tiny_model tiny_model_default(enum kern_type type)
 {
-    struct tiny_model c = {.n_layers = 2,
+    struct tiny_model c = {.arch = "llama",
+                           .n_layers = 2,
                            .n_embd = 64,
                            .n_heads = 4,
                            .n_kv_heads = 2,
@@ -24,8 +25,26 @@ struct tiny_model tiny_model_default(enum kern_type type)
                            .n_vocab = 320,
                            .context = 64,
                            .seed = 1};
+    if (kern_type_info(type)->super) {
+        c.n_embd = 256;
+        c.head_dim = 64;
+        c.n_ff = 512;
+    }
     tiny_model_set_types(&c, type);
     return c;
+}
+
+const char *const tiny_archs[TINY_N_ARCHS] = {"llama", "qwen2", "qwen3", "gemma3"};
+
+void tiny_model_set_arch(struct tiny_model *c, const char *arch)
+{
+    bool gemma = strcmp(arch, "gemma3") == 0;
+    c->arch = arch;
+    c->rope_base = strcmp(arch, "llama") == 0 ? 0 : 1e6f;
+    c->window = gemma ? 7 : 0;
+    c->window_pattern = gemma ? 2 : 0;
+    c->rope_scale = gemma ? 8.0f : 0;
+    c->tied = gemma;
 }
 
 void tiny_model_set_types(struct tiny_model *c, enum kern_type type)
@@ -43,67 +62,6 @@ static float bell(uint64_t *rng)
     for (unsigned i = 0; i < 4; i++)
         sum += (double)(base_rng_next(rng) >> 11) * 0x1p-53 - 0.5;
     return (float)(sum * sqrt(3.0));
-}
-
-static void put_half(uint8_t *to, float v)
-{
-    uint16_t h = kern_f16_from_f32(v);
-    memcpy(to, &h, sizeof h);
-}
-
-static void encode_q8_0(const float *x, uint8_t *to)
-{
-    float most = 0;
-    for (unsigned i = 0; i < 32; i++)
-        most = fmaxf(most, fabsf(x[i]));
-    float d = most / 127.0f;
-    put_half(to, d);
-    for (unsigned i = 0; i < 32; i++)
-        to[2 + i] = (uint8_t)(int8_t)(d > 0 ? lrintf(x[i] / d) : 0);
-}
-
-static void encode_q4_0(const float *x, uint8_t *to)
-{
-    float most = 0;
-    for (unsigned i = 0; i < 32; i++)
-        most = fabsf(x[i]) > fabsf(most) ? x[i] : most;
-    float d = most / -8.0f;
-    put_half(to, d);
-    for (unsigned i = 0; i < 16; i++) {
-        long low = d != 0 ? lrintf(x[i] / d) + 8 : 8, high = d != 0 ? lrintf(x[i + 16] / d) + 8 : 8;
-        low = low > 15 ? 15 : low;
-        high = high > 15 ? 15 : high;
-        to[2 + i] = (uint8_t)(low | high << 4);
-    }
-}
-
-static void encode(enum kern_type type, const float *x, uint64_t n, uint8_t *to)
-{
-    const struct kern_type_info *info = kern_type_info(type);
-    for (uint64_t i = 0; i < n; i += info->block_cols, to += info->block_bytes) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        uint16_t upper = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-        switch (type) {
-        case KERN_F32:
-            memcpy(to, &x[i], 4);
-            break;
-        case KERN_F16:
-            put_half(to, x[i]);
-            break;
-        case KERN_BF16:
-            memcpy(to, &upper, 2);
-            break;
-        case KERN_Q8_0:
-            encode_q8_0(&x[i], to);
-            break;
-        case KERN_Q4_0:
-            encode_q4_0(&x[i], to);
-            break;
-        case KERN_N_TYPES:
-            break;
-        }
-    }
 }
 
 /* ---- the file -------------------------------------------------------------------------------- */
@@ -137,16 +95,23 @@ static void tensor(struct draft *d, const char *name, enum kern_type type, uint6
         values[i] = mean + spread * bell(&d->rng);
     if (d->c->patch != NULL)
         d->c->patch(d->c->arg, name, values, n);
-    encode(type, values, n, bytes);
+    tiny_encode(type, values, n, bytes);
     free(values);
     d->kept[d->n_kept++] = bytes;
     if (d->c->omit == NULL || strcmp(name, d->c->omit) != 0)
         model_gguf_put_tensor(d->w, name, ggml, rows == 1 && dims[1] == 1 ? 1 : 2, dims, bytes);
 }
 
+static bool is_arch(const struct tiny_model *c, const char *arch)
+{
+    return strcmp(c->arch, arch) == 0;
+}
+
 static void layer(struct draft *d, uint32_t i)
 {
     const struct tiny_model *c = d->c;
+    bool qkv_bias = is_arch(c, "qwen2") || c->biases, post_norm = is_arch(c, "gemma3");
+    bool head_norm = post_norm || is_arch(c, "qwen3");
     uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
     float in = 1.0f / sqrtf((float)c->n_embd), back = 0.7f / sqrtf((float)c->n_layers);
     struct {
@@ -160,18 +125,22 @@ static void layer(struct draft *d, uint32_t i)
         {"attn_q.weight", c->type[TINY_Q], c->n_embd, q, 0, 1.4f * in, true},
         {"attn_k.weight", c->type[TINY_K], c->n_embd, kv, 0, 1.4f * in, true},
         {"attn_v.weight", c->type[TINY_V], c->n_embd, kv, 0, in, true},
-        {"attn_q.bias", KERN_F32, q, 1, 0, 0.5f, c->biases},
-        {"attn_k.bias", KERN_F32, kv, 1, 0, 0.5f, c->biases},
-        {"attn_v.bias", KERN_F32, kv, 1, 0, 0.5f, c->biases},
+        {"attn_q.bias", KERN_F32, q, 1, 0, 0.5f, qkv_bias},
+        {"attn_k.bias", KERN_F32, kv, 1, 0, 0.5f, qkv_bias},
+        {"attn_v.bias", KERN_F32, kv, 1, 0, 0.5f, qkv_bias},
+        {"attn_q_norm.weight", KERN_F32, c->head_dim, 1, 1.3f, 0.3f, head_norm},
+        {"attn_k_norm.weight", KERN_F32, c->head_dim, 1, 1.3f, 0.3f, head_norm},
         {"attn_output.weight", c->type[TINY_ATTN_OUT], q, c->n_embd, 0,
          1.5f * back / sqrtf((float)q), true},
         {"attn_output.bias", KERN_F32, c->n_embd, 1, 0, 0.2f, c->biases},
+        {"post_attention_norm.weight", KERN_F32, c->n_embd, 1, 0.7f, 0.2f, post_norm},
         {"ffn_norm.weight", KERN_F32, c->n_embd, 1, 1.0f, 0.1f, true},
         {"ffn_gate.weight", c->type[TINY_GATE], c->n_embd, c->n_ff, 0, 1.4f * in, true},
         {"ffn_up.weight", c->type[TINY_UP], c->n_embd, c->n_ff, 0, 1.4f * in, true},
         {"ffn_down.weight", c->type[TINY_DOWN], c->n_ff, c->n_embd, 0, back / sqrtf((float)c->n_ff),
          true},
         {"ffn_down.bias", KERN_F32, c->n_embd, 1, 0, 0.2f, c->biases},
+        {"post_ffw_norm.weight", KERN_F32, c->n_embd, 1, 0.7f, 0.2f, post_norm},
     };
     for (size_t k = 0; k < sizeof list / sizeof list[0]; k++) {
         char name[64];
@@ -186,35 +155,57 @@ static bool wanted(const struct draft *d, const char *key)
     return d->c->omit == NULL || strcmp(key, d->c->omit) != 0;
 }
 
-static void key_u32(struct draft *d, const char *key, uint32_t v)
+/* "ARCH.name" into out; false where it is to be left out. */
+static bool arch_key(const struct draft *d, const char *name, char out[static 64])
 {
-    if (wanted(d, key))
+    snprintf(out, 64, "%s.%s", d->c->arch, name);
+    return wanted(d, out);
+}
+
+static void key_u32(struct draft *d, const char *name, uint32_t v)
+{
+    char key[64];
+    if (arch_key(d, name, key))
         model_gguf_put_u32(d->w, key, v);
+}
+
+static void key_f32(struct draft *d, const char *name, float v)
+{
+    char key[64];
+    if (arch_key(d, name, key))
+        model_gguf_put_f32(d->w, key, v);
 }
 
 static void keys(struct draft *d)
 {
     const struct tiny_model *c = d->c;
+    char key[64];
     if (wanted(d, "general.architecture"))
-        model_gguf_put_string(d->w, "general.architecture", base_span_str("llama"));
+        model_gguf_put_string(d->w, "general.architecture", base_span_str(c->arch));
     model_gguf_put_string(d->w, "general.name", base_span_str("tiny"));
-    key_u32(d, "llama.context_length", c->context);
-    key_u32(d, "llama.embedding_length", c->n_embd);
-    key_u32(d, "llama.block_count", c->n_layers);
-    key_u32(d, "llama.feed_forward_length", c->n_ff);
-    key_u32(d, "llama.attention.head_count", c->n_heads);
-    key_u32(d, "llama.attention.head_count_kv", c->n_kv_heads);
+    key_u32(d, "context_length", c->context);
+    key_u32(d, "embedding_length", c->n_embd);
+    key_u32(d, "block_count", c->n_layers);
+    key_u32(d, "feed_forward_length", c->n_ff);
+    key_u32(d, "attention.head_count", c->n_heads);
+    key_u32(d, "attention.head_count_kv", c->n_kv_heads);
     if (c->head_dim * c->n_heads != c->n_embd) {
-        key_u32(d, "llama.attention.key_length", c->head_dim);
-        key_u32(d, "llama.attention.value_length", c->head_dim);
+        key_u32(d, "attention.key_length", c->head_dim);
+        key_u32(d, "attention.value_length", c->head_dim);
     }
-    key_u32(d, "llama.rope.dimension_count", c->head_dim);
-    if (wanted(d, "llama.attention.layer_norm_rms_epsilon"))
-        model_gguf_put_f32(d->w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    key_u32(d, "rope.dimension_count", c->head_dim);
+    key_f32(d, "attention.layer_norm_rms_epsilon", 1e-5f);
+    if (c->rope_base != 0)
+        key_f32(d, "rope.freq_base", c->rope_base);
     if (c->rope_scale != 0) {
-        model_gguf_put_string(d->w, "llama.rope.scaling.type", base_span_str("linear"));
-        model_gguf_put_f32(d->w, "llama.rope.scaling.factor", c->rope_scale);
+        if (arch_key(d, "rope.scaling.type", key))
+            model_gguf_put_string(d->w, key, base_span_str("linear"));
+        key_f32(d, "rope.scaling.factor", c->rope_scale);
     }
+    if (c->window != 0)
+        key_u32(d, "attention.sliding_window", c->window);
+    if (c->window_pattern != 0)
+        key_u32(d, "attention.sliding_window_pattern", c->window_pattern);
     if (c->keys != NULL)
         c->keys(d->w, c->arg);
 }
@@ -338,49 +329,6 @@ int tiny_model_open(const struct tiny_model *c, struct model **m, struct err *e)
         rc = model_open(path, m, e);
     unlink(path);
     return rc;
-}
-
-/* One row of a tensor as double. */
-void tiny_tensor_row(const struct gguf_tensor *t, uint64_t row, double *out)
-{
-    enum kern_type type;
-    if (!kern_type_from_ggml(t->ggml_type, &type))
-        abort();
-    const struct kern_type_info *info = kern_type_info(type);
-    const uint8_t *p = t->data + row * (t->dims[0] / info->block_cols) * info->block_bytes;
-    for (uint64_t c = 0; c < t->dims[0]; c += info->block_cols, p += info->block_bytes) {
-        uint16_t half;
-        uint32_t bits;
-        float f;
-        memcpy(&half, p, 2);
-        double d = (double)kern_f32_from_f16(half);
-        switch (type) {
-        case KERN_F32:
-            memcpy(&f, p, 4);
-            out[c] = (double)f;
-            break;
-        case KERN_F16:
-            out[c] = d;
-            break;
-        case KERN_BF16:
-            bits = (uint32_t)half << 16;
-            memcpy(&f, &bits, 4);
-            out[c] = (double)f;
-            break;
-        case KERN_Q8_0:
-            for (unsigned i = 0; i < 32; i++)
-                out[c + i] = d * (int8_t)p[2 + i];
-            break;
-        case KERN_Q4_0:
-            for (unsigned i = 0; i < 16; i++) {
-                out[c + i] = d * ((p[2 + i] & 15) - 8);
-                out[c + 16 + i] = d * ((p[2 + i] >> 4) - 8);
-            }
-            break;
-        case KERN_N_TYPES:
-            break;
-        }
-    }
 }
 
 /* ---- pieces ---------------------------------------------------------------------------------- */

@@ -22,8 +22,12 @@ enum tiny_matrix {
 struct tiny_model {
     uint32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab, context;
     enum kern_type type[TINY_N_MATRICES];
-    bool tied, biases, rope_factors;
+    const char *arch; /* general.architecture; set by tiny_model_set_arch */
+    bool tied, rope_factors;
+    bool biases;      /* of all matrices that may have one; qwen2 has those of Q, K and V anyway */
+    float rope_base;  /* 0: no key */
     float rope_scale; /* 0: no key; otherwise the factor of linear scaling */
+    uint32_t window, window_pattern; /* 0: no key */
     uint64_t seed;
 
     /* Ways to break a file. Names are those of keys and tensors; NULL: leave it be. */
@@ -39,9 +43,14 @@ struct tiny_model {
 };
 
 /* 2 layers, width 64, 4 heads of 32, 2 KV heads, 160 feed-forward columns, 320 tokens, context
- * 64. */
+ * 64; for types with super-blocks width 256, heads of 64, 512 feed-forward columns. */
 struct tiny_model tiny_model_default(enum kern_type type);
 void tiny_model_set_types(struct tiny_model *c, enum kern_type type);
+/* An architecture, with keys as its models have them in small: a large RoPE base, a window of 7
+ * positions on every other layer. */
+enum { TINY_N_ARCHS = 4 };
+extern const char *const tiny_archs[TINY_N_ARCHS];
+void tiny_model_set_arch(struct tiny_model *c, const char *arch);
 /* The file's bytes; false where the writer failed. */
 bool tiny_model_bytes(const struct tiny_model *c, struct base_buf *out, struct err *e);
 /* The file itself. */
@@ -50,7 +59,9 @@ bool tiny_model_write(const struct tiny_model *c, const char *path, struct err *
 /* Written to a temporary file, opened as a model, and the file removed: what model_open
  * returned. */
 int tiny_model_open(const struct tiny_model *c, struct model **m, struct err *e);
-/* One row of a tensor as double, decoded here and not by the kernels: out[dims[0]]. */
+/* n values (whole blocks) as a file has them, and one row of a tensor as double, out[dims[0]]: coded
+ * in tests/unit/tiny_types.c and not by the kernels. */
+void tiny_encode(enum kern_type type, const float *x, uint64_t n, uint8_t *to);
 void tiny_tensor_row(const struct gguf_tensor *t, uint64_t row, double *out);
 
 /* Pieces packed from an open model; tiny_store_get is a model_piece_source with the store as its
