@@ -44,6 +44,33 @@ KERNEL_LIBS += %D%/libkern_avx2.a
 	%D%/avx2/silu_mul.c
 endif
 
+if WITH_AVX512
+noinst_LIBRARIES += %D%/libkern_avx512.a
+KERNEL_LIBS += %D%/libkern_avx512.a
+%C%_libkern_avx512_a_CFLAGS = $(AM_CFLAGS) $(AVX512_CFLAGS)
+%C%_libkern_avx512_a_SOURCES = \
+	%D%/avx512/avx512.h \
+	%D%/avx512/blocks.h \
+	%D%/avx512/nibbles.h \
+	%D%/avx512/sink.h \
+	%D%/avx512/gelu_mul.c \
+	%D%/avx512/kv_store.c \
+	%D%/avx512/matmul_float.c \
+	%D%/avx512/matmul_iq4_nl.c \
+	%D%/avx512/matmul_q4_0.c \
+	%D%/avx512/matmul_q4_1.c \
+	%D%/avx512/matmul_q4_k.c \
+	%D%/avx512/matmul_q5_0.c \
+	%D%/avx512/matmul_q5_1.c \
+	%D%/avx512/matmul_q5_k.c \
+	%D%/avx512/matmul_q6_k.c \
+	%D%/avx512/matmul_q8_0.c \
+	%D%/avx512/quantise.c \
+	%D%/avx512/rms_norm.c \
+	%D%/avx512/silu_mul.c \
+	%D%/avx512/unit.c
+endif
+
 if WITH_NEON
 noinst_LIBRARIES += %D%/libkern_neon.a
 KERNEL_LIBS += %D%/libkern_neon.a
