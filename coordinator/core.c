@@ -150,6 +150,12 @@ static void on_hello(struct coord_core *c, uint32_t node, const struct net_msg_H
                (unsigned long long)c->model.numerics);
         return;
     }
+    if ((m->fast != 0) != c->config.fast) {
+        refuse(c, node, out,
+               "its file says numerics: %s, the coordinator's %s: give both the same file",
+               m->fast != 0 ? "fast" : "exact", c->config.fast ? "fast" : "exact");
+        return;
+    }
     snprintf(n->kernels, sizeof n->kernels, "%.*s", (int)m->kernels.len,
              (const char *)m->kernels.ptr);
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);

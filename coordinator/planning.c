@@ -28,7 +28,8 @@ static struct model_exec_config exec_config(const struct net_config *c, const st
                                       .context = coord_context(c, m),
                                       .max_rows = coord_core_rows_max(c, coord_core_chunk_max(c)),
                                       .kv = (enum kern_kv_type)c->kv,
-                                      .n_threads = 4};
+                                      .n_threads = 4,
+                                      .fast = c->fast};
 }
 
 static uint64_t weights(const struct model *m, const struct model_exec_config *c, uint32_t a,

@@ -248,7 +248,8 @@ struct net_config {
     char control[NET_ENDPOINT_MAX], client[NET_ENDPOINT_MAX];
     char bulk[NET_ENDPOINT_MAX]; /* default: control's address, a port the system picks */
     char keys[NET_PATH_MAX], state[NET_PATH_MAX];
-    uint32_t kv;    /* 0 f16, 1 f32 */
+    uint32_t kv;    /* 0 f16, 1 f32, 2 q8_0 */
+    bool fast;      /* numerics: fast */
     uint32_t queue; /* requests that may wait */
     uint32_t chunk; /* prompt rows a pass; 0: set from measured times */
     uint32_t heartbeat_ms, dead_ms;
@@ -261,8 +262,8 @@ struct net_config {
 };
 
 /* Read and check a cluster's file; every mistake is ERR_FORMAT or ERR_RANGE with "FILE:LINE:
- * reason". Values of design §3 that this version cannot honour (numerics: fast, wire: f16, kv:
- * q8_0, granularity: heads) are ERR_UNSUPPORTED with the reason, never silently ignored. */
+ * reason". Values of design §3 that this version cannot honour (wire: f16, granularity: heads) are
+ * ERR_UNSUPPORTED with the reason, never silently ignored. */
 int net_config_read(const char *path, struct net_config *out, struct err *e);
 /* The same over text that is here already; `path` names it and is where relative paths start. */
 int net_config_read_bytes(const char *path, struct span text, struct net_config *out,

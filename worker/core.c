@@ -313,6 +313,7 @@ static void say_hello(struct worker_core *c, struct worker_actions *out)
         .wire = NET_WIRE_VERSION,
         .numerics = c->id.numerics,
         .kernels = base_span_str(c->id.kernels),
+        .fast = c->id.fast,
         .threads = c->id.threads,
         .memory_bytes = c->id.memory_bytes,
         .data = base_span_str(c->id.data),

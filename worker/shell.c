@@ -201,6 +201,8 @@ static int configure(struct worker_shell *sh, struct err *e)
     if (sh->kernels == NULL)
         return err_set(e, ERR_UNSUPPORTED,
                        "kernels '%s' are not known or this processor cannot run them", kernels);
+    if (sh->config.fast && (rc = kern_fast_open(e)) != 0)
+        return rc;
     sh->threads = sh->self.threads != 0 ? sh->self.threads : worker_cores("");
     return 0;
 }
@@ -208,6 +210,7 @@ static int configure(struct worker_shell *sh, struct err *e)
 static int make_core(struct worker_shell *sh, struct err *e)
 {
     struct worker_identity id = {.numerics = kern_table_hash(sh->kernels),
+                                 .fast = sh->config.fast,
                                  .memory_bytes = worker_memory_available("", sh->self.memory_bytes),
                                  .threads = sh->threads,
                                  .rows_max = sh->options->test_rows};

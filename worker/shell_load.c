@@ -141,8 +141,8 @@ static void post(struct worker_shell *sh, struct base_jobs *thread, struct job *
 
 static struct model_exec_config exec_config(const struct worker_shell *sh, uint32_t max_rows)
 {
-    return (struct model_exec_config){sh->n_slots, sh->context, max_rows,
-                                      sh->kv,      sh->threads, sh->kernels};
+    return (struct model_exec_config){sh->n_slots, sh->context, max_rows,       sh->kv,
+                                      sh->threads, sh->kernels, sh->config.fast};
 }
 
 /* The cards, and the pieces of every plan whose engine lives or is being made: a list for

@@ -125,6 +125,7 @@ struct worker_actions {
 struct worker_identity {
     char name[NET_NAME_MAX], kernels[32], data[NET_ENDPOINT_MAX];
     uint64_t numerics, memory_bytes;
+    bool fast; /* numerics: fast */
     uint32_t threads;
     uint32_t rows_max; /* test knob: rows of one pass at most; 0: as planned */
 };

@@ -302,18 +302,14 @@ static void bad_values_are_named(void **state)
 static void what_is_not_there_yet_is_refused(void **state)
 {
     (void)state;
-    AFTER(6, "kv: q8_0", ERR_UNSUPPORTED,
-          "7: kv: \"q8_0\" is not supported by this version: write f16 or f32");
-    AFTER(6, "numerics: fast", ERR_UNSUPPORTED,
-          "7: numerics: \"fast\" is not supported by this version: write exact");
     AFTER(6, "wire: q8", ERR_UNSUPPORTED,
           "7: wire: \"q8\" is not supported by this version: write exact");
     AFTER(6, "wire: f16", ERR_UNSUPPORTED,
           "7: wire: \"f16\" is not supported by this version: write exact");
     AFTER(7, "granularity: heads", ERR_UNSUPPORTED,
           "8: granularity: \"heads\" is not supported by this version: write layers or auto");
-    AFTER(6, "kv: !q8_0", ERR_FORMAT, "7: kv: \"!q8_0\" is none of its values: write f16 or f32");
-    AFTER(6, "kv: f", ERR_FORMAT, "7: kv: \"f\" is none of its values: write f16 or f32");
+    AFTER(6, "kv: !q8_0", ERR_FORMAT, "7: kv: \"!q8_0\" is none of its values: write f16, f32 or q8_0");
+    AFTER(6, "kv: f", ERR_FORMAT, "7: kv: \"f\" is none of its values: write f16, f32 or q8_0");
     is_good(7, false, "numerics: exact\nwire: exact");
 }
 

@@ -17,7 +17,8 @@
      CLI_BIT(TOP_K) | CLI_BIT(TOP_P) | CLI_BIT(MIN_P) | CLI_BIT(PENALTY) | CLI_BIT(PRESENCE) |     \
      CLI_BIT(FREQUENCY) | CLI_BIT(BIAS) | CLI_BIT(LOGPROBS) | CLI_BIT(SEED) | CLI_BIT(STOP) |      \
      CLI_BIT(SPECIAL) | CLI_BIT(JSON) | CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(MODEL) |          \
-     CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(CHUNK))
+     CLI_BIT(THREADS) | CLI_BIT(KERNELS) | CLI_BIT(KV) | CLI_BIT(NUMERICS) |          \
+     CLI_BIT(CHUNK))
 
 static const struct cli_command ask = {
     .name = "ask", .usage = "", .takes = SAMPLING, .max_args = 0};
