@@ -21,8 +21,8 @@ struct call {
     size_t row_bytes;
     uint32_t head_dim;
     float scale;
-    const float *q;                            /* [head_dim] */
-    int8_t q8[KERN_HEAD_DIM_MAX];              /* Q8_0: the query quantised */
+    const float *q;               /* [head_dim] */
+    int8_t q8[KERN_HEAD_DIM_MAX]; /* Q8_0: the query quantised */
     float q8_scale[KERN_HEAD_DIM_MAX / KERN_BLOCK];
 };
 

@@ -1,9 +1,9 @@
 /* The definition of storing one row of keys or values. Conversion to F16 rounds to even and keeps
- * denormals. Q8_0 is the quantiser's rule (quantise.c) with an F16 scale: per 32 elements with m the
- * largest magnitude, d = f16(m / 127) and q = round_to_even(x * (127 / m)); blocks all below 2^-100
- * are zeros. A row with an element that is not finite, or not in the stored type (Q8_0: whose
- * block's scale is not), is refused and stored as zeros, so that whatever reads the cache later
- * reads finite numbers. */
+ * denormals. Q8_0 is the quantiser's rule (quantise.c) with an F16 scale: per 32 elements with m
+ * the largest magnitude, d = f16(m / 127) and q = round_to_even(x * (127 / m)); blocks all below
+ * 2^-100 are zeros. A row with an element that is not finite, or not in the stored type (Q8_0:
+ * whose block's scale is not), is refused and stored as zeros, so that whatever reads the cache
+ * later reads finite numbers. */
 #include "kernels/internal.h"
 
 #include <math.h>

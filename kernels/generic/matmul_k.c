@@ -3,11 +3,12 @@
  * dot products: below 63 * 32 * 31 * 127 = 7936992 for Q5_K and 128 * 32 * 32 * 127 = 16646144 for
  * Q6_K, all under 2^24, so it is the same number whether a kernel scales in integers or in floats.
  *
- * Q4_K, Q5_K: a number n stands for d * sc * n - dmin * m; t = fmaf((float)(I * sc), a, t) and, with
- * s = a times the sum of the activations, tm = fmaf((float)m, s, tm); a segment ends with
+ * Q4_K, Q5_K: a number n stands for d * sc * n - dmin * m; t = fmaf((float)(I * sc), a, t) and,
+ * with s = a times the sum of the activations, tm = fmaf((float)m, s, tm); a segment ends with
  * u = fmaf(d, t, u), then u = fmaf(-dmin, tm, u).
- * Q6_K: each 16 columns have a scale; t = fmaf((float)(sc0 * I0 + sc1 * I1), a, t), and
- * u = fmaf(d, t, u).
+ *
+ * Q6_K: each 16 columns have a scale; t = fmaf((float)(sc0 * I0 + sc1 * I1), a, t), and a segment
+ * ends with u = fmaf(d, t, u).
  *
  * Deliberately unoptimised: it is what the other folders are compared with. */
 #include "kernels/generic/product.h"

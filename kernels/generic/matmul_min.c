@@ -1,6 +1,6 @@
-/* The definition of products with Q4_1 and Q5_1 weights: a block of 32 columns has an F16 scale d and
- * an F16 minimum m, and a number n stands for d * n + m. With I the exact integer dot product of the
- * numbers and s = a times the sum of the activations, two chains run side by side,
+/* The definition of products with Q4_1 and Q5_1 weights: a block of 32 columns has an F16 scale d
+ * and an F16 minimum m, and a number n stands for d * n + m. With I the exact integer dot product
+ * of the numbers and s = a times the sum of the activations, two chains run side by side,
  * t = fmaf((float)I * d, a, t) and tm = fmaf(m, s, tm), and a segment ends with u = u + t, then
  * u = u + tm. Deliberately unoptimised: it is what the other folders are compared with. */
 #include "kernels/generic/product.h"

@@ -1,7 +1,7 @@
-/* The definition of products with Q8_0, Q4_0, Q5_0 and IQ4_NL weights: a block of 32 columns has one
- * F16 scale d. The dot product I of the block's numbers and the quantised activations is an exact
- * integer (at most 32 * 128 * 127 = 520192, below 2^24, so it becomes a float exactly); d and the
- * activations' scale a enter as t = fmaf((float)I * d, a, t), block after block from +0, and
+/* The definition of products with Q8_0, Q4_0, Q5_0 and IQ4_NL weights: a block of 32 columns has
+ * one F16 scale d. The dot product I of the block's numbers and the quantised activations is an
+ * exact integer (at most 32 * 128 * 127 = 520192, below 2^24, so it becomes a float exactly); d and
+ * the activations' scale a enter as t = fmaf((float)I * d, a, t), block after block from +0, and
  * u = u + t at the end of each segment. Deliberately unoptimised: it is what the other folders are
  * compared with. */
 #include "kernels/generic/product.h"

@@ -145,8 +145,8 @@ KERN_ALWAYS_INLINE uint8_t *pack_halves(const uint8_t *const row[static KERN_GRO
 }
 
 /* Fifth bits of 32 columns, bit c of the file's word that of column c: bits 4k to 4k + 3 become bit
- * k of the bytes 0 to 3. The product puts a copy of nibble k at every 7th bit, so that bit j of copy
- * j is bit 8j. */
+ * k of the bytes 0 to 3. The product puts a copy of nibble k at every 7th bit, so that bit j of
+ * copy j is bit 8j. */
 KERN_ALWAYS_INLINE void pack_fifth(const uint8_t *const row[static KERN_GROUP], size_t offset,
                                    uint8_t *out)
 {
@@ -161,14 +161,14 @@ KERN_ALWAYS_INLINE void pack_fifth(const uint8_t *const row[static KERN_GROUP], 
 
 /* The nibbles of 32 consecutive columns, the low ones (shift 0) or the high ones (shift 4) of 32
  * bytes at `offset`. */
-KERN_ALWAYS_INLINE uint8_t *pack_nibbles(const uint8_t *const row[static KERN_GROUP],
-                                         size_t offset, unsigned shift, uint8_t *out)
+KERN_ALWAYS_INLINE uint8_t *pack_nibbles(const uint8_t *const row[static KERN_GROUP], size_t offset,
+                                         unsigned shift, uint8_t *out)
 {
     for (unsigned g = 0; g < 4; g++) {
         for (unsigned r = 0; r < KERN_GROUP; r++, out += 4) {
             const uint8_t *p = row[r] + offset + (size_t)4 * g;
-            store(out, ((load(p) >> shift) & 0x0f0f0f0fu) |
-                           ((load(p + 16) >> shift) & 0x0f0f0f0fu) << 4);
+            store(out, ((load(p) >> shift) & 0x0f0f0f0fu) | ((load(p + 16) >> shift) & 0x0f0f0f0fu)
+                                                                << 4);
         }
     }
     return out;
@@ -301,9 +301,9 @@ static void pack_q6_k(const uint8_t *const row[static KERN_GROUP], unsigned b, u
 }
 
 static pack_block_fn *const pack_block[KERN_N_TYPES] = {
-    [KERN_Q8_0] = pack_q8_0, [KERN_Q4_0] = pack_q4_0,   [KERN_Q4_1] = pack_q4_1,
-    [KERN_Q5_0] = pack_q5_0, [KERN_Q5_1] = pack_q5_1,   [KERN_IQ4_NL] = pack_q4_0,
-    [KERN_Q4_K] = pack_q4_k, [KERN_Q5_K] = pack_q5_k,   [KERN_Q6_K] = pack_q6_k,
+    [KERN_Q8_0] = pack_q8_0, [KERN_Q4_0] = pack_q4_0, [KERN_Q4_1] = pack_q4_1,
+    [KERN_Q5_0] = pack_q5_0, [KERN_Q5_1] = pack_q5_1, [KERN_IQ4_NL] = pack_q4_0,
+    [KERN_Q4_K] = pack_q4_k, [KERN_Q5_K] = pack_q5_k, [KERN_Q6_K] = pack_q6_k,
 };
 
 /* The head of a segment, from the blocks of its super-block. */
@@ -361,8 +361,7 @@ static void pack_group(enum kern_type type, const struct rows *rows, size_t col0
 
     for (size_t b = 0; b < n_blocks;) {
         const size_t from = col0 / KERN_BLOCK + b; /* in the file's row */
-        const size_t n =
-            kern_segment_blocks(b, n_blocks, kern_column_skip(type, (uint32_t)col0));
+        const size_t n = kern_segment_blocks(b, n_blocks, kern_column_skip(type, (uint32_t)col0));
         uint8_t *scales = out + info->head_bytes;
         uint8_t *quants = out + KERN_SEGMENT_HEAD(info->head_bytes, info->scale_bytes, n);
 

@@ -10,7 +10,8 @@
 #include <math.h>
 
 /* x [32], q [32], a [1], s [1], h [2]; m_bits: the largest |x|, as bits. */
-static void quantise_block(const float *x, uint32_t m_bits, int8_t *q, float *a, float *s, int16_t *h)
+static void quantise_block(const float *x, uint32_t m_bits, int8_t *q, float *a, float *s,
+                           int16_t *h)
 {
     const float m = kern_float(m_bits);
     const float inverse = 127.0f / m;

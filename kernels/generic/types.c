@@ -16,7 +16,9 @@ static const struct kern_type_info type_info[KERN_N_TYPES] = {
  * one. */
 #define TYPE(id, name, ggml, cols, bytes, integer, super, head, scales, quants)                    \
     _Static_assert((quants) % KERN_ALIGN == 0 || !(integer), "quants of " name);                   \
-    _Static_assert((cols) == ((super) ? KERN_SEGMENT : (integer) ? KERN_BLOCK : 1),                \
+    _Static_assert((cols) == ((super)     ? KERN_SEGMENT                                           \
+                              : (integer) ? KERN_BLOCK                                             \
+                                          : 1),                                                    \
                    "columns of " name);
 #include "kernels/types.def"
 

@@ -1,142 +1,17 @@
 /* Every kernel of kernels.def against the definition, bit for bit: the idea is that a kernel has no
  * freedom at all, so any input will do as a test, and the nasty ones are best. Inputs are drawn in
- * styles (ordinary, signed zeros, denormals, huge, all exponents, saturated, any bits at all), in
- * sizes that leave tails, from pointers aligned no better than the contract says, between guard
- * bytes. The only pardon is for NaN: where both results are one, its sign and payload may differ,
- * as they do between processors (docs/numerics.md).
+ * styles, in sizes that leave tails, from pointers aligned no better than the contract says, before
+ * guard bytes (kernel_inputs.h). The only pardon is for NaN: where both results are one, its sign
+ * and payload may differ, as they do between processors (docs/numerics.md).
  *
  * That the definition itself is right is not asked here but in test_kernels.c. */
 #include "tests/unit/kernel_cases.h"
+#include "tests/unit/kernel_inputs.h"
 
 #include "common/common.h"
 
 #include <math.h>
 #include <string.h>
-
-/* The sanitizer sees reads past the end too, where no guard is in its way. */
-#ifdef __SANITIZE_ADDRESS__
-#define GUARD 0
-#else
-#define GUARD 64
-#endif
-
-/* ---- buffers -------------------------------------------------------------------------------- */
-
-enum { BOXES_MAX = 24 };
-
-/* All buffers of one comparison; freed together. */
-struct boxes {
-    struct {
-        uint8_t *base, *end;
-    } box[BOXES_MAX];
-    unsigned n;
-    uint64_t rng;
-    bool overrun;
-};
-
-/* `bytes` bytes at an address that is `off` past a multiple of `align`, filled with 0xa5. */
-static void *take(struct boxes *b, size_t bytes, size_t align, size_t off)
-{
-    uint8_t *base = base_alloc(align + off + bytes + GUARD);
-    if (base == NULL || b->n == BOXES_MAX) {
-        fprintf(stderr, "kernel_cases: out of memory\n");
-        __builtin_trap();
-    }
-    uint8_t *p = (uint8_t *)(((uintptr_t)base + align - 1) / align * align) + off;
-    memset(base, 0xa5, align + off + bytes + GUARD);
-    b->box[b->n].base = base;
-    b->box[b->n].end = p + bytes;
-    b->n++;
-    return p;
-}
-
-static void *take_input(struct boxes *b, size_t bytes, size_t off)
-{
-    return take(b, bytes, 16, off);
-}
-
-static void give_back(struct boxes *b)
-{
-    for (; b->n > 0; b->n--) {
-        for (const uint8_t *p = b->box[b->n - 1].end; p != b->box[b->n - 1].end + GUARD; p++)
-            b->overrun = b->overrun || *p != 0xa5;
-        base_free(b->box[b->n - 1].base);
-    }
-}
-
-/* ---- inputs --------------------------------------------------------------------------------- */
-
-enum style {
-    ORDINARY,
-    ZEROS,
-    DENORMALS,
-    HUGE_VALUES,
-    ALL_EXPONENTS,
-    SATURATED,
-    ANY_BITS,
-    N_STYLES
-};
-
-static uint32_t draw(struct boxes *b)
-{
-    return (uint32_t)(base_rng_next(&b->rng) >> 32);
-}
-
-static float as_float(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static float draw_float(struct boxes *b, enum style style)
-{
-    const uint32_t bits = draw(b), sign_mantissa = bits & 0x807fffffu;
-    switch (style) {
-    case ORDINARY:
-        return as_float(sign_mantissa | (117 + draw(b) % 12) << 23);
-    case ZEROS:
-        return as_float(bits & 0x80000000u);
-    case DENORMALS:
-        return as_float(sign_mantissa);
-    case HUGE_VALUES:
-        return as_float(sign_mantissa | (250 + draw(b) % 5) << 23);
-    case ALL_EXPONENTS:
-        return as_float(sign_mantissa | (draw(b) % 255) << 23);
-    case SATURATED:
-        return (bits & 1) != 0 ? 1.0f : -1.0f;
-    default:
-        return as_float(bits);
-    }
-}
-
-static float *draw_floats(struct boxes *b, enum style style, size_t n, size_t off)
-{
-    float *x = take_input(b, n * sizeof *x, off);
-    for (size_t i = 0; i < n; i++)
-        x[i] = draw_float(b, style);
-    return x;
-}
-
-static uint16_t draw_half(struct boxes *b, enum style style)
-{
-    const uint32_t bits = draw(b);
-    switch (style) {
-    case ORDINARY:
-        return (uint16_t)((bits & 0x83ffu) | (8 + draw(b) % 10) << 10);
-    case ZEROS:
-        return (uint16_t)(bits & 0x8000u);
-    case DENORMALS:
-        return (uint16_t)(bits & 0x83ffu);
-    case HUGE_VALUES:
-    case SATURATED:
-        return (uint16_t)((bits & 0x8000u) | 0x7bffu);
-    case ALL_EXPONENTS:
-        return (uint16_t)((bits & 0x83ffu) | (draw(b) % 31) << 10);
-    default:
-        return (uint16_t)bits;
-    }
-}
 
 /* ---- comparison ----------------------------------------------------------------------------- */
 
@@ -181,31 +56,79 @@ static unsigned finish(const struct kernel_case *c, struct boxes *b, unsigned fa
 
 /* ---- matrix products ------------------------------------------------------------------------ */
 
-static void draw_matrix(struct boxes *b, enum style style, enum kern_type type, uint32_t rows,
-                        uint32_t cols, struct kern_matrix *m)
+/* Bytes of quants: SATURATED ones are all ones, all zeros, or halves of bytes at either end, which
+ * in every type but Q8_0 are the ends of its range. */
+static void fill_quants(struct boxes *b, enum style style, enum kern_type type, uint8_t *p,
+                        size_t n)
 {
-    const size_t bytes = kern_packed_bytes(type, rows, cols);
-    uint8_t *packed = take(b, bytes, KERN_ALIGN, 0);
-    kern_matrix_bind(m, type, rows, cols, packed);
-    const size_t quants = kern_type_info(type)->integer ? (size_t)(m->scales - m->quants) : 0;
-
-    for (size_t i = 0; i < quants; i++) {
-        const uint32_t r = draw(b);
-        if (style == SATURATED && type == KERN_Q8_0)
-            packed[i] = (r & 1) != 0 ? 0x80 : 0x7f;
-        else
-            packed[i] = style == SATURATED ? 0xff : style == ZEROS ? 0 : (uint8_t)r;
+    static const uint8_t ends[4] = {0xff, 0x00, 0x0f, 0xf0},
+                         ends_q8_0[4] = {0x80, 0x7f, 0x80, 0x7f};
+    const unsigned fixed = draw_bits(b) % 3;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t r = draw_bits(b);
+        const unsigned end = fixed < 2 ? fixed : r % 4;
+        p[i] = (uint8_t)r;
+        if (style == SATURATED)
+            p[i] = type == KERN_Q8_0 ? ends_q8_0[end] : ends[end];
+        else if (style == ZEROS)
+            p[i] = 0;
     }
-    for (size_t i = quants; i < bytes;) {
-        const float f = draw_float(b, style);
-        const uint16_t h = draw_half(b, style);
-        if (type == KERN_F32)
-            memcpy(packed + i, &f, 4);
-        else if (type == KERN_BF16)
-            memcpy(packed + i, (const uint8_t *)&f + 2, 2);
+}
+
+/* The integer scales of a block of a type with super-blocks. */
+static void fill_scales(struct boxes *b, enum style style, enum kern_type type, uint8_t *p,
+                        size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t r = (uint8_t)draw_bits(b);
+        if (style == SATURATED)
+            p[i] = type != KERN_Q6_K ? 63 : r % 4 == 0 ? 0x7f : 0x80;
         else
-            memcpy(packed + i, &h, 2);
-        i += type == KERN_F32 ? 4 : 2;
+            p[i] = style == ZEROS ? 0 : type == KERN_Q6_K ? r : r & 63;
+    }
+}
+
+/* A segment of n blocks; returns its end. halves: the style of F16 scales. */
+static uint8_t *fill_segment(struct boxes *b, enum style style, enum style halves,
+                             enum kern_type type, size_t n, uint8_t *p)
+{
+    const struct kern_type_info *info = kern_type_info(type);
+    uint8_t *scales = p + info->head_bytes;
+    const size_t padded = (info->head_bytes + n * info->scale_bytes + KERN_ALIGN - 1) / KERN_ALIGN;
+    uint8_t *quants = p + padded * KERN_ALIGN;
+    memset(p, 0, padded * KERN_ALIGN);
+    fill_halves(b, halves, p, info->head_bytes);
+    if (info->super)
+        fill_scales(b, style, type, scales, n * info->scale_bytes);
+    else
+        fill_halves(b, halves, scales, n * info->scale_bytes);
+    fill_quants(b, style, type, quants, n * info->quant_bytes);
+    return quants + n * info->quant_bytes;
+}
+
+static void draw_matrix(struct boxes *b, enum style style, enum style halves, enum kern_type type,
+                        uint32_t rows, uint32_t cols, uint32_t skip, struct kern_matrix *m)
+{
+    const size_t bytes = kern_packed_bytes(type, rows, cols, skip);
+    uint8_t *p = box_take(b, bytes, KERN_ALIGN, 0), *const end = p + bytes;
+    kern_matrix_bind(m, type, rows, cols, skip, p);
+    if (type == KERN_F16)
+        fill_halves(b, style, p, bytes);
+    for (; type == KERN_F32 && p < end; p += 4) {
+        const float f = draw_float(b, style);
+        memcpy(p, &f, 4);
+    }
+    for (; type == KERN_BF16 && p < end; p += 2) {
+        const float f = draw_float(b, style);
+        memcpy(p, (const uint8_t *)&f + 2, 2);
+    }
+    while (kern_type_info(type)->integer && p < end) { /* a group */
+        const size_t n_blocks = cols / KERN_BLOCK, full = KERN_SEGMENT / KERN_BLOCK;
+        for (size_t i = 0, n; i < n_blocks; i += n) {
+            n = full - (i == 0 ? skip / KERN_BLOCK : 0);
+            n = n < n_blocks - i ? n : n_blocks - i;
+            p = fill_segment(b, style, halves, type, n, p);
+        }
     }
 }
 
@@ -214,55 +137,121 @@ static struct kern_act draw_act(struct boxes *b, enum style style, bool integer,
                                 size_t cols)
 {
     const size_t stride = (cols + 2 * KERN_BLOCK - 1) / KERN_BLOCK * KERN_BLOCK;
+    const size_t n_blocks = n_x * stride / KERN_BLOCK;
     struct kern_act x = {.f_stride = cols + 3, .q_stride = stride};
     if (!integer) {
         x.f = draw_floats(b, style, n_x * x.f_stride, 4);
         return x;
     }
-    int8_t *q = take_input(b, n_x * stride, 0);
-    int16_t *h = take_input(b, n_x * stride / 16 * sizeof *h, 2);
-    for (size_t i = 0; i < n_x * stride / 16; i++) {
+    int8_t *q = box_input(b, n_x * stride, 0);
+    int16_t *h = box_input(b, 2 * n_blocks * sizeof *h, 2);
+    float *a = draw_floats(b, style, n_blocks, 4), *s = box_input(b, n_blocks * sizeof *s, 4);
+    for (size_t i = 0; i < 2 * n_blocks; i++) {
         h[i] = 0;
         for (size_t j = 16 * i; j < 16 * (i + 1); j++) {
-            q[j] = style == ZEROS ? 0 : (int8_t)((int)(draw(b) % 255) - 127);
+            q[j] = style == ZEROS ? 0 : (int8_t)((int)(draw_bits(b) % 255) - 127);
             if (style == SATURATED)
-                q[j] = i % 3 == 0 ? 127 : i % 3 == 1 ? -127 : q[j] > 0 ? 127 : -127;
+                q[j] = i / 2 % 3 == 0 ? 127 : i / 2 % 3 == 1 ? -127 : q[j] > 0 ? 127 : -127;
             h[i] = (int16_t)(h[i] + q[j]);
         }
     }
+    for (size_t i = 0; i < n_blocks; i++)
+        s[i] = a[i] * (float)(h[2 * i] + h[2 * i + 1]);
     x.q = q;
     x.h = h;
-    x.a = draw_floats(b, style, n_x * stride / KERN_BLOCK, 4);
+    x.a = a;
+    x.s = s;
     return x;
 }
 
+/* Row i of x alone. */
+static struct kern_act act_row(struct kern_act x, size_t i)
+{
+    const size_t n_blocks = x.q_stride / KERN_BLOCK;
+    if (x.f != NULL) {
+        x.f += i * x.f_stride;
+        return x;
+    }
+    x.q += i * x.q_stride;
+    x.a += i * n_blocks;
+    x.s += i * n_blocks;
+    x.h += 2 * i * n_blocks;
+    return x;
+}
+
+/* One product of a case: shape, and where its columns begin in a super-block. */
+struct shape {
+    uint32_t rows, cols, skip, n_x;
+};
+
 /* One product three ways: the definition, the kernel at once, the kernel by groups and rows. */
 static bool matmul_same(struct boxes *b, const struct kernel_case *c, const struct kern_table *t,
-                        enum style style, uint32_t rows, uint32_t cols, uint32_t n_x)
+                        enum style style, const struct shape *s)
 {
-    const struct kern_table *generic = kern_table_at(0);
     const enum kern_type type = (enum kern_type)c->index;
-    const uint32_t groups = (rows + KERN_GROUP - 1) / KERN_GROUP;
-    const size_t stride = groups * KERN_GROUP + 5, n_y = n_x * stride - 5;
+    const uint32_t groups = (s->rows + KERN_GROUP - 1) / KERN_GROUP;
+    const size_t stride = groups * KERN_GROUP + 5, n_y = s->n_x * stride - 5;
     struct kern_matrix m;
     float *y[3];
 
-    draw_matrix(b, style, type, rows, cols, &m);
-    struct kern_act x = draw_act(b, style, kern_type_info(type)->integer, n_x, cols);
+    draw_matrix(b, style, style, type, s->rows, s->cols, s->skip, &m);
+    const struct kern_act x = draw_act(b, style, kern_type_info(type)->integer, s->n_x, s->cols);
     for (unsigned i = 0; i < 3; i++)
-        y[i] = take(b, n_y * sizeof(float), 16, 4);
-    generic->matmul[type](&m, 0, groups, &x, n_x, y[0], stride);
-    t->matmul[type](&m, 0, groups, &x, n_x, y[1], stride);
-    for (uint32_t i = 0; i < n_x; i++) {
-        struct kern_act row = x;
-        row.f = x.f != NULL ? x.f + i * x.f_stride : NULL;
-        row.q = x.q != NULL ? x.q + i * x.q_stride : NULL;
-        row.a = x.a != NULL ? x.a + i * (x.q_stride / KERN_BLOCK) : NULL;
-        row.h = x.h != NULL ? x.h + i * (x.q_stride / 16) : NULL;
+        y[i] = box_take(b, n_y * sizeof(float), 16, 4);
+    kern_table_at(0)->matmul[type](&m, 0, groups, &x, s->n_x, y[0], stride);
+    t->matmul[type](&m, 0, groups, &x, s->n_x, y[1], stride);
+    for (uint32_t i = 0; i < s->n_x; i++) {
+        const struct kern_act row = act_row(x, i);
         for (uint32_t g = 0; g < groups; g++)
             t->matmul[type](&m, g, g + 1, &row, 1, y[2] + i * stride, stride);
     }
     return same_floats(y[0], y[1], n_y) && same_floats(y[0], y[2], n_y);
+}
+
+/* The same for sums. Rows of x are scaled down by steps, so that some are past the gate, some all
+ * within and some smaller than the grid; a row past it must be marked, its sums mean nothing. */
+static bool matmul_sum_same(struct boxes *b, const struct kernel_case *c,
+                            const struct kern_table *t, enum style style, const struct shape *s)
+{
+    const enum kern_type type = (enum kern_type)c->index;
+    const bool integer = kern_type_info(type)->integer;
+    const uint32_t groups = (s->rows + KERN_GROUP - 1) / KERN_GROUP;
+    const size_t stride = groups * KERN_GROUP + 5, n = s->n_x * stride - 5;
+    struct kern_matrix m;
+    int64_t *acc[3];
+    uint8_t *bad[3];
+    bool same = true;
+
+    draw_matrix(b, style, style == SATURATED ? ORDINARY : style, type, s->rows, s->cols, s->skip,
+                &m);
+    const struct kern_act x = draw_act(b, style, integer, s->n_x, s->cols);
+    const size_t per_row = integer ? x.q_stride / KERN_BLOCK : x.f_stride;
+    for (size_t i = 0; i < s->n_x * per_row; i++) {
+        float *value = (float *)(integer ? x.a : x.f) + i;
+        *value = ldexpf(*value, -9 * (int)((i / per_row + s->n_x) % 4));
+        if (integer)
+            ((float *)x.s)[i] = *value * (float)(x.h[2 * i] + x.h[2 * i + 1]);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        acc[i] = box_take(b, n * sizeof(int64_t), 16, 8);
+        bad[i] = box_take(b, s->n_x, 16, 1); /* 0xa5, and stays so where nothing is wrong */
+        for (size_t j = 0; j < n; j++)
+            acc[i][j] =
+                i > 0 ? acc[0][j] : (int64_t)(base_rng_next(&b->rng) >> 1) - ((int64_t)1 << 62);
+    }
+    memcpy(acc[2], acc[0], n * sizeof(int64_t));
+    kern_table_at(0)->matmul_sum[type](&m, 0, groups, &x, s->n_x, acc[0], stride, bad[0]);
+    t->matmul_sum[type](&m, 0, groups, &x, s->n_x, acc[1], stride, bad[1]);
+    for (uint32_t i = 0; i < s->n_x; i++) {
+        const struct kern_act row = act_row(x, i);
+        for (uint32_t g = groups; g-- > 0;)
+            t->matmul_sum[type](&m, g, g + 1, &row, 1, acc[2] + i * stride, stride, bad[2] + i);
+        const size_t bytes = (stride - (i + 1 == s->n_x ? 5 : 0)) * sizeof(int64_t);
+        if (bad[0][i] != 1)
+            same = same && memcmp(acc[0] + i * stride, acc[1] + i * stride, bytes) == 0 &&
+                   memcmp(acc[0] + i * stride, acc[2] + i * stride, bytes) == 0;
+    }
+    return same && memcmp(bad[0], bad[1], s->n_x) == 0 && memcmp(bad[0], bad[2], s->n_x) == 0;
 }
 
 /* All 65536 16-bit weights, one a row, times 1: the conversion alone. */
@@ -274,46 +263,64 @@ static bool every_half_same(struct boxes *b, const struct kernel_case *c,
     const struct kern_act x = {.f = &one, .f_stride = 1};
     float *y[2];
     struct kern_matrix m;
-    uint8_t *packed = take(b, kern_packed_bytes(type, 65536, 1), KERN_ALIGN, 0);
+    uint8_t *packed = box_take(b, kern_packed_bytes(type, 65536, 1, 0), KERN_ALIGN, 0);
 
     for (uint32_t h = 0; h < 65536; h++)
         ((uint16_t *)(void *)packed)[h] = (uint16_t)h;
-    kern_matrix_bind(&m, type, 65536, 1, packed);
+    kern_matrix_bind(&m, type, 65536, 1, 0, packed);
     for (unsigned i = 0; i < 2; i++) {
-        y[i] = take(b, 65536 * sizeof(float), 16, 0);
+        y[i] = box_take(b, 65536 * sizeof(float), 16, 0);
         (i == 0 ? kern_table_at(0) : t)
             ->matmul[type](&m, 0, 65536 / KERN_GROUP, &x, 1, y[i], 65536);
     }
     return same_floats(y[0], y[1], 65536);
 }
 
-static unsigned run_matmul(const struct kernel_case *c, const struct kern_table *t, FILE *out)
+typedef bool product_same(struct boxes *b, const struct kernel_case *c, const struct kern_table *t,
+                          enum style style, const struct shape *s);
+
+static unsigned run_products(const struct kernel_case *c, const struct kern_table *t, FILE *out,
+                             product_same *same_product)
 {
     static const struct {
         uint32_t rows, cols; /* integer types round the columns up to blocks */
     } shapes[] = {{1, 1},   {5, 32},   {16, 255}, {17, 256}, {40, 257},
-                  {33, 96}, {48, 288}, {64, 31},  {7, 544}};
+                  {33, 96}, {48, 288}, {64, 31},  {7, 544},  {24, 1056}};
+    static const uint32_t n_x[] = {1, 4, 8, 2, 6, 3, 16, 5, 11, 7, 9, 21};
+    const uint32_t cut = kern_type_cut((enum kern_type)c->index);
     struct boxes b = {.rng = (uint64_t)c->index + 1};
-    unsigned failures = 0;
+    unsigned failures = 0, i = 0;
 
     for (unsigned style = 0; style < N_STYLES; style++) {
-        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-            const uint32_t block = kern_type_info((enum kern_type)c->index)->block_cols;
-            const uint32_t cols = (shapes[s].cols + block - 1) / block * block;
-            for (uint32_t n_x = 1 + style % 2; n_x <= 9; n_x += 1 + (uint32_t)s % 3) {
-                const bool same =
-                    matmul_same(&b, c, t, (enum style)style, shapes[s].rows, cols, n_x);
-                give_back(&b);
-                tally(c, same, &failures, out, (enum style)style, shapes[s].rows, cols, n_x);
+        for (size_t k = 0; k < sizeof shapes / sizeof shapes[0]; k++) {
+            for (unsigned turn = 0; turn < 3; turn++, i++) {
+                const struct shape s = {shapes[k].rows, (shapes[k].cols + cut - 1) / cut * cut,
+                                        kern_column_skip((enum kern_type)c->index, i * KERN_BLOCK),
+                                        turn == 0 ? 1 : n_x[(i + i / 12) % 12]};
+                const bool same = same_product(&b, c, t, (enum style)style, &s);
+                box_give_back(&b);
+                tally(c, same, &failures, out, (enum style)style, s.rows, s.cols, s.n_x);
             }
         }
     }
+    return finish(c, &b, failures, out);
+}
+
+static unsigned run_matmul(const struct kernel_case *c, const struct kern_table *t, FILE *out)
+{
+    unsigned failures = run_products(c, t, out, matmul_same);
     if (c->index == KERN_F16 || c->index == KERN_BF16) {
+        struct boxes b = {.rng = 1};
         const bool same = every_half_same(&b, c, t);
-        give_back(&b);
+        box_give_back(&b);
         tally(c, same, &failures, out, ANY_BITS, 65536, 1, 1);
     }
-    return finish(c, &b, failures, out);
+    return failures;
+}
+
+static unsigned run_matmul_sum(const struct kernel_case *c, const struct kern_table *t, FILE *out)
+{
+    return run_products(c, t, out, matmul_sum_same);
 }
 
 /* ---- rows ----------------------------------------------------------------------------------- */
@@ -329,10 +336,31 @@ static void put_half_of_largest(float *x, uint32_t n)
     }
 }
 
+/* One comparison of a row operation: n elements, inputs `off` bytes past an aligned address. */
+typedef bool row_same(struct boxes *b, const struct kern_table *t, enum style style, uint32_t n,
+                      size_t off);
+
+/* n_turns of each style, of 1 to n_max times `step` elements. */
+static unsigned run_rows(const struct kernel_case *c, const struct kern_table *t, FILE *out,
+                         row_same *same_row, unsigned n_turns, uint32_t n_max, uint32_t step)
+{
+    struct boxes b = {.rng = n_max};
+    unsigned failures = 0;
+    for (unsigned i = 0; i < n_turns * N_STYLES; i++) {
+        const enum style style = (enum style)(i % N_STYLES);
+        const uint32_t n = step * (1 + i % n_max);
+        const bool same = same_row(&b, t, style, n, 4 * (i % 4));
+        box_give_back(&b);
+        tally(c, same, &failures, out, style, n, 1, i % 4);
+    }
+    return finish(c, &b, failures, out);
+}
+
 static bool quantise_same(struct boxes *b, const struct kern_table *t, enum style style, uint32_t n,
                           size_t off)
 {
     const struct kern_table *generic = kern_table_at(0);
+    const size_t n_blocks = n / KERN_BLOCK;
     float *x = draw_floats(b, style, n, off);
     if (style == ORDINARY || style == HUGE_VALUES)
         put_half_of_largest(x, n);
@@ -344,84 +372,41 @@ static bool quantise_same(struct boxes *b, const struct kern_table *t, enum styl
     }
     if (style == SATURATED) /* ties: halves of integers with m = 127 */
         for (size_t i = 0; i < n; i++)
-            x[i] = i % 32 == 0 ? 127.0f : (float)((int)(draw(b) % 253) - 126) * 0.5f;
+            x[i] = i % 32 == 0 ? 127.0f : (float)((int)(draw_bits(b) % 253) - 126) * 0.5f;
     int8_t *q[2];
-    float *a[2];
+    float *a[2], *s[2];
     int16_t *h[2];
     bool ok[2];
     for (unsigned i = 0; i < 2; i++) {
-        q[i] = take(b, n, 16, 0);
-        a[i] = take(b, n / KERN_BLOCK * sizeof(float), 16, 4);
-        h[i] = take(b, n / 16 * sizeof(int16_t), 16, 2);
-        ok[i] = (i == 0 ? generic : t)->quantise(x, n, q[i], a[i], h[i]);
+        q[i] = box_take(b, n, 16, 0);
+        a[i] = box_take(b, n_blocks * sizeof(float), 16, 4);
+        s[i] = box_take(b, n_blocks * sizeof(float), 16, 4);
+        h[i] = box_take(b, n / 16 * sizeof(int16_t), 16, 2);
+        ok[i] = (i == 0 ? generic : t)->quantise(x, n, q[i], a[i], s[i], h[i]);
     }
-    return ok[0] == ok[1] && memcmp(q[0], q[1], n) == 0 &&
-           memcmp(a[0], a[1], n / 32 * sizeof(float)) == 0 &&
-           memcmp(h[0], h[1], n / 16 * sizeof(int16_t)) == 0;
+    return ok[0] == ok[1] && memcmp(q[0], q[1], n) == 0 && same_floats(a[0], a[1], n_blocks) &&
+           same_floats(s[0], s[1], n_blocks) && memcmp(h[0], h[1], n / 16 * sizeof(int16_t)) == 0;
 }
 
 static unsigned run_quantise(const struct kernel_case *c, const struct kern_table *t, FILE *out)
 {
-    struct boxes b = {.rng = 11};
-    unsigned failures = 0;
-    for (unsigned i = 0; i < 40 * N_STYLES; i++) {
-        const enum style style = (enum style)(i % N_STYLES);
-        const uint32_t n = KERN_BLOCK * (1 + i % 61);
-        const bool same = quantise_same(&b, t, style, n, 4 * (i % 4));
-        give_back(&b);
-        tally(c, same, &failures, out, style, n, 1, i % 4);
-    }
-    return finish(c, &b, failures, out);
-}
-
-static bool unit_add_same(struct boxes *b, const struct kern_table *t, enum style style, uint32_t n,
-                          size_t off)
-{
-    const struct kern_table *generic = kern_table_at(0);
-    float *u = draw_floats(b, style, n, off);
-    for (uint32_t i = 0; style == SATURATED && i < n; i++) /* both ends of the range, and ties */
-        u[i] = u[i] * (i % 3 == 0 ? 0x1p21f : i % 3 == 1 ? 0x1p-31f : 0x1.8p-30f);
-    if (style == ORDINARY && n > 2 && off == 8)
-        u[n - 1] = 0x1.000002p21f; /* refused, by the last element */
-    int64_t *acc[2];
-    bool ok[2];
-    acc[0] = take(b, n * sizeof(int64_t), 16, 8);
-    acc[1] = take(b, n * sizeof(int64_t), 16, 8);
-    for (uint32_t i = 0; i < n; i++)
-        acc[0][i] = acc[1][i] = (int64_t)(base_rng_next(&b->rng) >> 1) - ((int64_t)1 << 62);
-    ok[0] = generic->unit_add(u, n, acc[0]);
-    ok[1] = t->unit_add(u, n, acc[1]);
-    return ok[0] == ok[1] && memcmp(acc[0], acc[1], n * sizeof(int64_t)) == 0;
-}
-
-static unsigned run_unit_add(const struct kernel_case *c, const struct kern_table *t, FILE *out)
-{
-    struct boxes b = {.rng = 12};
-    unsigned failures = 0;
-    for (unsigned i = 0; i < 40 * N_STYLES; i++) {
-        const enum style style = (enum style)(i % N_STYLES);
-        const uint32_t n = 1 + i % 37;
-        const bool same = unit_add_same(&b, t, style, n, 4 * (i % 4));
-        give_back(&b);
-        tally(c, same, &failures, out, style, n, 1, i % 4);
-    }
-    return finish(c, &b, failures, out);
+    return run_rows(c, t, out, quantise_same, 40, 61, KERN_BLOCK);
 }
 
 static bool unit_close_same(struct boxes *b, const struct kern_table *t, enum style style,
                             uint32_t n, size_t off)
 {
     const struct kern_table *generic = kern_table_at(0);
-    int64_t *acc = take_input(b, n * sizeof *acc, 8);
+    int64_t *acc = box_input(b, n * sizeof *acc, 8);
     for (uint32_t i = 0; i < n; i++) { /* every magnitude, and halfway cases of both roundings */
-        acc[i] = (int64_t)base_rng_next(&b->rng) >> draw(b) % 64;
+        acc[i] = (int64_t)base_rng_next(&b->rng) >> draw_bits(b) % 64;
         if (style == SATURATED)
-            acc[i] = (int64_t)(((uint64_t)acc[i] | 1) << draw(b) % 20);
+            acc[i] = (int64_t)(((uint64_t)acc[i] | 1) << draw_bits(b) % 20);
     }
     if (style == HUGE_VALUES)
         acc[0] = INT64_MIN, acc[n - 1] = INT64_MAX;
     const float *bias = style == ZEROS ? NULL : draw_floats(b, style, n, off);
-    float *x[2] = {draw_floats(b, style, n, off), take(b, n * sizeof(float), 16, off)};
+    float *x[2] = {draw_floats(b, style, n, off), box_take(b, n * sizeof(float), 16, off)};
     memcpy(x[1], x[0], n * sizeof(float));
     generic->unit_close(acc, n, bias, x[0]);
     t->unit_close(acc, n, bias, x[1]);
@@ -430,16 +415,7 @@ static bool unit_close_same(struct boxes *b, const struct kern_table *t, enum st
 
 static unsigned run_unit_close(const struct kernel_case *c, const struct kern_table *t, FILE *out)
 {
-    struct boxes b = {.rng = 13};
-    unsigned failures = 0;
-    for (unsigned i = 0; i < 40 * N_STYLES; i++) {
-        const enum style style = (enum style)(i % N_STYLES);
-        const uint32_t n = 1 + i % 37;
-        const bool same = unit_close_same(&b, t, style, n, 4 * (i % 4));
-        give_back(&b);
-        tally(c, same, &failures, out, style, n, 1, i % 4);
-    }
-    return finish(c, &b, failures, out);
+    return run_rows(c, t, out, unit_close_same, 40, 37, 1);
 }
 
 static bool rms_norm_same(struct boxes *b, const struct kern_table *t, enum style style, uint32_t n,
@@ -451,7 +427,7 @@ static bool rms_norm_same(struct boxes *b, const struct kern_table *t, enum styl
     float *y[3];
     bool ok[3];
     for (unsigned i = 0; i < 3; i++)
-        y[i] = take(b, n * sizeof(float), 16, off);
+        y[i] = box_take(b, n * sizeof(float), 16, off);
     memcpy(y[2], x, n * sizeof(float));
     ok[0] = generic->rms_norm(x, weight, n, eps, y[0]);
     ok[1] = t->rms_norm(x, weight, n, eps, y[1]);
@@ -462,67 +438,77 @@ static bool rms_norm_same(struct boxes *b, const struct kern_table *t, enum styl
 
 static unsigned run_rms_norm(const struct kernel_case *c, const struct kern_table *t, FILE *out)
 {
-    struct boxes b = {.rng = 14};
-    unsigned failures = 0;
-    for (unsigned i = 0; i < 60 * N_STYLES; i++) {
-        const enum style style = (enum style)(i % N_STYLES);
-        const uint32_t n = 1 + i % 97;
-        const bool same = rms_norm_same(&b, t, style, n, 4 * (i % 4));
-        give_back(&b);
-        tally(c, same, &failures, out, style, n, 1, i % 4);
-    }
-    return finish(c, &b, failures, out);
+    return run_rows(c, t, out, rms_norm_same, 60, 97, 1);
+}
+
+/* silu_mul and gelu_mul: `kernel` is one of them, `definition` its definition. */
+typedef void gate_mul(const float *gate, const float *up, uint32_t n, float *y);
+
+static bool gate_mul_same(struct boxes *b, gate_mul *definition, gate_mul *kernel, enum style style,
+                          uint32_t n, size_t off)
+{
+    static const float edges[] = {87.0f, -87.0f,     88.0f,  -88.0f, 0.0f,   -0.0f, 86.99999f,
+                                  10.0f, -88.00001f, 127.5f, -9.9f,  -10.1f, 5e18f, -3e38f};
+    float *gate = draw_floats(b, style, n, off);
+    const float *up = draw_floats(b, style, n, off);
+    for (uint32_t i = 0; i < n && (style == ORDINARY || style == SATURATED); i++)
+        gate[i] = style == ORDINARY ? gate[i] * (off == 4 ? 4.0f : 60.0f) : edges[i % 14];
+    float *y[3];
+    for (unsigned i = 0; i < 3; i++)
+        y[i] = box_take(b, n * sizeof(float), 16, off);
+    memcpy(y[2], gate, n * sizeof(float));
+    definition(gate, up, n, y[0]);
+    kernel(gate, up, n, y[1]);
+    kernel(y[2], up, n, y[2]);
+    return same_floats(y[0], y[1], n) && same_floats(y[0], y[2], n);
 }
 
 static bool silu_mul_same(struct boxes *b, const struct kern_table *t, enum style style, uint32_t n,
                           size_t off)
 {
-    const struct kern_table *generic = kern_table_at(0);
-    static const float edges[] = {87.0f, -87.0f,    88.0f,      -88.0f, 0.0f,
-                                  -0.0f, 86.99999f, -88.00001f, 127.5f};
-    float *gate = draw_floats(b, style, n, off);
-    const float *up = draw_floats(b, style, n, off);
-    for (uint32_t i = 0; i < n && (style == ORDINARY || style == SATURATED); i++)
-        gate[i] = style == ORDINARY ? gate[i] * 60.0f : edges[i % 9];
-    float *y[3];
-    for (unsigned i = 0; i < 3; i++)
-        y[i] = take(b, n * sizeof(float), 16, off);
-    memcpy(y[2], gate, n * sizeof(float));
-    generic->silu_mul(gate, up, n, y[0]);
-    t->silu_mul(gate, up, n, y[1]);
-    t->silu_mul(y[2], up, n, y[2]);
-    return same_floats(y[0], y[1], n) && same_floats(y[0], y[2], n);
+    return gate_mul_same(b, kern_table_at(0)->silu_mul, t->silu_mul, style, n, off);
 }
 
 static unsigned run_silu_mul(const struct kernel_case *c, const struct kern_table *t, FILE *out)
 {
-    struct boxes b = {.rng = 15};
-    unsigned failures = 0;
-    for (unsigned i = 0; i < 100 * N_STYLES; i++) {
-        const enum style style = (enum style)(i % N_STYLES);
-        const uint32_t n = 1 + i % 67;
-        const bool same = silu_mul_same(&b, t, style, n, 4 * (i % 4));
-        give_back(&b);
-        tally(c, same, &failures, out, style, n, 1, i % 4);
-    }
-    return finish(c, &b, failures, out);
+    return run_rows(c, t, out, silu_mul_same, 100, 67, 1);
+}
+
+static bool gelu_mul_same(struct boxes *b, const struct kern_table *t, enum style style, uint32_t n,
+                          size_t off)
+{
+    return gate_mul_same(b, kern_table_at(0)->gelu_mul, t->gelu_mul, style, n, off);
+}
+
+static unsigned run_gelu_mul(const struct kernel_case *c, const struct kern_table *t, FILE *out)
+{
+    return run_rows(c, t, out, gelu_mul_same, 100, 67, 1);
 }
 
 /* ---- keys and values ------------------------------------------------------------------------ */
+
+/* The least magnitude that a row of this type refuses. */
+static float kv_limit(int kv)
+{
+    return kv == KERN_KV_F16 ? 65520.0f : kv == KERN_KV_Q8_0 ? 65520.0f * 127.0f : INFINITY;
+}
 
 static bool kv_store_same(struct boxes *b, const struct kernel_case *c, const struct kern_table *t,
                           enum style style, uint32_t n, size_t off)
 {
     const struct kern_table *generic = kern_table_at(0);
     const size_t bytes = kern_kv_row_bytes((enum kern_kv_type)c->index, n);
+    const float limit = kv_limit(c->index);
+    const size_t row_off = c->index == KERN_KV_F32 ? off : off / 2; /* as its elements need */
     float *x = draw_floats(b, style, n, off);
-    /* The range of F16, and where it ends. */
+    /* The type's range, and where it ends. */
     for (uint32_t i = 0; style == ALL_EXPONENTS && i < n; i++)
-        x[i] = i % 16 == 0 ? (off == 0 ? 0x1.ffdffep15f : -0x1.ffep15f)
-                           : as_float((draw(b) & 0x807fffffu) | (100 + draw(b) % 42) << 23);
-    void *row[2] = {take(b, bytes, 16, off / 2), take(b, bytes, 16, off / 2 / 4 * 4)};
-    if (c->index == KERN_KV_F32)
-        row[0] = take(b, bytes, 16, off), row[1] = take(b, bytes, 16, off);
+        x[i] = i % 16 == 0
+                   ? (off == 0 ? nextafterf(limit, 0.0f) : -limit)
+                   : float_of_bits((draw_bits(b) & 0x807fffffu) | (100 + draw_bits(b) % 42) << 23);
+    if (c->index == KERN_KV_Q8_0 && style == ORDINARY)
+        put_half_of_largest(x, n);
+    void *row[2] = {box_take(b, bytes, 16, row_off), box_take(b, bytes, 16, row_off)};
     const bool ok0 = generic->kv_store[c->index](x, n, row[0]);
     const bool ok1 = t->kv_store[c->index](x, n, row[1]);
     return ok0 == ok1 && memcmp(row[0], row[1], bytes) == 0;
@@ -533,8 +519,8 @@ static bool every_rounding_same(struct boxes *b, const struct kernel_case *c,
                                 const struct kern_table *t)
 {
     enum { N = 3 * 31 };
-    float *x = take_input(b, N * sizeof *x, 0);
-    uint16_t *row[2] = {take(b, N * 4, 16, 0), take(b, N * 4, 16, 0)};
+    float *x = box_input(b, N * sizeof *x, 0);
+    uint16_t *row[2] = {box_take(b, N * 4, 16, 0), box_take(b, N * 4, 16, 0)};
     bool same = true;
     for (uint32_t h = 0; h + 31 <= 0x7bff; h += 31) {
         for (uint32_t i = 0; i < 31; i++) {
@@ -557,82 +543,115 @@ static unsigned run_kv_store(const struct kernel_case *c, const struct kern_tabl
     unsigned failures = 0;
     for (unsigned i = 0; i < 60 * N_STYLES; i++) {
         const enum style style = (enum style)(i % N_STYLES);
-        const uint32_t n = 1 + i % 135;
+        const uint32_t n = c->index == KERN_KV_Q8_0 ? KERN_BLOCK * (1 + i % 16) : 1 + i % 135;
         const bool same = kv_store_same(&b, c, t, style, n, 4 * (i % 4));
-        give_back(&b);
+        box_give_back(&b);
         tally(c, same, &failures, out, style, n, 1, i % 4);
     }
-    const bool same = every_rounding_same(&b, c, t);
-    give_back(&b);
-    tally(c, same, &failures, out, ALL_EXPONENTS, 31743, 1, 0);
+    if (c->index != KERN_KV_Q8_0) {
+        const bool same = every_rounding_same(&b, c, t);
+        box_give_back(&b);
+        tally(c, same, &failures, out, ALL_EXPONENTS, 31743, 1, 0);
+    }
     return finish(c, &b, failures, out);
 }
 
-static void *draw_rows(struct boxes *b, enum style style, int kv, size_t n)
+/* n_pos rows, each as its type's kv_store may leave it. */
+static void *draw_rows(struct boxes *b, enum style style, int kv, uint32_t n_pos, uint32_t head_dim)
 {
-    void *rows;
+    const size_t row_bytes = kern_kv_row_bytes((enum kern_kv_type)kv, head_dim);
     if (kv == KERN_KV_F32)
-        return draw_floats(b, style, n, 4);
-    rows = take_input(b, n * 2, 2);
-    for (size_t i = 0; i < n; i++)
-        ((uint16_t *)rows)[i] = draw_half(b, style);
+        return draw_floats(b, style, (size_t)n_pos * head_dim, 4);
+    uint8_t *rows = box_input(b, n_pos * row_bytes, 2);
+    for (size_t p = 0; p < n_pos; p++) {
+        uint8_t *row = rows + p * row_bytes;
+        const size_t n_quants = kv == KERN_KV_Q8_0 ? head_dim : 0;
+        for (size_t i = 0; i < n_quants; i++) {
+            const int q = style == ZEROS ? 0 : (int)(draw_bits(b) % 255) - 127;
+            row[i] = (uint8_t)(style != SATURATED ? q : q < 0 ? -127 : 127);
+        }
+        fill_halves(b, style, row + n_quants, row_bytes - n_quants);
+    }
     return rows;
 }
 
-static void set_element(void *rows, int kv, size_t i, float x)
-{
-    if (kv == KERN_KV_F32)
-        ((float *)rows)[i] = x;
-    else
-        ((uint16_t *)rows)[i] = kern_f16_from_f32(x);
-}
-
 /* In place of zeros: scores that differ by 87 exactly, where exp becomes 0, all of them far below
- * those of positions that do not count, if such a position were given one. */
+ * those of positions that do not count, if such a position were given one. F16 and F32. */
 static void draw_edges(void *k, int kv, uint32_t head_dim, uint32_t n_pos)
 {
-    for (uint32_t p = 0; p < n_pos; p++)
-        set_element(k, kv, (size_t)p * head_dim,
-                    (n_pos % 2 == 0 ? -100.0f : 0.0f) - (p % 2 == 0 ? 87.0f : 0.0f));
+    for (uint32_t p = 0; p < n_pos; p++) {
+        const float x = (n_pos % 2 == 0 ? -100.0f : 0.0f) - (p % 2 == 0 ? 87.0f : 0.0f);
+        if (kv == KERN_KV_F32)
+            ((float *)k)[(size_t)p * head_dim] = x;
+        else
+            ((uint16_t *)k)[(size_t)p * head_dim] = kern_f16_from_f32(x);
+    }
 }
 
+/* Queries of one call as a prompt has them: several heads of a row see the same positions, the next
+ * row one more; every fourth looks back over a window only. */
 static bool attend_same(struct boxes *b, const struct kernel_case *c, const struct kern_table *t,
-                        enum style style, uint32_t head_dim, uint32_t first, uint32_t n_pos)
+                        enum style style, uint32_t head_dim, uint32_t first, uint32_t n_pos,
+                        uint32_t n_q)
 {
-    const struct kern_table *generic = kern_table_at(0);
-    const size_t n = (size_t)n_pos * head_dim;
+    const int kv = c->index;
+    const size_t row_bytes = kern_kv_row_bytes((enum kern_kv_type)kv, head_dim);
     const float scale = style == ZEROS ? 1.0f : 0.11f;
-    float *q = draw_floats(b, style == ZEROS ? SATURATED : style, head_dim, 4);
-    void *k = draw_rows(b, style, c->index, n);
-    const void *v = draw_rows(b, style == ZEROS ? SATURATED : style, c->index, n);
-    float *out[2] = {take(b, head_dim * sizeof(float), 16, 4),
-                     take(b, head_dim * sizeof(float), 16, 4)};
-    if (style == ZEROS) {
-        q[0] = 1.0f;
-        draw_edges(k, c->index, head_dim, n_pos);
+    const enum style other = style == ZEROS ? SATURATED : style;
+    struct kern_query list[3][KERN_QUERIES_MAX];
+    float *q = draw_floats(b, other, (size_t)n_q * head_dim, 4), *out[3];
+    uint8_t *k = draw_rows(b, style, kv, n_pos, head_dim);
+    const void *v = draw_rows(b, other, kv, n_pos, head_dim);
+
+    for (unsigned i = 0; i < 3; i++)
+        out[i] = box_take(b, (size_t)n_q * head_dim * sizeof(float), 16, 4);
+    for (uint32_t i = 0; i < n_q; i++) {
+        const uint32_t back = i / 3, end = n_pos > first + back ? n_pos - back : first + 1;
+        const uint32_t begin = i % 4 == 3 && end > first + 37 ? end - 37 : first;
+        for (unsigned j = 0; j < 3; j++)
+            list[j][i] = (struct kern_query){q + (size_t)i * head_dim,
+                                             out[j] + (size_t)i * head_dim, begin, end};
+        if (style == ZEROS)
+            q[(size_t)i * head_dim] = 1.0f;
     }
-    if (style == SATURATED && head_dim % 16 == 0) /* only the last score is not finite */
-        set_element(k, c->index, n - 1, INFINITY);
-    generic->attend[c->index](q, k, v, head_dim, first, n_pos, scale, out[0]);
-    t->attend[c->index](q, k, v, head_dim, first, n_pos, scale, out[1]);
-    return same_floats(out[0], out[1], head_dim);
+    if (style == ZEROS && kv != KERN_KV_Q8_0)
+        draw_edges(k, kv, head_dim, n_pos);
+    if (style == SATURATED && head_dim % 32 == 0) { /* only the last score is not finite */
+        const float infinite = INFINITY;
+        const uint16_t half = 0x7c00;
+        if (kv == KERN_KV_F32)
+            memcpy(k + n_pos * row_bytes - 4, &infinite, 4);
+        else
+            memcpy(k + n_pos * row_bytes - 2, &half, 2);
+    }
+    kern_table_at(0)->attend[kv](list[0], n_q, k, v, head_dim, scale);
+    t->attend[kv](list[1], n_q, k, v, head_dim, scale);
+    for (uint32_t i = 0; i < n_q; i++)
+        t->attend[kv](&list[2][i], 1, k, v, head_dim, scale);
+    return same_floats(out[0], out[1], (size_t)n_q * head_dim) &&
+           same_floats(out[0], out[2], (size_t)n_q * head_dim);
 }
 
 static unsigned run_attend(const struct kernel_case *c, const struct kern_table *t, FILE *out)
 {
     static const uint32_t dims[] = {1, 20, 32, 56, 64, 80, 100, 120, 512};
+    static const uint32_t dims_q8_0[] = {32, 64, 96, 128, 160, 256, 288, 320, 512};
+    static const uint32_t n_qs[] = {1, 2, 7, 3, 16, 4, 9, 5};
     static const struct {
         uint32_t first, n_pos;
     } spans[] = {{0, 1},     {0, 7},     {3, 20},    {0, 128}, {0, 129},
                  {127, 130}, {100, 300}, {256, 257}, {0, 401}};
     struct boxes b = {.rng = 17};
     unsigned failures = 0;
-    for (unsigned i = 0; i < 189; i++) { /* each span with each style and three dims */
+    for (unsigned i = 0; i < 190;
+         i++) { /* each span with each style and three dims; one full call */
         const enum style style = (enum style)(i % N_STYLES);
-        const uint32_t dim = dims[i % 9], first = spans[i / 21].first, n_pos = spans[i / 21].n_pos;
-        const bool same = attend_same(&b, c, t, style, dim, first, n_pos);
-        give_back(&b);
-        tally(c, same, &failures, out, style, dim, n_pos, first);
+        const uint32_t dim = (c->index == KERN_KV_Q8_0 ? dims_q8_0 : dims)[i % 9];
+        const uint32_t first = spans[i / 21 % 9].first, n_pos = spans[i / 21 % 9].n_pos;
+        const uint32_t n_q = i == 189 ? KERN_QUERIES_MAX : n_qs[i % 8];
+        const bool same = attend_same(&b, c, t, style, dim, first, n_pos, n_q);
+        box_give_back(&b);
+        tally(c, same, &failures, out, style, dim, n_pos, n_q);
     }
     return finish(c, &b, failures, out);
 }
@@ -640,14 +659,18 @@ static unsigned run_attend(const struct kernel_case *c, const struct kern_table 
 /* ---- the list ------------------------------------------------------------------------------- */
 
 enum { KERN_ANY = 0 };
-#define TABLE_generic      "generic"
-#define TABLE_avx2         "avx2"
-#define TABLE_neon         "neon"
-#define TABLE_neon_dotprod "neon-dotprod"
+enum {
+#define SET(id, name, base) SET_##id,
+#include "kernels/sets.def"
+};
+static const char *const set_names[] = {
+#define SET(id, name, base) [SET_##id] = name,
+#include "kernels/sets.def"
+};
 
 static const struct kernel_case cases[] = {
 #define KERNEL(op, type, isa, function, tile)                                                      \
-    {#op, #type, TABLE_##isa, #function, tile, (int)KERN_##type, run_##op},
+    {#op, #type, SET_##isa, #function, tile, (int)KERN_##type, run_##op},
 #include "kernels/kernels.def"
 };
 
@@ -660,7 +683,7 @@ unsigned kernel_cases_run(const struct kern_table *t, FILE *out)
 {
     unsigned failures = 0;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        if (strcmp(cases[i].table, t->name) == 0)
+        if (strcmp(set_names[cases[i].set], t->name) == 0)
             failures += cases[i].run(&cases[i], t, out);
     return failures;
 }

@@ -32,7 +32,8 @@ UNIT_TESTS += %D%/test_functions
 %C%_test_functions_LDADD = $(KERN_LIBS) $(CMOCKA_LIBS)
 
 UNIT_TESTS += %D%/test_kernels
-%C%_test_kernels_SOURCES = %D%/test_kernels.c %D%/kernel_cases.c %D%/kernel_cases.h
+%C%_test_kernels_SOURCES = %D%/test_kernels.c %D%/kernel_cases.c %D%/kernel_cases.h \
+	%D%/kernel_inputs.c %D%/kernel_inputs.h
 %C%_test_kernels_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_kernels_LDADD = $(KERN_LIBS) $(CMOCKA_LIBS)
 

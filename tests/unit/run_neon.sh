@@ -41,7 +41,8 @@ build() {
         compile kern "" "$src"/kernels/*.c "$src"/kernels/generic/*.c &&
         compile neon "" "$src"/kernels/neon/*.c &&
         compile dot -march=armv8.2-a+dotprod "$src"/kernels/neon-dotprod/*.c &&
-        compile test "" "$src"/tests/unit/kernel_cases.c "$src"/tests/unit/kernel_cases_main.c &&
+        compile test "" "$src"/tests/unit/kernel_cases.c "$src"/tests/unit/kernel_inputs.c \
+            "$src"/tests/unit/kernel_cases_main.c &&
         "$cc" -static -pthread "$dir"/*.o -lm -o "$dir/kernel_cases" &&
         rm "$dir"/test-*.o &&
         compile model "" "$src"/model/*.c &&
