@@ -76,8 +76,46 @@ noinst_LIBRARIES += %D%/libkern_neon.a
 KERNEL_LIBS += %D%/libkern_neon.a
 %C%_libkern_neon_a_CFLAGS = $(AM_CFLAGS) $(NEON_CFLAGS)
 %C%_libkern_neon_a_SOURCES = \
+	%D%/neon/attend.h \
+	%D%/neon/blocks.h \
+	%D%/neon/dots.h \
 	%D%/neon/neon.h \
+	%D%/neon/attend.c \
+	%D%/neon/gelu_mul.c \
 	%D%/neon/kv_store.c \
+	%D%/neon/matmul_float.c \
+	%D%/neon/matmul_k.c \
+	%D%/neon/matmul_q4.c \
+	%D%/neon/matmul_q5.c \
+	%D%/neon/matmul_q8_0.c \
+	%D%/neon/quantise.c \
 	%D%/neon/rms_norm.c \
-	%D%/neon/silu_mul.c
+	%D%/neon/silu_mul.c \
+	%D%/neon/unit.c
+endif
+
+if WITH_NEONDOT
+noinst_LIBRARIES += %D%/libkern_neondot.a
+KERNEL_LIBS += %D%/libkern_neondot.a
+%C%_libkern_neondot_a_CFLAGS = $(AM_CFLAGS) $(NEONDOT_CFLAGS)
+%C%_libkern_neondot_a_SOURCES = \
+	%D%/neon-dotprod/dots.h \
+	%D%/neon-dotprod/sdot.h \
+	%D%/neon-dotprod/attend.c \
+	%D%/neon-dotprod/matmul_k.c \
+	%D%/neon-dotprod/matmul_q4.c \
+	%D%/neon-dotprod/matmul_q5.c \
+	%D%/neon-dotprod/matmul_q8_0.c
+endif
+
+if WITH_NEONI8MM
+noinst_LIBRARIES += %D%/libkern_neoni8mm.a
+KERNEL_LIBS += %D%/libkern_neoni8mm.a
+%C%_libkern_neoni8mm_a_CFLAGS = $(AM_CFLAGS) $(NEONI8MM_CFLAGS)
+%C%_libkern_neoni8mm_a_SOURCES = \
+	%D%/neon-i8mm/dots.h \
+	%D%/neon-i8mm/matmul_k.c \
+	%D%/neon-i8mm/matmul_q4.c \
+	%D%/neon-i8mm/matmul_q5.c \
+	%D%/neon-i8mm/matmul_q8_0.c
 endif

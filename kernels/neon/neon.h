@@ -75,4 +75,83 @@ KERN_ALWAYS_INLINE float32x4_t neon_exp(float32x4_t x)
     return vreinterpretq_f32_u32(vandq_u32(bits, live));
 }
 
+/* x [16] * inverse, rounded to even (fcvtns), to q [16]; returns their sum. Narrowing loses nothing,
+ * since every value is within -127..127. */
+KERN_ALWAYS_INLINE int16_t neon_quantise16(const float *x, float inverse, int8_t *q)
+{
+    const int32x4_t v0 = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x), inverse));
+    const int32x4_t v1 = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4), inverse));
+    const int32x4_t v2 = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 8), inverse));
+    const int32x4_t v3 = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 12), inverse));
+    const int16x8_t low = vcombine_s16(vmovn_s32(v0), vmovn_s32(v1));
+    const int16x8_t high = vcombine_s16(vmovn_s32(v2), vmovn_s32(v3));
+    const int8x16_t bytes = vcombine_s8(vmovn_s16(low), vmovn_s16(high));
+    vst1q_s8(q, bytes);
+    return vaddlvq_s8(bytes);
+}
+
+/* ---- where a matrix product goes -------------------------------------------------------------- */
+
+/* To y, or where that is NULL to fixed-point sums. */
+struct neon_out {
+    float *y;
+    int64_t *acc;
+    uint8_t *bad;
+    size_t stride; /* of y or acc, in elements */
+};
+
+/* Add the first n of u [16] as 2^-30 fixed point. This architecture converts between double and
+ * int64 in registers, with the rounding that the definition has. */
+KERN_ALWAYS_INLINE void neon_add_units(const float *u, size_t n, int64_t *acc)
+{
+    size_t r = 0;
+    for (; r + 2 <= n; r += 2) {
+        const float64x2_t scaled = vmulq_n_f64(vcvt_f64_f32(vld1_f32(u + r)), 0x1p30);
+        vst1q_s64(acc + r, vaddq_s64(vld1q_s64(acc + r), vcvtnq_s64_f64(scaled)));
+    }
+    if (r < n)
+        acc[r] += vcvtnd_s64_f64((double)u[r] * 0x1p30);
+}
+
+/* Results u [n][16] of group g with rows i .. i+n-1 of x. */
+static inline void neon_put(const struct neon_out *out, size_t n_rows, size_t g, size_t i, size_t n,
+                            float u[][KERN_GROUP])
+{
+    const size_t row = g * KERN_GROUP;
+    for (size_t k = 0; k < n; k++) {
+        const size_t at = (i + k) * out->stride + row;
+        const size_t count = kern_min_size(n_rows - row, KERN_GROUP);
+        if (out->y != NULL)
+            memcpy(out->y + at, u[k], sizeof u[k]);
+        else if (neon_max_abs(u[k], count) > KERN_UNIT_MAX_BITS)
+            out->bad[i + k] = 1;
+        else
+            neon_add_units(u[k], count, out->acc + at);
+    }
+}
+
+/* Both kernels of one type, which share one copy of the file's product(). */
+#define NEON_MATMUL(type, name)                                                                    \
+    static __attribute__((noinline)) void product_##name(                                          \
+        const struct kern_matrix *w, size_t group0, size_t group1, const struct kern_act *x,       \
+        size_t n_x, const struct neon_out *out)                                                    \
+    {                                                                                              \
+        product(type, w, group0, group1, x, n_x, out);                                             \
+    }                                                                                              \
+                                                                                                   \
+    void kern_matmul_##name(const struct kern_matrix *w, uint32_t group0, uint32_t group1,         \
+                            const struct kern_act *x, uint32_t n_x, float *y, size_t y_stride)     \
+    {                                                                                              \
+        const struct neon_out out = {.y = y, .stride = y_stride};                                  \
+        product_##name(w, group0, group1, x, n_x, &out);                                           \
+    }                                                                                              \
+                                                                                                   \
+    void kern_matmul_sum_##name(const struct kern_matrix *w, uint32_t group0, uint32_t group1,     \
+                                const struct kern_act *x, uint32_t n_x, int64_t *acc,              \
+                                size_t acc_stride, uint8_t *bad)                                   \
+    {                                                                                              \
+        const struct neon_out out = {.acc = acc, .bad = bad, .stride = acc_stride};                \
+        product_##name(w, group0, group1, x, n_x, &out);                                           \
+    }
+
 #endif

@@ -1,20 +1,6 @@
-/* Unit sums in fixed point. This architecture converts between double and int64 in registers, both
- * ways with the rounding that the definition has. */
+/* The end of sums that a cut may split. This architecture converts int64 to double in registers,
+ * with the rounding that the definition has. */
 #include "kernels/neon/neon.h"
-
-bool kern_unit_add_neon(const float *u, uint32_t n, int64_t *acc)
-{
-    size_t i = 0;
-    if (neon_max_abs(u, n) > KERN_UNIT_MAX_BITS)
-        return false;
-    for (; i + 2 <= n; i += 2) {
-        const float64x2_t scaled = vmulq_n_f64(vcvt_f64_f32(vld1_f32(u + i)), 0x1p30);
-        vst1q_s64(acc + i, vaddq_s64(vld1q_s64(acc + i), vcvtnq_s64_f64(scaled)));
-    }
-    for (; i < n; i++)
-        acc[i] += llrint((double)u[i] * 0x1p30);
-    return true;
-}
 
 void kern_unit_close_neon(const int64_t *acc, uint32_t n, const float *bias, float *x)
 {

@@ -1,0 +1,7 @@
+/* Products with the types of 256-column super-blocks by sdot. Q6_K has two sums a block, as
+ * its scales are for 16 columns. */
+#include "kernels/neon-dotprod/dots.h"
+
+NEON_MATMUL(KERN_Q4_K, q4_k_neon_dotprod_8x)
+NEON_MATMUL(KERN_Q5_K, q5_k_neon_dotprod_8x)
+NEON_MATMUL(KERN_Q6_K, q6_k_neon_dotprod_8x)
