@@ -643,8 +643,8 @@ static unsigned run_attend(const struct kernel_case *c, const struct kern_table 
                  {127, 130}, {100, 300}, {256, 257}, {0, 401}};
     struct boxes b = {.rng = 17};
     unsigned failures = 0;
-    for (unsigned i = 0; i < 190;
-         i++) { /* each span with each style and three dims; one full call */
+    /* Each span with each style and three dims; then one full call. */
+    for (unsigned i = 0; i < 190; i++) {
         const enum style style = (enum style)(i % N_STYLES);
         const uint32_t dim = (c->index == KERN_KV_Q8_0 ? dims_q8_0 : dims)[i % 9];
         const uint32_t first = spans[i / 21 % 9].first, n_pos = spans[i / 21 % 9].n_pos;
@@ -663,14 +663,14 @@ enum {
 #define SET(id, name, base) SET_##id,
 #include "kernels/sets.def"
 };
-static const char *const set_names[] = {
-#define SET(id, name, base) [SET_##id] = name,
+static const char set_names[][16] = {
+#define SET(id, name, base) name,
 #include "kernels/sets.def"
 };
 
 static const struct kernel_case cases[] = {
 #define KERNEL(op, type, isa, function, tile)                                                      \
-    {#op, #type, SET_##isa, #function, tile, (int)KERN_##type, run_##op},
+    {#op, #type, set_names[SET_##isa], #function, tile, (int)KERN_##type, run_##op},
 #include "kernels/kernels.def"
 };
 
@@ -683,7 +683,7 @@ unsigned kernel_cases_run(const struct kern_table *t, FILE *out)
 {
     unsigned failures = 0;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        if (strcmp(set_names[cases[i].set], t->name) == 0)
+        if (strcmp(cases[i].table, t->name) == 0)
             failures += cases[i].run(&cases[i], t, out);
     return failures;
 }

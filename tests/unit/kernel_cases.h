@@ -15,7 +15,7 @@
 /* One line of kernels.def. */
 struct kernel_case {
     const char *op, *type;
-    unsigned set; /* number of its line in sets.def */
+    const char *table; /* its name */
     const char *function;
     unsigned tile;
     int index; /* of the type, in the slot's array; 0 where the slot has none */

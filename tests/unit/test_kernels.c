@@ -53,10 +53,10 @@ static void test_one_hash(void **state)
 }
 
 /* A table with one wrong bit in one slot must have another hash: each slot takes part in it. */
-static bool wrong_quantise(const float *x, uint32_t n, int8_t *q, float *a, int16_t *h)
+static bool wrong_quantise(const float *x, uint32_t n, int8_t *q, float *a, float *s, int16_t *h)
 {
-    const bool ok = generic()->quantise(x, n, q, a, h);
-    q[n - 1] ^= 1;
+    const bool ok = generic()->quantise(x, n, q, a, s, h);
+    s[n / 32 - 1] = nextafterf(s[n / 32 - 1], INFINITY);
     return ok;
 }
 
@@ -67,10 +67,20 @@ static void wrong_matmul(const struct kern_matrix *w, uint32_t group0, uint32_t 
     y[0] = nextafterf(y[0], INFINITY);
 }
 
-static bool wrong_unit_add(const float *u, uint32_t n, int64_t *acc)
+static void wrong_matmul_sum(const struct kern_matrix *w, uint32_t group0, uint32_t group1,
+                             const struct kern_act *x, uint32_t n_x, int64_t *acc,
+                             size_t acc_stride, uint8_t *bad)
 {
-    acc[n - 1]++;
-    return generic()->unit_add(u, n, acc);
+    generic()->matmul_sum[w->type](w, group0, group1, x, n_x, acc, acc_stride, bad);
+    acc[0]++;
+}
+
+static void no_gate(const struct kern_matrix *w, uint32_t group0, uint32_t group1,
+                    const struct kern_act *x, uint32_t n_x, int64_t *acc, size_t acc_stride,
+                    uint8_t *bad)
+{
+    generic()->matmul_sum[w->type](w, group0, group1, x, n_x, acc, acc_stride, bad);
+    bad[n_x - 1] = 0;
 }
 
 static void wrong_unit_close(const int64_t *acc, uint32_t n, const float *bias, float *x)
@@ -92,75 +102,58 @@ static void wrong_silu_mul(const float *gate, const float *up, uint32_t n, float
     y[n - 1] = nextafterf(y[n - 1], INFINITY);
 }
 
-static bool wrong_kv_store_f16(const float *x, uint32_t head_dim, void *row)
+static void wrong_gelu_mul(const float *gate, const float *up, uint32_t n, float *y)
 {
-    const bool ok = generic()->kv_store[KERN_KV_F16](x, head_dim, row);
-    *(uint8_t *)row ^= 1;
-    return ok;
+    generic()->gelu_mul(gate, up, n, y);
+    y[n - 1] = nextafterf(y[n - 1], INFINITY);
 }
 
-static bool wrong_kv_store_f32(const float *x, uint32_t head_dim, void *row)
-{
-    const bool ok = generic()->kv_store[KERN_KV_F32](x, head_dim, row);
-    *(uint8_t *)row ^= 1;
-    return ok;
-}
-
-static void wrong_attend_f16(const float *q, const void *k, const void *v, uint32_t head_dim,
-                             uint32_t first, uint32_t n_pos, float scale, float *out)
-{
-    generic()->attend[KERN_KV_F16](q, k, v, head_dim, first, n_pos, scale, out);
-    out[0] = nextafterf(out[0], INFINITY);
-}
-
-static void wrong_attend_f32(const float *q, const void *k, const void *v, uint32_t head_dim,
-                             uint32_t first, uint32_t n_pos, float scale, float *out)
-{
-    generic()->attend[KERN_KV_F32](q, k, v, head_dim, first, n_pos, scale, out);
-    out[0] = nextafterf(out[0], INFINITY);
-}
+/* One of each type's slots. */
+#define WRONG_KV(type)                                                                             \
+    static bool wrong_kv_store_##type(const float *x, uint32_t head_dim, void *row)                \
+    {                                                                                              \
+        const bool ok = generic()->kv_store[KERN_KV_##type](x, head_dim, row);                     \
+        *(uint8_t *)row ^= 1;                                                                      \
+        return ok;                                                                                 \
+    }                                                                                              \
+    static void wrong_attend_##type(const struct kern_query *list, uint32_t n_q, const void *k,    \
+                                    const void *v, uint32_t head_dim, float scale)                 \
+    {                                                                                              \
+        generic()->attend[KERN_KV_##type](list, n_q, k, v, head_dim, scale);                       \
+        list[n_q - 1].out[0] = nextafterf(list[n_q - 1].out[0], INFINITY);                         \
+    }
+WRONG_KV(F16)
+WRONG_KV(F32)
+WRONG_KV(Q8_0)
 
 static void test_hash_covers_slots(void **state)
 {
     (void)state;
-    struct kern_table t;
-    for (unsigned i = 0; i < KERN_N_TYPES + 9; i++) {
-        t = *generic();
-        if (i < KERN_N_TYPES)
-            t.matmul[i] = wrong_matmul;
-        switch ((int)i - KERN_N_TYPES) {
-        case 0:
-            t.quantise = wrong_quantise;
-            break;
-        case 1:
-            t.unit_add = wrong_unit_add;
-            break;
-        case 2:
-            t.unit_close = wrong_unit_close;
-            break;
-        case 3:
-            t.rms_norm = wrong_rms_norm;
-            break;
-        case 4:
-            t.silu_mul = wrong_silu_mul;
-            break;
-        case 5:
-            t.kv_store[KERN_KV_F16] = wrong_kv_store_f16;
-            break;
-        case 6:
-            t.kv_store[KERN_KV_F32] = wrong_kv_store_f32;
-            break;
-        case 7:
-            t.attend[KERN_KV_F16] = wrong_attend_f16;
-            break;
-        case 8:
-            t.attend[KERN_KV_F32] = wrong_attend_f32;
-            break;
-        default:
-            break;
-        }
+    for (unsigned type = 0; type < KERN_N_TYPES; type++) {
+        struct kern_table t = *generic(), u = t, v = t;
+        t.matmul[type] = wrong_matmul;
+        u.matmul_sum[type] = wrong_matmul_sum;
+        v.matmul_sum[type] = no_gate;
         assert_int_not_equal(kern_table_hash(&t), KERNEL_HASH);
+        assert_int_not_equal(kern_table_hash(&u), KERNEL_HASH);
+        assert_int_not_equal(kern_table_hash(&v), KERNEL_HASH);
     }
+    struct kern_table t[11];
+    for (unsigned i = 0; i < 11; i++)
+        t[i] = *generic();
+    t[0].quantise = wrong_quantise;
+    t[1].unit_close = wrong_unit_close;
+    t[2].rms_norm = wrong_rms_norm;
+    t[3].silu_mul = wrong_silu_mul;
+    t[4].gelu_mul = wrong_gelu_mul;
+    t[5].kv_store[KERN_KV_F16] = wrong_kv_store_F16;
+    t[6].kv_store[KERN_KV_F32] = wrong_kv_store_F32;
+    t[7].kv_store[KERN_KV_Q8_0] = wrong_kv_store_Q8_0;
+    t[8].attend[KERN_KV_F16] = wrong_attend_F16;
+    t[9].attend[KERN_KV_F32] = wrong_attend_F32;
+    t[10].attend[KERN_KV_Q8_0] = wrong_attend_Q8_0;
+    for (unsigned i = 0; i < 11; i++)
+        assert_int_not_equal(kern_table_hash(&t[i]), KERNEL_HASH);
 }
 
 static void test_select(void **state)
@@ -187,13 +180,17 @@ static void test_slots_filled(void **state)
     (void)state;
     for (unsigned i = 0; kern_table_at(i) != NULL; i++) {
         const struct kern_table *t = kern_table_at(i);
-        assert_true(t->quantise && t->unit_add && t->unit_close && t->rms_norm && t->silu_mul);
+        assert_true(t->quantise && t->unit_close && t->rms_norm && t->silu_mul && t->gelu_mul);
         for (unsigned type = 0; type < KERN_N_TYPES; type++)
-            assert_true(t->matmul[type] != NULL);
+            assert_true(t->matmul[type] != NULL && t->matmul_sum[type] != NULL);
         for (unsigned type = 0; type < KERN_N_KV_TYPES; type++)
             assert_true(t->kv_store[type] != NULL && t->attend[type] != NULL);
-        if (i > 0) /* kernels.def has a line for it that took effect */
-            assert_true(t->matmul[KERN_Q8_0] != generic()->matmul[KERN_Q8_0]);
+        /* What kernels.def lists for it took effect. */
+        for (size_t k = 0; kernel_case_at(k) != NULL; k++) {
+            const struct kernel_case *c = kernel_case_at(k);
+            if (i > 0 && strcmp(c->table, t->name) == 0 && strcmp(c->op, "matmul") == 0)
+                assert_true(t->matmul[c->index] != generic()->matmul[c->index]);
+        }
     }
 }
 
@@ -218,14 +215,14 @@ static void test_fp_init(void **state)
 static void test_quantise(void **state)
 {
     (void)state;
-    float x[96], a[3];
+    float x[96], a[3], s[3];
     int8_t q[96];
     int16_t h[6];
     uint64_t rng = 5;
 
     for (unsigned i = 0; i < 96; i++)
         x[i] = draw(&rng) * (i < 32 ? 1e-20f : i < 64 ? 1.0f : 1e30f);
-    assert_true(generic()->quantise(x, 96, q, a, h));
+    assert_true(generic()->quantise(x, 96, q, a, s, h));
     for (unsigned b = 0; b < 3; b++) {
         float largest = 0.0f;
         int sum[2] = {0, 0}, top = 0;
@@ -239,6 +236,7 @@ static void test_quantise(void **state)
         assert_int_equal(top, 127);
         assert_int_equal(h[2 * b], sum[0]);
         assert_int_equal(h[2 * b + 1], sum[1]);
+        assert_int_equal(bits_of(s[b]), bits_of(a[b] * (float)(sum[0] + sum[1])));
     }
 
     /* The rule itself. Half of the largest value lands on 63.5 or just beside it, and there 127 / m
@@ -252,7 +250,7 @@ static void test_quantise(void **state)
         }
         x[31] = fabsf(x[31]) == m ? x[31] : m * 0.5f;
         const float inverse = 127.0f / m, reciprocal = 1.0f / (m / 127.0f);
-        assert_true(generic()->quantise(x, 32, q, a, h));
+        assert_true(generic()->quantise(x, 32, q, a, s, h));
         for (unsigned j = 0; j < 32; j++) {
             assert_int_equal(q[j], lrintf(x[j] * inverse));
             others += lrintf(x[j] * reciprocal) != q[j];
@@ -266,19 +264,34 @@ static void test_quantise(void **state)
     memcpy(x, ties, sizeof ties);
     x[32] = 0x1.fffffep-101f; /* just below 2^-100: zeros */
     x[64] = -0x1p-100f;
-    assert_true(generic()->quantise(x, 96, q, a, h));
+    assert_true(generic()->quantise(x, 96, q, a, s, h));
     assert_memory_equal(q, even, sizeof even);
-    assert_true(a[0] == 1.0f && a[1] == 0.0f && q[32] == 0 && h[2] == 0 && a[2] > 0.0f &&
-                q[64] == -127);
+    assert_true(a[0] == 1.0f && a[1] == 0.0f && s[1] == 0.0f && q[32] == 0 && h[2] == 0 &&
+                a[2] > 0.0f && q[64] == -127);
 
     static const float bad[] = {INFINITY, -INFINITY, NAN};
     for (unsigned i = 0; i < 3; i++) {
         static const int8_t zeros[96];
         x[95] = bad[i];
-        assert_false(generic()->quantise(x, 96, q, a, h));
+        assert_false(generic()->quantise(x, 96, q, a, s, h));
         assert_memory_equal(q, zeros, 96);
-        assert_true(a[0] == 0.0f && a[2] == 0.0f && h[0] == 0 && h[5] == 0);
+        assert_true(a[0] == 0.0f && a[2] == 0.0f && s[0] == 0.0f && h[0] == 0 && h[5] == 0);
     }
+}
+
+/* acc[i] += u[i] as a sum kernel adds it: a matrix of one column u, times 1. False past the gate. */
+static bool unit_add(const float *u, uint32_t n, int64_t *acc)
+{
+    static _Alignas(KERN_ALIGN) uint8_t packed[64 * sizeof(float)];
+    const float one = 1.0f;
+    const struct kern_act x = {.f = &one, .f_stride = 1};
+    struct kern_matrix m;
+    uint8_t bad = 0;
+    kern_matrix_pack(KERN_F32, n, 1, u, sizeof *u, 0, packed);
+    kern_matrix_bind(&m, KERN_F32, n, 1, 0, packed);
+    generic()->matmul_sum[KERN_F32](&m, 0, (n + 15) / 16, &x, 1, acc, n, &bad);
+    assert_true(bad <= 1);
+    return bad == 0;
 }
 
 static void test_units(void **state)
@@ -286,24 +299,23 @@ static void test_units(void **state)
     (void)state;
     const float u[] = {1.0f, -0x1p-31f, 0x1.8p-30f, 0x1p21f, -0x1p21f, 0x1p-30f};
     const int64_t want[] = {1 << 30, 0, 2, (int64_t)1 << 51, -((int64_t)1 << 51), 1};
-    int64_t acc[6] = {0}, before[6];
+    int64_t acc[6] = {0};
     float x[6] = {0};
-    assert_true(generic()->unit_add(u, 6, acc));
+    assert_true(unit_add(u, 6, acc));
     assert_memory_equal(acc, want, sizeof want);
 
     static const float bad[] = {0x1.000002p21f, -0x1.000002p21f, INFINITY, NAN};
-    memcpy(before, acc, sizeof acc);
     for (unsigned i = 0; i < 4; i++) {
         float v[6] = {1, 1, 1, 1, 1, 1};
+        int64_t spoilt[6] = {0};
         v[5] = bad[i];
-        assert_false(generic()->unit_add(v, 6, acc));
-        assert_memory_equal(acc, before, sizeof acc);
+        assert_false(unit_add(v, 6, spoilt));
     }
 
     /* The most terms there may be, all largest, do not overflow. */
     int64_t many = 0;
     for (unsigned i = 0; i < KERN_UNITS_MAX; i++)
-        assert_true(generic()->unit_add(&u[4], 1, &many));
+        assert_true(unit_add(&u[4], 1, &many));
     generic()->unit_close(&many, 1, NULL, x);
     assert_true(x[0] == -0x1p21f * (float)KERN_UNITS_MAX);
 
@@ -327,14 +339,14 @@ static void test_units_any_grouping(void **state)
         for (unsigned j = 0; j < N; j++)
             u[i][j] = draw(&rng) * (i % 7 == 0 ? 1e6f : 1e-4f);
     for (unsigned i = 0; i < UNITS; i++)
-        assert_true(generic()->unit_add(u[i], N, whole));
+        assert_true(unit_add(u[i], N, whole));
     for (unsigned members = 2; members < 9; members++) {
         int64_t sum[N] = {0};
         for (unsigned k = members; k-- > 0;) {
             int64_t part[N] = {0};
             for (unsigned i = UNITS; i-- > 0;)
                 if (base_mix64(i) % members == k)
-                    assert_true(generic()->unit_add(u[i], N, part));
+                    assert_true(unit_add(u[i], N, part));
             for (unsigned j = 0; j < N; j++)
                 sum[j] += part[j];
         }
@@ -395,6 +407,26 @@ static void test_silu_mul(void **state)
     assert_true(!isfinite(y[0]) && !isfinite(y[1]) && !isfinite(y[2]));
 }
 
+static void test_gelu_mul(void **state)
+{
+    (void)state;
+    for (int i = -2000; i <= 2000; i++) {
+        const float gate = (float)i * 0.01f, up = 1.5f - (float)i * 1e-3f;
+        const double x = (double)gate, z = 0.79788456080286536 * (x + 0.044715 * x * x * x);
+        /* 1 + tanh would cancel where gate is negative. */
+        const double truth = -2.0 * z > 87.0 ? 0.0 : x / (1.0 + exp(-2.0 * z)) * (double)up;
+        float y;
+        generic()->gelu_mul(&gate, &up, 1, &y);
+        assert_true(fabs((double)y - truth) <= 2e-7 * (3.0 + fabs(2.0 * z)) * fabs(truth) + 1e-35);
+    }
+    /* As a table of the function has it: gelu(1) = 0.841192, gelu(-1) = -0.158808. */
+    const float gate[] = {1.0f, -1.0f, NAN, INFINITY, -INFINITY}, up[] = {1, 1, 1, 1, 1};
+    float y[5];
+    generic()->gelu_mul(gate, up, 5, y);
+    assert_true(fabsf(y[0] - 0.841192f) < 1e-6f && fabsf(y[1] + 0.158808f) < 1e-6f);
+    assert_true(!isfinite(y[2]) && !isfinite(y[3]) && !isfinite(y[4]));
+}
+
 /* ---- keys and values ------------------------------------------------------------------------ */
 
 static void test_kv_store(void **state)
@@ -416,8 +448,38 @@ static void test_kv_store(void **state)
     assert_true(single[0] == 0.0f);
 }
 
-enum { DIM = 48, POSITIONS = 300 };
+static void test_kv_store_q8_0(void **state)
+{
+    (void)state;
+    float x[64] = {127.0f, 0.5f, 1.5f, -126.5f, [32] = 0x1.fffffep-101f};
+    const int8_t want[64] = {127, 0, 2, -126};
+    uint8_t row[64 + 4], zeros[68] = {0};
+    assert_int_equal(kern_kv_row_bytes(KERN_KV_Q8_0, 64), 68);
+    assert_int_equal(kern_kv_row_bytes(KERN_KV_Q8_0, 80), 0);
+    assert_true(generic()->kv_store[KERN_KV_Q8_0](x, 64, row));
+    assert_memory_equal(row, want, 64);
+    assert_memory_equal(row + 64, "\x00\x3c\x00\x00", 4); /* 1, and 0 for what is too small */
+    x[33] = 8321039.5f;                                   /* a scale just below 65520 */
+    assert_true(generic()->kv_store[KERN_KV_Q8_0](x, 64, row));
+    assert_true(row[33] == 127 && row[66] == 0xff && row[67] == 0x7b);
+    static const float bad[] = {8321040.0f, INFINITY, -INFINITY, NAN};
+    for (unsigned i = 0; i < 4; i++) {
+        x[33] = bad[i];
+        assert_false(generic()->kv_store[KERN_KV_Q8_0](x, 64, row));
+        assert_memory_equal(row, zeros, 68);
+    }
+}
+
+enum { DIM = 64, POSITIONS = 300 };
 static float attend_q[DIM], attend_k[POSITIONS][DIM], attend_v[POSITIONS][DIM];
+
+/* One query. */
+static void attend(const struct kern_table *t, enum kern_kv_type type, const void *k, const void *v,
+                   uint32_t first, uint32_t n_pos, float scale, float *out)
+{
+    const struct kern_query query = {attend_q, out, first, n_pos};
+    t->attend[type](&query, 1, k, v, DIM, scale);
+}
 
 static void attend_fill(uint64_t seed)
 {
@@ -466,14 +528,50 @@ static void test_attend_right(void **state)
             }
         }
         attend_truth(spans[i][0], spans[i][1], (double)0.3f, truth);
-        generic()->attend[KERN_KV_F32](attend_q, attend_k, attend_v, DIM, spans[i][0], spans[i][1],
-                                       0.3f, out);
+        attend(generic(), KERN_KV_F32, attend_k, attend_v, spans[i][0], spans[i][1], 0.3f, out);
         for (unsigned j = 0; j < DIM; j++)
             assert_true(fabs((double)out[j] - truth[j]) <= 2e-6);
         float again[DIM];
-        generic()->attend[KERN_KV_F16](attend_q, k, v, DIM, spans[i][0], spans[i][1], 0.3f, again);
+        attend(generic(), KERN_KV_F16, k, v, spans[i][0], spans[i][1], 0.3f, again);
         assert_memory_equal(again, out, sizeof out);
     }
+}
+
+/* Q8_0 rows against what they and the quantised query stand for. */
+static void test_attend_q8_0_right(void **state)
+{
+    (void)state;
+    enum { ROW = DIM + DIM / 32 * 2 };
+    static uint8_t k[POSITIONS][ROW], v[POSITIONS][ROW];
+    int8_t q[DIM];
+    float a[DIM / 32], s[DIM / 32], out[DIM];
+    int16_t h[DIM / 16];
+    double truth[DIM];
+
+    attend_fill(31);
+    for (unsigned p = 0; p < POSITIONS; p++) {
+        assert_true(generic()->kv_store[KERN_KV_Q8_0](attend_k[p], DIM, k[p]));
+        assert_true(generic()->kv_store[KERN_KV_Q8_0](attend_v[p], DIM, v[p]));
+        for (unsigned i = 0; i < DIM; i++) {
+            uint16_t d[2];
+            memcpy(&d[0], &k[p][DIM + i / 32 * 2], 2);
+            memcpy(&d[1], &v[p][DIM + i / 32 * 2], 2);
+            attend_k[p][i] = kern_f32_from_f16(d[0]) * (float)(int8_t)k[p][i];
+            attend_v[p][i] = kern_f32_from_f16(d[1]) * (float)(int8_t)v[p][i];
+        }
+    }
+    attend(generic(), KERN_KV_Q8_0, k, v, 3, 290, 0.3f, out);
+    assert_true(generic()->quantise(attend_q, DIM, q, a, s, h));
+    for (unsigned i = 0; i < DIM; i++)
+        attend_q[i] = a[i / 32] * (float)q[i];
+    attend_truth(3, 290, (double)0.3f, truth);
+    for (unsigned i = 0; i < DIM; i++)
+        assert_true(fabs((double)out[i] - truth[i]) <= 3e-6);
+
+    attend_q[DIM - 1] = NAN; /* cannot be quantised */
+    attend(generic(), KERN_KV_Q8_0, k, v, 3, 290, 0.3f, out);
+    for (unsigned i = 0; i < DIM; i++)
+        assert_int_equal(bits_of(out[i]), 0x7fc00000);
 }
 
 /* Rows outside [first, n_pos) are not looked at, a score that is not finite spoils every output,
@@ -487,9 +585,9 @@ static void test_attend_edges(void **state)
         if (!kern_table_runs(t))
             continue;
         attend_fill(20);
-        t->attend[KERN_KV_F32](attend_q, attend_k, attend_v, DIM, 130, 270, 0.3f, want);
+        attend(t, KERN_KV_F32, attend_k, attend_v, 130, 270, 0.3f, want);
         attend_k[129][0] = attend_v[129][0] = attend_k[270][0] = attend_v[270][0] = NAN;
-        t->attend[KERN_KV_F32](attend_q, attend_k, attend_v, DIM, 130, 270, 0.3f, out);
+        attend(t, KERN_KV_F32, attend_k, attend_v, 130, 270, 0.3f, out);
         assert_memory_equal(out, want, sizeof out);
 
         static const float bad[] = {NAN, INFINITY, -INFINITY, 3e38f};
@@ -497,14 +595,14 @@ static void test_attend_edges(void **state)
         for (unsigned j = 0; j < 16; j++) {
             attend_fill(20);
             attend_k[where[j / 4]][0] = bad[j % 4];
-            t->attend[KERN_KV_F32](attend_q, attend_k, attend_v, DIM, 130, 270, 1e3f, out);
+            attend(t, KERN_KV_F32, attend_k, attend_v, 130, 270, 1e3f, out);
             for (unsigned d = 0; d < DIM; d++)
                 assert_int_equal(bits_of(out[d]), 0x7fc00000);
         }
         attend_fill(20);
         for (unsigned d = 0; d < DIM; d++)
             attend_k[260][d] = attend_q[d] * 100.0f;
-        t->attend[KERN_KV_F32](attend_q, attend_k, attend_v, DIM, 130, 270, 0.3f, out);
+        attend(t, KERN_KV_F32, attend_k, attend_v, 130, 270, 0.3f, out);
         assert_memory_equal(out, attend_v[260], sizeof out);
     }
 }
@@ -523,8 +621,11 @@ int main(void)
         cmocka_unit_test(test_units_any_grouping),
         cmocka_unit_test(test_rms_norm),
         cmocka_unit_test(test_silu_mul),
+        cmocka_unit_test(test_gelu_mul),
         cmocka_unit_test(test_kv_store),
+        cmocka_unit_test(test_kv_store_q8_0),
         cmocka_unit_test(test_attend_right),
+        cmocka_unit_test(test_attend_q8_0_right),
         cmocka_unit_test(test_attend_edges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
