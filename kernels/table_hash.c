@@ -52,12 +52,13 @@ static void draw_floats(struct work *w, unsigned spread, float *x, size_t n)
         x[i] = draw_float(w, spread);
 }
 
-/* F16 below 2 in size, so that no sum leaves its range; every fourth is a denormal. */
+/* F16 below 2 in size, so that no sum leaves its range; some are denormals. */
 static void draw_halves(struct work *w, uint8_t *p, size_t bytes)
 {
-    for (size_t i = 0; i < bytes; i++) {
-        const unsigned mask = i % 2 == 0 ? 0xff : i % 8 == 1 ? 0x83 : 0xbf;
-        p[i] = (uint8_t)(draw(w) & mask);
+    for (size_t i = 0; i < bytes; i += 2) {
+        const uint32_t bits = draw(w);
+        const uint16_t half = (uint16_t)(bits & (bits >> 29 == 0 ? 0x83ff : 0xbfff));
+        memcpy(p + i, &half, 2);
     }
 }
 
@@ -95,13 +96,15 @@ static void draw_weights(struct work *w, enum kern_type type, struct kern_matrix
     const uint32_t skip = kern_column_skip(type, SKIP);
     const size_t bytes = kern_packed_bytes(type, ROWS, COLS, skip), n_blocks = COLS / KERN_BLOCK;
     kern_matrix_bind(m, type, ROWS, COLS, skip, w->packed);
-    if (type == KERN_F32) {
-        for (size_t i = 0; i < bytes / 4; i++) {
-            const float value = i % 32 == 0 ? kern_float(draw(w) & 0x807fffffu) : draw_float(w, 20);
-            memcpy(w->packed + 4 * i, &value, 4);
-        }
-    } else if (!kern_type_info(type)->integer) { /* BF16 too is below 2 then */
+    if (type == KERN_F16) {
         draw_halves(w, w->packed, bytes);
+    } else if (!kern_type_info(type)->integer) { /* BF16 is the upper half of an F32 */
+        const size_t size = type == KERN_F32 ? 4 : 2;
+        for (size_t i = 0; i < bytes; i += size) {
+            const uint32_t bits = draw(w);
+            const float value = bits % 8 == 0 ? kern_float(bits & 0x807fffffu) : draw_float(w, 20);
+            memcpy(w->packed + i, (const uint8_t *)&value + 4 - size, size);
+        }
     } else {
         uint8_t *p = w->packed;
         for (unsigned group = 0; group < 2; group++)
