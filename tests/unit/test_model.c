@@ -55,6 +55,41 @@ static void test_shape(void **state)
     model_close(m);
 }
 
+/* What the architectures other than llama make of their keys. */
+static void test_shapes_of_architectures(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    for (unsigned i = 0; i < TINY_N_ARCHS; i++) {
+        tiny_model_set_arch(&c, tiny_archs[i]);
+        c.head_dim = 48;
+        struct model *m = must_open(&c);
+        const struct model_shape *s = model_shape(m);
+        bool llama = i == 0, gemma = strcmp(c.arch, "gemma3") == 0;
+        assert_string_equal(s->arch, tiny_archs[i]);
+        assert_int_equal(s->rope, llama ? MODEL_ROPE_NORM : MODEL_ROPE_NEOX);
+        assert_int_equal(s->gate, gemma ? MODEL_GATE_GELU : MODEL_GATE_SILU);
+        assert_true(s->rope_base == (llama ? 10000.0f : 1e6f));
+        assert_true(s->embed_scale == (gemma ? 8.0f : 1.0f));
+        assert_true(s->attention_scale == 1.0f / sqrtf(48.0f));
+        assert_int_equal(model_shape_windowed(s, 0), gemma);
+        assert_false(model_shape_windowed(s, 1));
+        assert_int_equal(s->tied, gemma);
+        assert_true(!gemma || (s->window == 7 && s->rope_base_window == 10000.0f));
+        model_close(m);
+    }
+    c.window_pattern = 0;
+    c.n_layers = 7;
+    struct model *m = must_open(&c);
+    for (uint32_t i = 0; i < 7; i++)
+        assert_int_equal(model_shape_windowed(model_shape(m), i), i != 5);
+    model_close(m);
+    c.n_layers = 62; /* no key tells the 27B from the others */
+    m = must_open(&c);
+    assert_true(model_shape(m)->attention_scale == 0.25f);
+    model_close(m);
+}
+
 static void test_unit_heads(void **state)
 {
     (void)state;
@@ -155,6 +190,15 @@ static void test_refuses_keys(void **state)
         c.arg = &key;
         refused(&c, list[i].code, named[i]);
     }
+    struct tiny_model gemma = tiny_model_default(KERN_F32);
+    struct odd_key capped = {"gemma3.final_logit_softcapping", NULL, 30.0f, true};
+    tiny_model_set_arch(&gemma, "gemma3");
+    gemma.keys = odd_key;
+    gemma.arg = &capped;
+    refused(&gemma, ERR_UNSUPPORTED, "final_logit_softcapping");
+    gemma.keys = NULL;
+    gemma.window_pattern = 1000;
+    refused(&gemma, ERR_RANGE, "sliding_window_pattern");
     /* Values that change nothing are taken. */
     struct tiny_model c = tiny_model_default(KERN_F32);
     struct odd_key key = {"llama.expert_count", NULL, 0, false};
@@ -185,6 +229,20 @@ static void test_refuses_what_is_missing(void **state)
         c.omit = list[i];
         refused(&c, ERR_FORMAT, list[i]);
     }
+    static const struct {
+        const char *arch, *named;
+    } needed[] = {
+        {"qwen2", "blk.0.attn_q.bias"},           {"qwen2", "blk.1.attn_v.bias"},
+        {"qwen3", "blk.1.attn_q_norm.weight"},    {"qwen3", "qwen3.block_count"},
+        {"gemma3", "blk.0.attn_k_norm.weight"},   {"gemma3", "blk.0.post_attention_norm.weight"},
+        {"gemma3", "blk.1.post_ffw_norm.weight"}, {"gemma3", "gemma3.attention.sliding_window"},
+    };
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
+        struct tiny_model c = tiny_model_default(KERN_F32);
+        tiny_model_set_arch(&c, needed[i].arch);
+        c.omit = needed[i].named;
+        refused(&c, ERR_FORMAT, needed[i].named);
+    }
     /* Absent output means tied, absent biases and KV count have their defaults. */
     struct tiny_model c = tiny_model_default(KERN_F32);
     c.omit = "output.weight";
@@ -214,7 +272,7 @@ static void test_refuses_tensors(void **state)
         {"blk.1.ffn_norm.weight", 1, 64, 1, ERR_UNSUPPORTED},
         {"output.weight", 0, 64, 319, ERR_FORMAT},
         {"token_embd.weight", 0, 64, 319, ERR_FORMAT},         /* against the vocabulary */
-        {"blk.0.ffn_up.weight", 3, 64, 160, ERR_UNSUPPORTED},  /* Q4_1 */
+        {"blk.0.ffn_up.weight", 9, 64, 160, ERR_UNSUPPORTED},  /* Q8_1 */
         {"blk.0.ffn_up.weight", 26, 64, 160, ERR_UNSUPPORTED}, /* I32 */
     };
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
@@ -238,6 +296,25 @@ static void test_refuses_tensors(void **state)
         struct tiny_model c = tiny_model_default(KERN_F32);
         c.extra_tensor = extra[i];
         refused(&c, ERR_UNSUPPORTED, extra[i]);
+    }
+}
+
+/* A tensor that one architecture has is refused in another. */
+static void test_refuses_strangers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arch, *tensor;
+    } list[] = {
+        {"qwen2", "blk.0.attn_output.bias"},   {"qwen2", "rope_freqs.weight"},
+        {"qwen2", "blk.0.attn_q_norm.weight"}, {"qwen3", "blk.0.attn_q.bias"},
+        {"gemma3", "blk.1.ffn_down.bias"},     {"llama", "blk.0.post_ffw_norm.weight"},
+    };
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        struct tiny_model c = tiny_model_default(KERN_F32);
+        tiny_model_set_arch(&c, list[i].arch);
+        c.extra_tensor = list[i].tensor;
+        refused(&c, ERR_UNSUPPORTED, list[i].tensor);
     }
 }
 
@@ -268,13 +345,9 @@ static void test_refuses_shapes(void **state)
 
 /* ---- cards and pieces ------------------------------------------------------------------------ */
 
-static void test_card(void **state)
+static void check_card(const struct tiny_model *c)
 {
-    (void)state;
-    struct tiny_model c = tiny_model_default(KERN_Q8_0);
-    c.biases = c.rope_factors = true;
-    c.n_vocab = 3000;
-    struct model *m = must_open(&c), *from_card = NULL;
+    struct model *m = must_open(c), *from_card = NULL;
     struct base_buf card = {0}, again = {0};
     struct err e = {0};
     assert_int_equal(model_card_write(m, &card, &e), 0);
@@ -288,6 +361,8 @@ static void test_card(void **state)
     assert_int_equal(a->head_dim, b->head_dim);
     assert_int_equal(a->n_ff_units, b->n_ff_units);
     assert_int_equal(a->rope_factors, b->rope_factors);
+    assert_int_equal(a->window, b->window);
+    assert_true(a->attention_scale == b->attention_scale && a->embed_scale == b->embed_scale);
     assert_int_equal(model_n_pieces(m), model_n_pieces(from_card));
     for (uint32_t i = 0; i < model_n_pieces(m); i++)
         assert_int_equal(model_piece_bytes(m, model_piece_at(m, i)),
@@ -311,6 +386,18 @@ static void test_card(void **state)
     base_buf_deinit(&again);
     model_close(from_card);
     model_close(m);
+}
+
+static void test_card(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    c.n_vocab = 3000;
+    for (unsigned i = 0; i < TINY_N_ARCHS; i++) {
+        tiny_model_set_arch(&c, tiny_archs[i]);
+        c.biases = c.rope_factors = i == 0;
+        check_card(&c);
+    }
 }
 
 static void test_piece_numbers(void **state)
@@ -349,15 +436,9 @@ static void test_piece_numbers(void **state)
 }
 
 /* Every byte is written, the same ones each time; tied output pieces are the embedding's. */
-static void test_piece_bytes(void **state)
+static void check_piece_bytes(const struct tiny_model *c)
 {
-    (void)state;
-    struct tiny_model c = tiny_model_default(KERN_Q4_0);
-    c.biases = c.rope_factors = c.tied = true;
-    c.n_embd = 96;
-    c.n_vocab = 333;
-    c.head_dim = 40; /* biases that do not fill their last 64 bytes */
-    struct model *m = must_open(&c);
+    struct model *m = must_open(c);
     uint32_t n = model_n_pieces(m);
     for (uint32_t i = 0; i < n; i++) {
         struct model_piece p = model_piece_at(m, i);
@@ -379,6 +460,83 @@ static void test_piece_bytes(void **state)
     model_close(m);
 }
 
+static void test_piece_bytes(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q4_0);
+    c.biases = c.rope_factors = c.tied = true;
+    c.n_embd = 96;
+    c.n_vocab = 333;
+    c.head_dim = 40; /* biases that do not fill their last 64 bytes */
+    check_piece_bytes(&c);
+    c.biases = c.rope_factors = false;
+    for (unsigned i = 1; i < TINY_N_ARCHS; i++) {
+        tiny_model_set_arch(&c, tiny_archs[i]);
+        c.tied = true;
+        check_piece_bytes(&c);
+    }
+}
+
+/* Norms of heads and of outputs stand behind those that every model has. */
+static void test_common_piece_content(void **state)
+{
+    (void)state;
+    static const char *const parts[] = {"attn_norm",           "ffn_norm",
+                                        "attn_q_norm",         "attn_k_norm",
+                                        "post_attention_norm", "post_ffw_norm"};
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    tiny_model_set_arch(&c, "gemma3");
+    struct model *m = must_open(&c);
+    struct model_piece p = {MODEL_PIECE_COMMON, 1, 0};
+    uint8_t *bytes = aligned_alloc(KERN_ALIGN, model_piece_bytes(m, p)), *at = bytes;
+    assert_non_null(bytes);
+    model_piece_pack(m, p, bytes);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.1.%s.weight", parts[i]);
+        const struct gguf_tensor *t = model_gguf_tensor(model_gguf(m), name);
+        assert_non_null(t);
+        assert_memory_equal(at, t->data, t->bytes);
+        at += base_round_up(t->bytes, KERN_ALIGN);
+    }
+    assert_int_equal(at - bytes, model_piece_bytes(m, p));
+    free(bytes);
+    model_close(m);
+}
+
+/* Columns of attn_output cut out of the middle of super-blocks: heads of 96 begin at 0, 96, 192. */
+static void test_cut_super_blocks(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q4_K);
+    c.type[TINY_ATTN_OUT] = KERN_Q6_K;
+    c.head_dim = 96;
+    c.n_heads = 8;
+    struct model *m = must_open(&c);
+    double row[768];
+    float got[96];
+    for (uint32_t u = 0; u < 8; u++) {
+        struct model_piece p = {MODEL_PIECE_HEAD, 0, u};
+        uint8_t *bytes = aligned_alloc(KERN_ALIGN, model_piece_bytes(m, p));
+        assert_non_null(bytes);
+        model_piece_pack(m, p, bytes);
+        struct kern_matrix w;
+        uint32_t skip = kern_column_skip(KERN_Q6_K, 96 * u);
+        size_t at = kern_packed_bytes(KERN_Q4_K, 96, 256, 0);
+        assert_int_equal(skip, 96 * u % 256);
+        kern_matrix_bind(&w, KERN_Q6_K, 256, 96, skip, bytes + at);
+        for (uint32_t r = 0; r < 256; r++) {
+            kern_matrix_row(&w, r, got);
+            tiny_tensor_row(model_gguf_tensor(model_gguf(m), "blk.0.attn_output.weight"), r, row);
+            for (uint32_t i = 0; i < 96; i++)
+                assert_true(fabs((double)got[i] - row[96 * u + i]) <= 1e-6 * fabs(row[96 * u + i]));
+        }
+        assert_int_equal(model_piece_bytes(m, p), at + kern_packed_bytes(KERN_Q6_K, 256, 96, skip));
+        free(bytes);
+    }
+    model_close(m);
+}
+
 /* A head piece, part by part, against the file: rows of Q, their bias, columns of the output. */
 static void test_head_piece_content(void **state)
 {
@@ -396,27 +554,27 @@ static void test_head_piece_content(void **state)
     struct kern_matrix w;
     assert_non_null(bytes);
     model_piece_pack(m, p, bytes);
-    kern_matrix_bind(&w, KERN_Q8_0, 160, 64, bytes);
+    kern_matrix_bind(&w, KERN_Q8_0, 160, 64, 0, bytes);
     for (uint32_t r = 0; r < 160; r++) {
         kern_matrix_row(&w, r, got);
         tiny_tensor_row(model_gguf_tensor(g, "blk.1.attn_q.weight"), 160 + r, row);
         for (uint32_t i = 0; i < 64; i++)
             assert_true(got[i] == (float)row[i]);
     }
-    size_t at = kern_packed_bytes(KERN_Q8_0, 160, 64);
+    size_t at = kern_packed_bytes(KERN_Q8_0, 160, 64, 0);
     tiny_tensor_row(model_gguf_tensor(g, "blk.1.attn_q.bias"), 0, row);
     memcpy(got, bytes + at, 160 * sizeof *got);
     for (uint32_t i = 0; i < 160; i++)
         assert_true(got[i] == (float)row[160 + i]);
     at += 640;
-    kern_matrix_bind(&w, KERN_Q8_0, 64, 160, bytes + at);
+    kern_matrix_bind(&w, KERN_Q8_0, 64, 160, 0, bytes + at);
     for (uint32_t r = 0; r < 64; r++) {
         kern_matrix_row(&w, r, got);
         tiny_tensor_row(model_gguf_tensor(g, "blk.1.attn_output.weight"), r, row);
         for (uint32_t i = 0; i < 160; i++)
             assert_true(got[i] == (float)row[160 + i]);
     }
-    assert_int_equal(model_piece_bytes(m, p), at + kern_packed_bytes(KERN_Q8_0, 64, 160));
+    assert_int_equal(model_piece_bytes(m, p), at + kern_packed_bytes(KERN_Q8_0, 64, 160, 0));
     free(bytes);
     model_close(m);
 }
@@ -586,16 +744,20 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_shapes_of_architectures),
         cmocka_unit_test(test_unit_heads),
         cmocka_unit_test(test_vocabulary_runs),
         cmocka_unit_test(test_refuses_keys),
         cmocka_unit_test(test_refuses_what_is_missing),
         cmocka_unit_test(test_refuses_tensors),
+        cmocka_unit_test(test_refuses_strangers),
         cmocka_unit_test(test_refuses_shapes),
         cmocka_unit_test(test_card),
         cmocka_unit_test(test_piece_numbers),
         cmocka_unit_test(test_piece_bytes),
         cmocka_unit_test(test_head_piece_content),
+        cmocka_unit_test(test_common_piece_content),
+        cmocka_unit_test(test_cut_super_blocks),
         cmocka_unit_test(test_slice_pieces),
         cmocka_unit_test(test_memory_figures),
         cmocka_unit_test(test_exec_refusals),

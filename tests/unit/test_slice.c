@@ -278,13 +278,13 @@ static void check_plan(const struct fixture *f, const struct plan *p)
 
 /* ---- kinds of models ------------------------------------------------------------------------- */
 
-/* Shapes and types that between them reach every path: each type, mixed ones, several heads a
- * unit, one KV head, widths that end inside a group, a vocabulary that does, biases, factors,
- * tied output. */
+/* Shapes, types and architectures that between them reach every path: each type, mixed ones,
+ * several heads a unit, one KV head, widths that end inside a group, a vocabulary that does, biases,
+ * factors, tied output, cuts inside a super-block, norms of heads and outputs, windows. */
 static struct tiny_model kind(unsigned i)
 {
     struct tiny_model c = tiny_model_default(i < KERN_N_TYPES ? (enum kern_type)i : KERN_Q8_0);
-    c.n_layers = 3;
+    c.n_layers = c.n_embd > 64 ? 2 : 3;
     c.seed = 100 + i;
     switch (i) {
     case KERN_N_TYPES: /* mixed types in every layer */
@@ -320,12 +320,51 @@ static struct tiny_model kind(unsigned i)
         c.n_layers = 1;
         c.tied = true;
         break;
+    case KERN_N_TYPES + 5: /* heads of 96 and super-blocks of 256 end at different columns */
+        c = tiny_model_default(KERN_Q4_K);
+        c.type[TINY_V] = c.type[TINY_DOWN] = c.type[TINY_OUTPUT] = KERN_Q6_K;
+        c.head_dim = 96;
+        c.n_heads = 8;
+        c.n_layers = 2;
+        break;
+    case KERN_N_TYPES + 6: /* so do units of two heads of 80 */
+        c = tiny_model_default(KERN_Q6_K);
+        c.type[TINY_Q] = c.type[TINY_GATE] = KERN_Q5_K;
+        c.head_dim = 80;
+        c.n_heads = 16;
+        c.n_layers = 1;
+        break;
+    case KERN_N_TYPES + 7: /* seven query heads to a KV head */
+        tiny_model_set_arch(&c, "qwen2");
+        c.n_heads = 7;
+        c.n_kv_heads = 1;
+        break;
+    case KERN_N_TYPES + 8:
+        tiny_model_set_arch(&c, "qwen3");
+        break;
+    case KERN_N_TYPES + 9:
+        tiny_model_set_arch(&c, "gemma3");
+        c.n_kv_heads = 1;
+        break;
+    case KERN_N_TYPES + 10: /* windows in a K-quant file, heads of several to a unit */
+        c = tiny_model_default(KERN_Q5_K);
+        tiny_model_set_arch(&c, "gemma3");
+        c.type[TINY_ATTN_OUT] = KERN_Q6_K;
+        c.head_dim = 16;
+        c.n_heads = 16;
+        c.n_kv_heads = 4;
+        c.n_layers = 2;
+        break;
+    case KERN_N_TYPES + 11: /* nine heads, three to a KV head */
+        c.n_heads = 9;
+        c.n_kv_heads = 3;
+        break;
     default:
         break;
     }
     return c;
 }
-enum { N_KINDS = KERN_N_TYPES + 5 };
+enum { N_KINDS = KERN_N_TYPES + 12 };
 
 static const struct kern_table *best(void)
 {
@@ -345,7 +384,7 @@ static void test_kernels_threads_and_batches(void **state)
             p.kernels = kern_table_at(t);
             if (!kern_table_runs(p.kernels))
                 continue;
-            for (p.n_threads = 1; p.n_threads <= 4; p.n_threads++) {
+            for (p.n_threads = 1; p.n_threads <= 4; p.n_threads += c.n_embd > 64 ? 2 : 1) {
                 p.batch = 4 * p.n_threads;
                 p.mix = 1 + p.n_threads;
                 check_plan(&f, &p);
@@ -426,8 +465,8 @@ static void test_cuts_by_layers(void **state)
     }
 }
 
-/* Every set of head units against its complement, empty ones too, with the FFN border moving
- * along. */
+/* Every set of head units against its complement, empty ones too, with the FFN border moving along;
+ * of models with many units or large ones, some sets. */
 static void test_cuts_by_heads_and_columns(void **state)
 {
     (void)state;
@@ -443,17 +482,20 @@ static void test_cuts_by_heads_and_columns(void **state)
         check_plan(&f, &p);
         p.n_parts = 2;
         p.ff_border[2] = n_ff;
-        for (uint32_t set = 0; set < 1u << n_units; set++) {
+        bool small = n_units <= 4 && c.n_embd <= 64;
+        uint32_t n_sets = small ? 1u << n_units : 6;
+        uint64_t rng = i;
+        for (uint32_t set = 0; set < n_sets; set++) {
+            uint32_t mine = small ? set : (uint32_t)base_rng_next(&rng);
             for (uint32_t u = 0; u < n_units; u++)
-                p.part_of_unit[u] = set >> u & 1;
+                p.part_of_unit[u] = mine >> u & 1;
             p.ff_border[1] = set % (n_ff + 1);
             p.n_threads = 1 + set % 2;
             check_plan(&f, &p);
         }
         p.n_parts = 3;
         p.ff_border[3] = n_ff;
-        uint64_t rng = i;
-        for (unsigned trial = 0; trial < 12; trial++) {
+        for (unsigned trial = 0; trial < (small ? 12 : 6); trial++) {
             for (uint32_t u = 0; u < n_units; u++)
                 p.part_of_unit[u] = (uint8_t)(base_rng_next(&rng) % 3);
             p.ff_border[1] = (uint32_t)(base_rng_next(&rng) % (n_ff + 1));
@@ -471,40 +513,26 @@ static void test_cuts_by_heads_and_columns(void **state)
 static void test_kv_types(void **state)
 {
     (void)state;
-    struct tiny_model c = kind(KERN_F32);
-    struct fixture f = fixture_make(&c, 20);
-    struct plan p = whole(&f);
-    p.kv = KERN_KV_F32;
-    run_plan(&f, &p, f.hidden, f.logits); /* the reference of this KV type */
-    p.kernels = best();
-    p.batch = 16;
-    p.mix = 4;
-    p.n_threads = 3;
-    check_plan(&f, &p);
-    fixture_free(&f);
-}
-
-/* Both pairings of RoPE go through the same steps; no architecture of the table asks for the
- * second yet, so the shape is told. */
-static void test_neox_pairing(void **state)
-{
-    (void)state;
-    struct tiny_model c = kind(KERN_Q8_0);
-    struct fixture f = fixture_make(&c, 12);
-    struct plan p = whole(&f);
-    size_t n_bytes = (size_t)SLOTS * CONTEXT * c.n_vocab * sizeof(float);
-    float *norm = malloc(n_bytes);
-    assert_non_null(norm);
-    memcpy(norm, f.logits, n_bytes);
-    ((struct model_shape *)(uintptr_t)f.shape)->rope = MODEL_ROPE_NEOX;
-    run_plan(&f, &p, f.hidden, f.logits);
-    assert_memory_not_equal(norm, f.logits, n_bytes);
-    p.kernels = best();
-    p.batch = 12;
-    p.n_threads = 2;
-    check_plan(&f, &p);
-    free(norm);
-    fixture_free(&f);
+    static const unsigned kinds[] = {KERN_F32, KERN_N_TYPES + 5, KERN_N_TYPES + 9};
+    for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct tiny_model c = kind(kinds[i]);
+        struct fixture f = fixture_make(&c, 20);
+        struct plan p = whole(&f);
+        for (unsigned kv = 0; kv < KERN_N_KV_TYPES; kv++) {
+            p = whole(&f);
+            p.kv = (enum kern_kv_type)kv;
+            run_plan(&f, &p, f.hidden, f.logits); /* the reference of this KV type */
+            p.batch = 16;
+            p.mix = 4;
+            p.n_threads = 3;
+            for (unsigned t = 0; kern_table_at(t) != NULL; t++) {
+                p.kernels = kern_table_at(t);
+                if (kern_table_runs(p.kernels))
+                    check_plan(&f, &p);
+            }
+        }
+        fixture_free(&f);
+    }
 }
 
 /* ---- rows out of range ----------------------------------------------------------------------- */
@@ -513,7 +541,7 @@ static void test_neox_pairing(void **state)
  * to it; one weight that reads it is enormous. */
 enum { POISON = 7, POISON_ROWS = 6, POISON_AT = 3 };
 struct poison {
-    const char *tensor; /* whose [0, 0] becomes `value` */
+    const char *arch, *tensor; /* whose [0, 0] becomes `value` */
     float value;
     uint32_t mark; /* what bad[] must say */
 };
@@ -579,6 +607,7 @@ static void check_poison(struct poison *poison, unsigned n_threads,
                          const struct kern_table *kernels)
 {
     struct tiny_model c = tiny_model_default(KERN_F32);
+    tiny_model_set_arch(&c, poison->arch);
     c.patch = poison_patch;
     c.arg = poison;
     struct fixture f = fixture_make(&c, 10);
@@ -612,14 +641,19 @@ static void test_bad_rows_fail_alone(void **state)
 {
     (void)state;
     struct poison list[] = {
-        {"token_embd.weight", __builtin_inff(), 1}, /* the embedding itself */
-        {"token_embd.weight", 1e30f, 1},            /* finite, but its square is not: the norm */
-        {"blk.0.attn_q.weight", 3e38f, 1},          /* a query */
-        {"blk.0.attn_k.weight", 3e38f, 1},          /* KV rows */
-        {"blk.1.attn_v.weight", 1e5f, 2},           /* finite, but no F16 */
-        {"blk.1.ffn_gate.weight", 3e38f, 2},        /* the FFN's sum */
-        {"blk.0.ffn_up.weight", 1e12f, 1},          /* finite, but beyond the fixed point */
-        {"output.weight", 3e38f, 3},                /* a logit */
+        {"llama", "token_embd.weight", __builtin_inff(), 1}, /* the embedding itself */
+        {"llama", "token_embd.weight", 1e30f, 1},     /* finite, but its square is not: the norm */
+        {"llama", "blk.0.attn_q.weight", 3e38f, 1},   /* a query */
+        {"llama", "blk.0.attn_k.weight", 3e38f, 1},   /* KV rows */
+        {"llama", "blk.1.attn_v.weight", 1e5f, 2},    /* finite, but no F16 */
+        {"llama", "blk.1.ffn_gate.weight", 3e38f, 2}, /* the FFN's sum */
+        {"llama", "blk.0.ffn_up.weight", 1e12f, 1},   /* finite, but beyond the fixed point */
+        {"llama", "output.weight", 3e38f, 3},         /* a logit */
+        {"qwen3", "blk.1.attn_q.weight", 1e30f, 2},   /* finite, but a head's norm is not */
+        {"qwen3", "blk.0.attn_k.weight", 1e30f, 1},
+        {"gemma3", "token_embd.weight", 1e38f, 1},     /* finite, but not when scaled */
+        {"gemma3", "blk.1.ffn_gate.weight", 3e38f, 2}, /* through GELU */
+        {"gemma3", "blk.0.attn_v.weight", 1e5f, 1},
     };
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         for (unsigned t = 0; kern_table_at(t) != NULL; t++) {
@@ -633,7 +667,7 @@ static void test_bad_rows_fail_alone(void **state)
 static void test_bad_embedding_alone(void **state)
 {
     (void)state;
-    struct poison poison = {"token_embd.weight", __builtin_inff(), 1};
+    struct poison poison = {"llama", "token_embd.weight", __builtin_inff(), 1};
     struct tiny_model c = tiny_model_default(KERN_F32);
     c.patch = poison_patch;
     c.arg = &poison;
@@ -716,7 +750,6 @@ int main(void)
         cmocka_unit_test(test_cuts_by_layers),
         cmocka_unit_test(test_cuts_by_heads_and_columns),
         cmocka_unit_test(test_kv_types),
-        cmocka_unit_test(test_neox_pairing),
         cmocka_unit_test(test_bad_rows_fail_alone),
         cmocka_unit_test(test_bad_embedding_alone),
         cmocka_unit_test(test_impossible_token),
