@@ -39,9 +39,19 @@ KERNEL_LIBS += %D%/libkern_avx2.a
 %C%_libkern_avx2_a_CFLAGS = $(AM_CFLAGS) $(AVX2_CFLAGS)
 %C%_libkern_avx2_a_SOURCES = \
 	%D%/avx2/avx2.h \
+	%D%/avx2/blocks.h \
+	%D%/avx2/product.h \
+	%D%/avx2/gelu_mul.c \
 	%D%/avx2/kv_store.c \
+	%D%/avx2/matmul_float.c \
+	%D%/avx2/matmul_q4.c \
+	%D%/avx2/matmul_q5.c \
+	%D%/avx2/matmul_q6_k.c \
+	%D%/avx2/matmul_q8.c \
+	%D%/avx2/quantise.c \
 	%D%/avx2/rms_norm.c \
-	%D%/avx2/silu_mul.c
+	%D%/avx2/silu_mul.c \
+	%D%/avx2/unit.c
 endif
 
 if WITH_AVX512

@@ -12,17 +12,25 @@
 /* Before a loop whose count is a constant once its function is inlined: without it GCC leaves small
  * arrays of registers in memory at -O2. Other compilers unroll such loops by themselves. */
 #if defined(__GNUC__) && !defined(__clang__)
-#define AVX2_UNROLL _Pragma("GCC unroll 8")
+#define AVX2_UNROLL _Pragma("GCC unroll 16")
 #else
 #define AVX2_UNROLL
 #endif
 
-/* Ask for the cache line `bytes` ahead in a stream of weights. The stride of the packed layout is
- * plain, but hardware prefetchers stop at each page. The address may lie past the matrix: a hint
- * cannot fault. */
-KERN_ALWAYS_INLINE void avx2_ahead(const void *p, size_t bytes)
+/* a + b, as one instruction at this place: compilers know that integer sums may be regrouped, turn
+ * a chain into a tree, and then run out of registers for its branches. */
+KERN_ALWAYS_INLINE __m256i avx2_add16(__m256i a, __m256i b)
 {
-    _mm_prefetch((const char *)((uintptr_t)p + bytes), _MM_HINT_T0);
+    __m256i sum = _mm256_add_epi16(a, b);
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+
+KERN_ALWAYS_INLINE __m256i avx2_add32(__m256i a, __m256i b)
+{
+    __m256i sum = _mm256_add_epi32(a, b);
+    __asm__("" : "+x"(sum));
+    return sum;
 }
 
 /* Eight F16 as F32. */
@@ -92,6 +100,22 @@ KERN_ALWAYS_INLINE __m256 avx2_exp(__m256 x)
     const __m256i shift = _mm256_sub_epi32(_mm256_castps_si256(z), _mm256_set1_epi32(0x4b400000));
     p = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(shift, 23)));
     return _mm256_and_ps(p, live);
+}
+
+/* y = f(gate) * up; the tail goes through the same code in padded registers. y may be gate. */
+KERN_ALWAYS_INLINE void avx2_gated(__m256 (*f)(__m256 gate), const float *gate, const float *up,
+                                   uint32_t n, float *y)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(f(_mm256_loadu_ps(gate + i)), _mm256_loadu_ps(up + i)));
+    if (i < n) {
+        float g[8] = {0}, u[8] = {0};
+        memcpy(g, gate + i, (n - i) * sizeof *g);
+        memcpy(u, up + i, (n - i) * sizeof *u);
+        _mm256_storeu_ps(g, _mm256_mul_ps(f(_mm256_loadu_ps(g)), _mm256_loadu_ps(u)));
+        memcpy(y + i, g, (n - i) * sizeof *g);
+    }
 }
 
 #endif

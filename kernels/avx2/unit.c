@@ -1,32 +1,7 @@
-/* Unit sums in fixed point. AVX2 has no conversion between double and int64. To integer: adding
- * 1.5 * 2^52 leaves the number, rounded to even, in the low bits of the double (exact for sizes up
- * to 2^51, which the gate guarantees, both ends included), and the constant is taken off as an
- * integer. To double: the signed high half times 2^32 and the unsigned low half are both exact, and
- * their sum is the one rounding that a conversion would make. */
+/* Closing sums in fixed point (the way in is in product.h). AVX2 has no conversion from int64 to
+ * double: the signed high half times 2^32 and the unsigned low half are both exact, and their sum is
+ * the one rounding that a conversion would make. */
 #include "kernels/avx2/avx2.h"
-
-KERN_ALWAYS_INLINE __m256i to_fixed(__m128 u)
-{
-    const __m256d magic = _mm256_set1_pd(0x1.8p52);
-    const __m256d scaled = _mm256_mul_pd(_mm256_cvtps_pd(u), _mm256_set1_pd(0x1p30));
-    return _mm256_sub_epi64(_mm256_castpd_si256(_mm256_add_pd(scaled, magic)),
-                            _mm256_castpd_si256(magic));
-}
-
-bool kern_unit_add_avx2(const float *u, uint32_t n, int64_t *acc)
-{
-    size_t i = 0;
-    if (avx2_max_abs(u, n) > KERN_UNIT_MAX_BITS)
-        return false;
-    for (; i + 4 <= n; i += 4) {
-        const __m256i sum = _mm256_loadu_si256((const void *)(acc + i));
-        _mm256_storeu_si256((void *)(acc + i),
-                            _mm256_add_epi64(sum, to_fixed(_mm_loadu_ps(u + i))));
-    }
-    for (; i < n; i++)
-        acc[i] += llrint((double)u[i] * 0x1p30);
-    return true;
-}
 
 KERN_ALWAYS_INLINE __m128 from_fixed(__m256i k)
 {
