@@ -59,10 +59,12 @@ noinst_LIBRARIES += %D%/libkern_avx512.a
 KERNEL_LIBS += %D%/libkern_avx512.a
 %C%_libkern_avx512_a_CFLAGS = $(AM_CFLAGS) $(AVX512_CFLAGS)
 %C%_libkern_avx512_a_SOURCES = \
+	%D%/avx512/attend.h \
 	%D%/avx512/avx512.h \
 	%D%/avx512/blocks.h \
 	%D%/avx512/nibbles.h \
 	%D%/avx512/sink.h \
+	%D%/avx512/attend.c \
 	%D%/avx512/gelu_mul.c \
 	%D%/avx512/kv_store.c \
 	%D%/avx512/matmul_float.c \
