@@ -1,9 +1,12 @@
-/* Speed of the matrix products, one thread: for every runnable table, type, and number of rows of
- * x, the median of five passes over enough matrices to exceed the caches when a row of x is one
- * (decode is bound by memory, and so is its bench). CSV on stdout: kernel table, function, type,
- * rows, cols, n_x, GB/s of packed weights, Gop/s (two operations a weight and row of x). Arguments:
- * a table's name to restrict it to one; `all` also measures the definition, which takes a while.
- * Where OpenBLAS is built in, its F32 product of the same shapes stands below as the yardstick. */
+/* Speed of the matrix products, one thread: for every runnable table, operator, type, and number of
+ * rows of x, the median of five passes over enough matrices to exceed the caches when a row of x is
+ * one (decode is bound by memory, and so is its bench). CSV on stdout: kernel table, function,
+ * type, rows, cols, n_x, GB/s of packed weights, Gop/s (two operations a weight and row of x).
+ * Times are of this thread's processor clock, so that a busy machine spoils fewer of them.
+ *
+ * Arguments: a table's name to restrict it to one, then a type's to restrict it further; `all` also
+ * measures the definition, which takes a while. Where OpenBLAS is built in, its F32 product of the
+ * same shapes stands below as the yardstick. */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
 #endif
@@ -18,15 +21,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { ROWS = 2048, COLS = 2048, N_MATRICES = 16, N_X_MAX = 16, PASSES = 5 };
+enum { ROWS = 2048, COLS = 2048, N_MATRICES = 16, N_X_MAX = 64, PASSES = 5 };
 
 struct bench {
-    uint8_t *weights; /* N_MATRICES packed matrices, one behind the other */
-    float *f, *a, *y;
+    uint8_t *weights; /* N_MATRICES packed F32 matrices, or more of smaller types, back to back */
+    size_t weight_bytes;
+    float *f, *a, *s, *y;
     int8_t *q;
     int16_t *h;
+    int64_t *acc;
 };
+
+/* Which of the two operators of a type. */
+enum op { MATMUL, MATMUL_SUM, N_OPS };
+static const char *const op_names[N_OPS] = {"matmul", "matmul_sum"};
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -34,27 +44,38 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Median seconds of one pass over n_matrices. */
-static double measure(const struct bench *b, const struct kern_table *t, enum kern_type type,
-                      uint32_t n_x, unsigned n_matrices)
+static double thread_seconds(void)
 {
-    const struct kern_act x = {b->f, b->q, b->a, b->h, COLS, COLS};
-    const size_t bytes = kern_packed_bytes(type, ROWS, COLS);
+    struct timespec t = {0};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Median seconds of one pass over n_matrices. */
+static double measure(const struct bench *b, const struct kern_table *t, enum op op,
+                      enum kern_type type, uint32_t n_x, unsigned n_matrices)
+{
+    const struct kern_act x = {b->f, b->q, b->a, b->s, b->h, COLS, COLS};
+    const size_t bytes = kern_packed_bytes(type, ROWS, COLS, 0);
     double seconds[PASSES];
     for (unsigned pass = 0; pass < PASSES; pass++) {
-        const double start = base_clock_s();
+        const double start = thread_seconds();
         for (unsigned i = 0; i < n_matrices; i++) {
             struct kern_matrix m;
-            kern_matrix_bind(&m, type, ROWS, COLS, b->weights + i * bytes);
-            t->matmul[type](&m, 0, ROWS / KERN_GROUP, &x, n_x, b->y, ROWS);
+            uint8_t bad[N_X_MAX] = {0};
+            kern_matrix_bind(&m, type, ROWS, COLS, 0, b->weights + i * bytes);
+            if (op == MATMUL)
+                t->matmul[type](&m, 0, ROWS / KERN_GROUP, &x, n_x, b->y, ROWS);
+            else
+                t->matmul_sum[type](&m, 0, ROWS / KERN_GROUP, &x, n_x, b->acc, ROWS, bad);
         }
-        seconds[pass] = base_clock_s() - start;
+        seconds[pass] = thread_seconds() - start;
     }
     qsort(seconds, PASSES, sizeof seconds[0], compare_doubles);
     return seconds[PASSES / 2];
 }
 
-static const uint32_t batches[] = {1, 4, N_X_MAX};
+static const uint32_t batches[] = {1, 4, 16, N_X_MAX};
 
 static void print_row(const char *table, const char *function, enum kern_type type, uint32_t n_x,
                       size_t bytes, double s)
@@ -64,14 +85,16 @@ static void print_row(const char *table, const char *function, enum kern_type ty
     fflush(stdout);
 }
 
-static void report(const struct bench *b, const struct kern_table *t, enum kern_type type,
-                   const char *function)
+static void report(const struct bench *b, const struct kern_table *t, enum op op,
+                   enum kern_type type, const char *function)
 {
-    const size_t bytes = kern_packed_bytes(type, ROWS, COLS);
+    const size_t bytes = kern_packed_bytes(type, ROWS, COLS, 0);
     const bool slow = strcmp(t->name, "generic") == 0;
     for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
-        const unsigned n_matrices = slow ? 1 : N_MATRICES;
-        const double s = measure(b, t, type, batches[i], n_matrices) / n_matrices;
+        /* A row alone reads as many matrices as there is memory for. */
+        const unsigned all = (unsigned)(b->weight_bytes / bytes);
+        const unsigned n_matrices = slow ? 1 : batches[i] == 1 ? all : N_MATRICES;
+        const double s = measure(b, t, op, type, batches[i], n_matrices) / n_matrices;
         print_row(t->name, function, type, batches[i], bytes, s);
     }
 }
@@ -85,13 +108,13 @@ static void report_blas(const struct bench *b)
     for (size_t k = 0; k < sizeof batches / sizeof batches[0]; k++) {
         double seconds[PASSES];
         for (unsigned pass = 0; pass < PASSES; pass++) {
-            const double start = base_clock_s();
+            const double start = thread_seconds();
             for (unsigned i = 0; i < N_MATRICES; i++) {
                 const float *w = (const float *)(const void *)(b->weights + i * bytes);
                 cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)batches[k], ROWS, COLS,
                             1.0f, b->f, COLS, w, COLS, 0.0f, b->y, ROWS);
             }
-            seconds[pass] = (base_clock_s() - start) / N_MATRICES;
+            seconds[pass] = (thread_seconds() - start) / N_MATRICES;
         }
         qsort(seconds, PASSES, sizeof seconds[0], compare_doubles);
         print_row("openblas", "cblas_sgemm", KERN_F32, batches[k], bytes, seconds[PASSES / 2]);
@@ -103,41 +126,53 @@ static void report_blas(const struct bench *b)
 
 static bool prepare(struct bench *b)
 {
-    const size_t bytes = N_MATRICES * kern_packed_bytes(KERN_F32, ROWS, COLS);
+    const size_t bytes = N_MATRICES * kern_packed_bytes(KERN_F32, ROWS, COLS, 0);
     uint64_t rng = 1;
+    b->weight_bytes = bytes;
     b->weights = base_alloc(bytes + KERN_ALIGN);
     b->f = base_zalloc(N_X_MAX * COLS, sizeof *b->f);
     b->a = base_zalloc(N_X_MAX * COLS / KERN_BLOCK, sizeof *b->a);
+    b->s = base_zalloc(N_X_MAX * COLS / KERN_BLOCK, sizeof *b->s);
     b->y = base_zalloc(N_X_MAX * ROWS, sizeof *b->y);
+    b->acc = base_zalloc(N_X_MAX * ROWS, sizeof *b->acc);
     b->q = base_zalloc(N_X_MAX * COLS, 1);
     b->h = base_zalloc(N_X_MAX * COLS / 16, sizeof *b->h);
-    if (b->weights == NULL || b->f == NULL || b->a == NULL || b->y == NULL || b->q == NULL ||
-        b->h == NULL)
+    if (b->weights == NULL || b->f == NULL || b->a == NULL || b->s == NULL || b->y == NULL ||
+        b->acc == NULL || b->q == NULL || b->h == NULL)
         return false;
     b->weights += KERN_ALIGN - (uintptr_t)b->weights % KERN_ALIGN;
     for (size_t i = 0; i < bytes; i += 8) { /* as any type: small finite numbers */
-        const uint64_t r = base_rng_next(&rng) & 0x3fff3fff3fff3fffu;
+        const uint64_t r = base_rng_next(&rng) & 0x2fff2fff2fff2fffu;
         memcpy(b->weights + i, &r, 8);
     }
     for (size_t i = 0; i < N_X_MAX * COLS; i++)
         b->f[i] = (float)(int32_t)base_rng_next(&rng) * 0x1p-31f;
-    return kern_table_at(0)->quantise(b->f, N_X_MAX * COLS, b->q, b->a, b->h);
+    return kern_table_at(0)->quantise(b->f, N_X_MAX * COLS, b->q, b->a, b->s, b->h);
 }
+
+/* The lines of kernels.def; the sets' names by their numbers. */
+enum { KERN_ANY = 0 };
+enum {
+#define SET(id, name, base) SET_##id,
+#include "kernels/sets.def"
+};
+static const char set_names[][16] = {
+#define SET(id, name, base) name,
+#include "kernels/sets.def"
+};
+static const struct {
+    const char *table, *op, *function;
+    int type;
+} kernels[] = {
+#define KERNEL(op, type, isa, function, tile)                                                      \
+    {set_names[SET_##isa], #op, #function, (int)KERN_##type},
+#include "kernels/kernels.def"
+};
 
 int main(int argc, char **argv)
 {
-    static const struct {
-        const char *table, *op, *function;
-        int type;
-    } kernels[] = {
-#define ISA_generic                           "generic"
-#define ISA_avx2                              "avx2"
-#define ISA_neon                              "neon"
-#define ISA_neon_dotprod                      "neon-dotprod"
-#define KERN_ANY                              0
-#define KERNEL(op, type, isa, function, tile) {ISA_##isa, #op, #function, (int)KERN_##type},
-#include "kernels/kernels.def"
-    };
+    const char *only = argc > 1 ? argv[1] : kern_table_select(NULL)->name;
+    const char *only_type = argc > 2 ? argv[2] : NULL;
     struct bench b;
     if (!prepare(&b)) {
         fprintf(stderr, "bench_matmul: out of memory\n");
@@ -145,14 +180,14 @@ int main(int argc, char **argv)
     }
     printf("table,kernel,type,rows,cols,n_x,gb_per_s,gop_per_s\n");
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
-        const char *only = argc > 1 ? argv[1] : NULL;
         const struct kern_table *t = kern_table_select(kernels[i].table);
-        const bool all = only != NULL && strcmp(only, "all") == 0;
-        if (t == NULL || strcmp(kernels[i].op, "matmul") != 0)
+        const enum kern_type type = (enum kern_type)kernels[i].type;
+        if (t == NULL || (strcmp(only, "all") != 0 && strcmp(t->name, only) != 0))
             continue;
-        if (!all && strcmp(t->name, only != NULL ? only : kern_table_select(NULL)->name) != 0)
-            continue;
-        report(&b, t, (enum kern_type)kernels[i].type, kernels[i].function);
+        for (unsigned op = 0; op < N_OPS; op++)
+            if (strcmp(kernels[i].op, op_names[op]) == 0 &&
+                (only_type == NULL || strcmp(only_type, kern_type_info(type)->name) == 0))
+                report(&b, t, (enum op)op, type, kernels[i].function);
     }
     report_blas(&b);
     return 0;
