@@ -1,5 +1,5 @@
-/* Hostile model files, taken all the way: 10,000 random mutations of header, metadata and tensor
- * table, in one process. Each file is opened as a model with its vocabulary; where that succeeds, a
+/* Hostile model files, taken all the way: 12,000 random mutations of header, metadata and tensor
+ * table, over the architectures, in one process. Each file is opened as a model with its vocabulary; where that succeeds, a
  * token is generated with it. Nothing may crash, hang, leak or read out of bounds (the sanitizers
  * watch), and whatever is refused is refused with a sentence. */
 #include "tests/unit/gguf_mutate.h"
@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-enum { MUTATIONS = 10000, CONTEXT = 8, EXEC_MAX = 64 << 20 };
+enum { MUTATIONS = 3000, CONTEXT = 8, EXEC_MAX = 64 << 20 };
 
 struct counts {
     unsigned refused, generated, spoiled;
@@ -42,7 +42,8 @@ static void generate(struct model *m, struct vocab *v, struct counts *n)
 {
     const struct model_shape *s = model_shape(m);
     const struct model_slice whole = model_slice_layers(m, 0, s->n_layers);
-    const struct model_exec_config c = {1, CONTEXT, 2, KERN_KV_F16, 1, kern_table_select(NULL), false};
+    const struct model_exec_config c = {1,    CONTEXT, 2, KERN_KV_F16, 1, kern_table_select(NULL),
+                                        false};
     const struct model_memory mem = model_slice_memory(m, &whole, &c);
     const struct model_row rows[2] = {{0, 0, 1, false}, {0, 1, 2, true}};
     struct model_sampling greedy = model_sampling_default();
@@ -101,16 +102,16 @@ static void write_file(int fd, const uint8_t *bytes, size_t len)
     assert_int_equal(ftruncate(fd, (off_t)len), 0);
 }
 
-static void test_mutations(void **state)
+static void mutate(const char *arch, enum kern_type type)
 {
-    (void)state;
-    struct tiny_model shape = tiny_model_default(KERN_Q8_0);
+    struct tiny_model shape = tiny_model_default(type);
     struct base_buf file = {0};
     struct counts n = {0};
     struct err e = {0};
     char path[] = "/tmp/shoal-hostile-XXXXXX";
     const int fd = mkstemp(path);
     uint64_t rng = 2023;
+    tiny_model_set_arch(&shape, arch);
     shape.n_layers = 1;
     assert_true(fd >= 0);
     if (!tiny_model_bytes(&shape, &file, &e))
@@ -135,10 +136,19 @@ static void test_mutations(void **state)
     free(bytes);
     assert_int_equal(base_alloc_live(), live);
     base_buf_deinit(&file);
-    print_message("# %u refused, %u gave a token, %u a value out of range\n", n.refused,
+    print_message("# %s: %u refused, %u gave a token, %u a value out of range\n", arch, n.refused,
                   n.generated, n.spoiled);
     /* Both kinds must have been seen, or the test tests nothing. */
     assert_true(n.refused > MUTATIONS / 10 && n.generated > MUTATIONS / 100);
+}
+
+static void test_mutations(void **state)
+{
+    (void)state;
+    static const enum kern_type types[TINY_N_ARCHS] = {KERN_Q8_0, KERN_Q4_0, KERN_Q5_1,
+                                                       KERN_IQ4_NL};
+    for (unsigned i = 0; i < TINY_N_ARCHS; i++)
+        mutate(tiny_archs[i], types[i]);
 }
 
 int main(void)
