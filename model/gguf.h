@@ -50,8 +50,7 @@ struct gguf_type_info {
     const char *name;
     uint32_t block_cols, block_bytes;
 };
-const struct gguf_type_info *
-model_gguf_type_info(uint32_t ggml_type); /* NULL: not a type we know */
+bool model_gguf_type_info(uint32_t ggml_type, struct gguf_type_info *out); /* false: not known */
 
 /* Bytes of a tensor of a known type. ERR_FORMAT with the reason where the shape cannot be: no
  * dimension or more than GGUF_DIMS_MAX, one that is 0, rows that are not whole blocks, a size past

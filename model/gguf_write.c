@@ -243,7 +243,7 @@ static int check_tensor(const struct gguf_writer *w, size_t name_len, const stru
         return err_set(e, ERR_RANGE, "a name has 1 to %d bytes", GGUF_NAME_MAX);
     if (w->n_tensors == GGUF_TENSORS_MAX)
         return err_set(e, ERR_RANGE, "a file has at most %d tensors", GGUF_TENSORS_MAX);
-    if (model_gguf_type_info(t->ggml_type) == NULL)
+    if (model_gguf_type_name(t->ggml_type) == NULL)
         return err_set(e, ERR_UNSUPPORTED, "ggml type number %" PRIu32 " is unknown", t->ggml_type);
     if (w->n_tensors > 0 && (w->tensors[0].data == NULL) != (t->data == NULL))
         return err_set(e, ERR_USAGE, "either all tensors of a file have data or none");
