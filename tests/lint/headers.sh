@@ -7,10 +7,15 @@ machine=$($CC -dumpmachine 2>/dev/null)
 for header in $(cd "$SHOAL_SRCDIR" && find $folders -name '*.h' | sort); do
     flags=
     case $header:$machine in
+    */sse4/*:x86_64*) flags="-msse4.1 -mssse3" ;;
     */avx2/*:x86_64*) flags="-mavx2 -mfma -mf16c" ;;
+    */avx512/*:x86_64*)
+        flags="-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c"
+        ;;
+    */neon-i8mm/*:aarch64*) flags="-march=armv8.2-a+dotprod+i8mm" ;;
     */neon-dotprod/*:aarch64*) flags="-march=armv8.2-a+dotprod" ;;
     */neon/*:aarch64*) ;;
-    */avx2/* | */neon/* | */neon-dotprod/*)
+    */sse4/* | */avx2/* | */avx512/* | */neon/* | */neon-dotprod/* | */neon-i8mm/*)
         skipped "$header compiles alone" "for another machine"
         continue
         ;;

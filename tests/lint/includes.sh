@@ -63,6 +63,6 @@ header_only_in 'pcre2\.h' 'model/tokenizer'
 header_only_in 'jansson\.h' 'client/|tests/'
 header_only_in 'n?curses\.h' 'client/'
 header_only_in 'cmocka\.h' 'tests/'
-header_only_in 'immintrin\.h|arm_neon\.h|x86intrin\.h' 'kernels/(avx2|neon|neon-dotprod|pool|fp)'
+header_only_in 'immintrin\.h|arm_neon\.h|x86intrin\.h' 'kernels/(sse4|avx2|avx512|neon|neon-dotprod|neon-i8mm|pool|fp)'
 
 finish
