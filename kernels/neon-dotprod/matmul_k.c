@@ -2,6 +2,6 @@
  * its scales are for 16 columns. */
 #include "kernels/neon-dotprod/dots.h"
 
-NEON_MATMUL(KERN_Q4_K, q4_k_neon_dotprod_8x)
-NEON_MATMUL(KERN_Q5_K, q5_k_neon_dotprod_8x)
-NEON_MATMUL(KERN_Q6_K, q6_k_neon_dotprod_8x)
+MATMUL_BLOCKS(KERN_Q4_K, q4_k_neon_dotprod_8x)
+MATMUL_BLOCKS(KERN_Q5_K, q5_k_neon_dotprod_8x)
+MATMUL_BLOCKS(KERN_Q6_K, q6_k_neon_dotprod_8x)

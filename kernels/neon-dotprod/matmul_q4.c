@@ -2,6 +2,6 @@
  * the sum of x for Q4_0; IQ4_NL looks its bytes up in a register. */
 #include "kernels/neon-dotprod/dots.h"
 
-NEON_MATMUL(KERN_Q4_0, q4_0_neon_dotprod_8x)
-NEON_MATMUL(KERN_Q4_1, q4_1_neon_dotprod_8x)
-NEON_MATMUL(KERN_IQ4_NL, iq4_nl_neon_dotprod_8x)
+MATMUL_BLOCKS(KERN_Q4_0, q4_0_neon_dotprod_8x)
+MATMUL_BLOCKS(KERN_Q4_1, q4_1_neon_dotprod_8x)
+MATMUL_BLOCKS(KERN_IQ4_NL, iq4_nl_neon_dotprod_8x)

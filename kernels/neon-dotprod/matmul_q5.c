@@ -2,5 +2,5 @@
  * the nibbles, which costs more than the products. */
 #include "kernels/neon-dotprod/dots.h"
 
-NEON_MATMUL(KERN_Q5_0, q5_0_neon_dotprod_8x)
-NEON_MATMUL(KERN_Q5_1, q5_1_neon_dotprod_8x)
+MATMUL_BLOCKS(KERN_Q5_0, q5_0_neon_dotprod_8x)
+MATMUL_BLOCKS(KERN_Q5_1, q5_1_neon_dotprod_8x)

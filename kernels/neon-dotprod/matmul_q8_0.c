@@ -2,4 +2,4 @@
  * lies. */
 #include "kernels/neon-dotprod/dots.h"
 
-NEON_MATMUL(KERN_Q8_0, q8_0_neon_dotprod_8x)
+MATMUL_BLOCKS(KERN_Q8_0, q8_0_neon_dotprod_8x)

@@ -2,6 +2,6 @@
  * two sums a block, as its scales are for 16 columns. */
 #include "kernels/neon-i8mm/dots.h"
 
-NEON_MATMUL(KERN_Q4_K, q4_k_neon_i8mm_8x)
-NEON_MATMUL(KERN_Q5_K, q5_k_neon_i8mm_8x)
-NEON_MATMUL(KERN_Q6_K, q6_k_neon_i8mm_8x)
+MATMUL_BLOCKS(KERN_Q4_K, q4_k_neon_i8mm_8x)
+MATMUL_BLOCKS(KERN_Q5_K, q5_k_neon_i8mm_8x)
+MATMUL_BLOCKS(KERN_Q6_K, q6_k_neon_i8mm_8x)

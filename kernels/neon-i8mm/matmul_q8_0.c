@@ -1,4 +1,4 @@
 /* Products with Q8_0 weights by smmla, from two rows of x on. */
 #include "kernels/neon-i8mm/dots.h"
 
-NEON_MATMUL(KERN_Q8_0, q8_0_neon_i8mm_8x)
+MATMUL_BLOCKS(KERN_Q8_0, q8_0_neon_i8mm_8x)

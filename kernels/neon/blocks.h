@@ -240,14 +240,15 @@ KERN_ALWAYS_INLINE void set_starts(enum kern_type type, const struct rows *x, un
     }
 }
 
-/* The `part`-th share, in bytes, of the lines that are due while this segment is used. */
+/* Ask for the `part`-th share, in bytes, of the lines that are due while this segment is used; near
+ * the end for the last share once more, since compilers move hints across branches. */
 KERN_ALWAYS_INLINE void ask_ahead(const struct segment *seg, size_t share, size_t part)
 {
-    const size_t from = AHEAD + part * share;
-    if ((size_t)(seg->end - seg->head) < from + share)
-        return;
+    const size_t left = (size_t)(seg->end - seg->head);
+    const uint8_t *p = seg->head + kern_min_size(AHEAD + part * share, left - share);
+    NEON_UNROLL
     for (size_t i = 0; i < share; i += 64)
-        __builtin_prefetch(seg->head + from + i);
+        __builtin_prefetch(p + i);
 }
 
 /* Weight rows 4h0 .. 4(h0+n_h)-1 of one segment times n_x rows, into u. n_x and n_h are constants
@@ -335,31 +336,53 @@ KERN_ALWAYS_INLINE void tile(enum kern_type type, unsigned n_x, const struct ker
     }
 }
 
-KERN_ALWAYS_INLINE void product(enum kern_type type, const struct kern_matrix *m, size_t group0,
-                                size_t group1, const struct kern_act *act, size_t n_x,
-                                const struct neon_out *out)
+/* tile() of one type and number of rows, as a function of its own: the bench of the inner loops
+ * (tests/bench/arm_mca.sh) finds them by these names. */
+typedef void tile_fn(const struct kern_matrix *m, const uint8_t *p, const uint8_t *end,
+                     const struct rows *x, float u[][KERN_GROUP]);
+
+/* tiles: for 1, 2, 4 and 8 rows of x. */
+static inline void product(tile_fn *const tiles[4], const struct kern_matrix *m, size_t group0,
+                           size_t group1, const struct kern_act *act, size_t n_x,
+                           const struct neon_out *out)
 {
     const uint8_t *end = m->data + group1 * m->group_bytes;
     for (size_t g = group0; g < group1; g++) {
-        const uint8_t *p = m->data + g * m->group_bytes;
         for (size_t i = 0, n; i < n_x; i += n) {
+            const size_t left = n_x - i;
+            const unsigned size = left >= 8 ? 3 : left >= 4 ? 2 : left >= 2 ? 1 : 0;
             const struct rows x = {act->q + i * act->q_stride,
                                    act->a + i * (act->q_stride / KERN_BLOCK),
                                    act->s + i * (act->q_stride / KERN_BLOCK),
                                    act->h + i * (act->q_stride / 16), act->q_stride};
             float u[TILE][KERN_GROUP];
-            n = n_x - i >= 8 ? 8 : n_x - i >= 4 ? 4 : n_x - i >= 2 ? 2 : 1;
-            if (n == 8)
-                tile(type, 8, m, p, end, x, u);
-            else if (n == 4)
-                tile(type, 4, m, p, end, x, u);
-            else if (n == 2)
-                tile(type, 2, m, p, end, x, u);
-            else
-                tile(type, 1, m, p, end, x, u);
+            n = (size_t)1 << size;
+            tiles[size](m, m->data + g * m->group_bytes, end, &x, u);
             neon_put(out, m->n_rows, g, i, n, u);
         }
     }
 }
+
+#define TILE_FUNCTION(type, n_x, name)                                                             \
+    static __attribute__((noinline)) void tile##n_x##_##name(                                      \
+        const struct kern_matrix *m, const uint8_t *p, const uint8_t *end, const struct rows *x,   \
+        float u[][KERN_GROUP])                                                                     \
+    {                                                                                              \
+        tile(type, n_x, m, p, end, *x, u);                                                         \
+    }
+
+/* Both kernels of one type. */
+#define MATMUL_BLOCKS(type, name)                                                                  \
+    TILE_FUNCTION(type, 1, name)                                                                   \
+    TILE_FUNCTION(type, 2, name)                                                                   \
+    TILE_FUNCTION(type, 4, name)                                                                   \
+    TILE_FUNCTION(type, 8, name)                                                                   \
+    static void product_##name(const struct kern_matrix *w, size_t group0, size_t group1,          \
+                               const struct kern_act *x, size_t n_x, const struct neon_out *out)   \
+    {                                                                                              \
+        static tile_fn *const tiles[4] = {tile1_##name, tile2_##name, tile4_##name, tile8_##name}; \
+        product(tiles, w, group0, group1, x, n_x, out);                                            \
+    }                                                                                              \
+    NEON_MATMUL(name)
 
 #endif

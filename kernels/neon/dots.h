@@ -30,30 +30,27 @@ KERN_ALWAYS_INLINE unsigned lane_products(enum kern_type type)
     return type == KERN_Q8_0 || type == KERN_IQ4_NL ? 2 : type == KERN_Q6_K ? 4 : 8;
 }
 
-/* Sum over granules [g0, g0 + n) of w with x [32]. */
-KERN_ALWAYS_INLINE int32x4_t dot_granules(enum kern_type type, const int8x16_t w[8],
-                                          const int8_t *x, unsigned g0, unsigned n)
+/* Four quants of x, of the 16 given, beside each weight row's four. Taken from a register, because
+ * compilers that load them one by one run out of registers. */
+#define FOUR(x, n) vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(x), n))
+
+/* Sum over the n granules w with fours x. */
+KERN_ALWAYS_INLINE int32x4_t dot_granules(enum kern_type type, const int8x16_t *w,
+                                          const int8x16_t *x, unsigned n)
 {
     const unsigned lane = lane_products(type) < n ? lane_products(type) : n;
     int32x4_t low = vdupq_n_s32(0), high = low; /* rows 0, 1 and 2, 3, two sums each */
     NEON_UNROLL
-    for (unsigned g = g0; g < g0 + n; g += lane) {
-        int16x8_t low16 = vdupq_n_s16(0), high16 = low16;
+    for (unsigned g = 0; g < n; g += lane) {
+        int16x8_t low16 = vmull_s8(vget_low_s8(w[g]), vget_low_s8(x[g]));
+        int16x8_t high16 = vmull_high_s8(w[g], x[g]);
         NEON_UNROLL
-        for (unsigned k = 0; k < lane; k++) {
-            int32_t four;
-            memcpy(&four, x + 4 * (g + k), sizeof four);
-            const int8x16_t xs = vreinterpretq_s8_s32(vdupq_n_s32(four));
-            if (k == 0) {
-                low16 = vmull_s8(vget_low_s8(w[g]), vget_low_s8(xs));
-                high16 = vmull_high_s8(w[g], xs);
-            } else {
-                low16 = vmlal_s8(low16, vget_low_s8(w[g + k]), vget_low_s8(xs));
-                high16 = vmlal_high_s8(high16, w[g + k], xs);
-            }
+        for (unsigned k = 1; k < lane; k++) {
+            low16 = vmlal_s8(low16, vget_low_s8(w[g + k]), vget_low_s8(x[g + k]));
+            high16 = vmlal_high_s8(high16, w[g + k], x[g + k]);
         }
-        low = g == g0 ? vpaddlq_s16(low16) : vpadalq_s16(low, low16);
-        high = g == g0 ? vpaddlq_s16(high16) : vpadalq_s16(high, high16);
+        low = g == 0 ? vpaddlq_s16(low16) : vpadalq_s16(low, low16);
+        high = g == 0 ? vpaddlq_s16(high16) : vpadalq_s16(high, high16);
     }
     return vpaddq_s32(low, high);
 }
@@ -70,13 +67,17 @@ KERN_ALWAYS_INLINE void blocks_dot(enum kern_type type, unsigned step, const int
                                    const struct rows *x, const struct scratch *scratch, unsigned i,
                                    size_t b, int32x4_t dot[2][2])
 {
+    const unsigned n = type == KERN_Q6_K ? 4 : 8;
     NEON_UNROLL
     for (unsigned k = 0; k < step; k++) {
         const int8_t *q = x->q + (i + k) * x->stride + b * KERN_BLOCK;
-        const unsigned n = type == KERN_Q6_K ? 4 : 8;
-        dot[k][0] = plus_start(type, scratch, 2 * b, i + k, dot_granules(type, w, q, 0, n));
+        const int8x16_t x0 = vld1q_s8(q), x1 = vld1q_s8(q + 16);
+        const int8x16_t fours[8] = {FOUR(x0, 0), FOUR(x0, 1), FOUR(x0, 2), FOUR(x0, 3),
+                                    FOUR(x1, 0), FOUR(x1, 1), FOUR(x1, 2), FOUR(x1, 3)};
+        dot[k][0] = plus_start(type, scratch, 2 * b, i + k, dot_granules(type, w, fours, n));
         if (type == KERN_Q6_K)
-            dot[k][1] = plus_start(type, scratch, 2 * b + 1, i + k, dot_granules(type, w, q, 4, 4));
+            dot[k][1] = plus_start(type, scratch, 2 * b + 1, i + k,
+                                   dot_granules(type, w + 4, fours + 4, 4));
     }
 }
 

@@ -78,6 +78,15 @@ KERN_ALWAYS_INLINE void product(enum kern_type type, const struct kern_matrix *w
     }
 }
 
-NEON_MATMUL(KERN_F32, f32_neon_4x)
-NEON_MATMUL(KERN_F16, f16_neon_4x)
-NEON_MATMUL(KERN_BF16, bf16_neon_4x)
+#define MATMUL_FLOAT(type, name)                                                                   \
+    static __attribute__((noinline)) void product_##name(                                          \
+        const struct kern_matrix *w, size_t group0, size_t group1, const struct kern_act *x,       \
+        size_t n_x, const struct neon_out *out)                                                    \
+    {                                                                                              \
+        product(type, w, group0, group1, x, n_x, out);                                             \
+    }                                                                                              \
+    NEON_MATMUL(name)
+
+MATMUL_FLOAT(KERN_F32, f32_neon_4x)
+MATMUL_FLOAT(KERN_F16, f16_neon_4x)
+MATMUL_FLOAT(KERN_BF16, bf16_neon_4x)

@@ -2,6 +2,6 @@
  * are exact, in integers or in floats; d and dmin are applied once a segment. */
 #include "kernels/neon/dots.h"
 
-NEON_MATMUL(KERN_Q4_K, q4_k_neon_8x)
-NEON_MATMUL(KERN_Q5_K, q5_k_neon_8x)
-NEON_MATMUL(KERN_Q6_K, q6_k_neon_8x)
+MATMUL_BLOCKS(KERN_Q4_K, q4_k_neon_8x)
+MATMUL_BLOCKS(KERN_Q5_K, q5_k_neon_8x)
+MATMUL_BLOCKS(KERN_Q6_K, q6_k_neon_8x)

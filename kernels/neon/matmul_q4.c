@@ -3,6 +3,6 @@
  * looks its bytes up in a register and is added as Q8_0 is. */
 #include "kernels/neon/dots.h"
 
-NEON_MATMUL(KERN_Q4_0, q4_0_neon_8x)
-NEON_MATMUL(KERN_Q4_1, q4_1_neon_8x)
-NEON_MATMUL(KERN_IQ4_NL, iq4_nl_neon_8x)
+MATMUL_BLOCKS(KERN_Q4_0, q4_0_neon_8x)
+MATMUL_BLOCKS(KERN_Q4_1, q4_1_neon_8x)
+MATMUL_BLOCKS(KERN_IQ4_NL, iq4_nl_neon_8x)

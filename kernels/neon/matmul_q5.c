@@ -2,5 +2,5 @@
  * just holds a block; Q5_0's offset is taken off by the sums of x. */
 #include "kernels/neon/dots.h"
 
-NEON_MATMUL(KERN_Q5_0, q5_0_neon_8x)
-NEON_MATMUL(KERN_Q5_1, q5_1_neon_8x)
+MATMUL_BLOCKS(KERN_Q5_0, q5_0_neon_8x)
+MATMUL_BLOCKS(KERN_Q5_1, q5_1_neon_8x)

@@ -2,4 +2,4 @@
  * and is then added to int32. */
 #include "kernels/neon/dots.h"
 
-NEON_MATMUL(KERN_Q8_0, q8_0_neon_8x)
+MATMUL_BLOCKS(KERN_Q8_0, q8_0_neon_8x)

@@ -14,7 +14,7 @@
 /* Before a loop whose count is a constant once its function is inlined: without it GCC leaves small
  * arrays of registers in memory at -O2. Other compilers unroll such loops by themselves. */
 #if defined(__GNUC__) && !defined(__clang__)
-#define NEON_UNROLL _Pragma("GCC unroll 8")
+#define NEON_UNROLL _Pragma("GCC unroll 16")
 #else
 #define NEON_UNROLL
 #endif
@@ -130,15 +130,8 @@ static inline void neon_put(const struct neon_out *out, size_t n_rows, size_t g,
     }
 }
 
-/* Both kernels of one type, which share one copy of the file's product(). */
-#define NEON_MATMUL(type, name)                                                                    \
-    static __attribute__((noinline)) void product_##name(                                          \
-        const struct kern_matrix *w, size_t group0, size_t group1, const struct kern_act *x,       \
-        size_t n_x, const struct neon_out *out)                                                    \
-    {                                                                                              \
-        product(type, w, group0, group1, x, n_x, out);                                             \
-    }                                                                                              \
-                                                                                                   \
+/* Both kernels of one type, made from product_NAME(w, group0, group1, x, n_x, out). */
+#define NEON_MATMUL(name)                                                                          \
     void kern_matmul_##name(const struct kern_matrix *w, uint32_t group0, uint32_t group1,         \
                             const struct kern_act *x, uint32_t n_x, float *y, size_t y_stride)     \
     {                                                                                              \

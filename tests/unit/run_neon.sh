@@ -1,9 +1,9 @@
 #!/bin/sh
 # The NEON kernels against the definition, on a machine that has none: the kernels, the comparison
 # and its main program are built statically for 64-bit Arm and run by qemu as three processors
-# (without and with the dot-product instructions, and everything qemu knows). Each must also give
-# the one hash that all machines have; and the demo model, run by each, the one text. TAP on stdout;
-# skipped where a tool is missing.
+# (without and with the dot-product instructions, and all that qemu knows, i8mm among it). Each must
+# also give the one hash that all machines have; and the demo model, run by each, the one text. TAP
+# on stdout; skipped where a tool is missing.
 #
 # SHOAL_SRCDIR: the source tree (default: the current folder). CROSS_CC, QEMU: the tools.
 set -u
@@ -22,25 +22,29 @@ dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' HUP INT TERM
 
-flags="-std=c11 -O2 -g -ffp-contract=off -fno-fast-math -Wall -Wextra -Werror -pthread
-    -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -DSHOAL_WITH_NEON -DSHOAL_WITH_NEONDOT"
+flags="-std=c11 -O2 -ffp-contract=off -fno-fast-math -Wall -Wextra -Werror -pthread
+    -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -DSHOAL_WITH_NEON -DSHOAL_WITH_NEONDOT
+    -DSHOAL_WITH_NEONI8MM"
+set=-fno-schedule-insns
+
+jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 
 # compile NAME FLAGS FILE...: objects are named after NAME, as folders share file names
 compile() {
     name=$1 extra=$2
     shift 2
-    for file in "$@"; do
-        # shellcheck disable=SC2086
-        "$cc" $flags $extra -I "$src" -c "$file" -o "$dir/$name-$(basename "$file" .c).o" ||
-            return 1
-    done
+    # shellcheck disable=SC2016
+    printf '%s\n' "$@" | xargs -P "$jobs" -I FILE sh -c \
+        '"$1" $2 -I "$3" -c "$6" -o "$4/$5-$(basename "$6" .c).o"' \
+        sh "$cc" "$flags $extra" "$src" "$dir" "$name" FILE
 }
 
 build() {
     compile base "" "$src"/common/*.c &&
         compile kern "" "$src"/kernels/*.c "$src"/kernels/generic/*.c &&
-        compile neon "" "$src"/kernels/neon/*.c &&
-        compile dot -march=armv8.2-a+dotprod "$src"/kernels/neon-dotprod/*.c &&
+        compile neon "$set" "$src"/kernels/neon/*.c &&
+        compile dot "$set -march=armv8.2-a+dotprod" "$src"/kernels/neon-dotprod/*.c &&
+        compile i8mm "$set -march=armv8.2-a+dotprod+i8mm" "$src"/kernels/neon-i8mm/*.c &&
         compile test "" "$src"/tests/unit/kernel_cases.c "$src"/tests/unit/kernel_inputs.c \
             "$src"/tests/unit/kernel_cases_main.c &&
         "$cc" -static -pthread "$dir"/*.o -lm -o "$dir/kernel_cases" &&
@@ -68,7 +72,7 @@ if ! build >"$dir/log" 2>&1; then
 fi
 n=0
 for cpu in "cortex-a72 generic neon" "cortex-a76 generic neon neon-dotprod" \
-    "max generic neon neon-dotprod"; do
+    "max generic neon neon-dotprod neon-i8mm"; do
     # shellcheck disable=SC2086
     set -- $cpu
     model=$1
