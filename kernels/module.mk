@@ -41,6 +41,7 @@ KERNEL_LIBS += %D%/libkern_avx2.a
 	%D%/avx2/avx2.h \
 	%D%/avx2/blocks.h \
 	%D%/avx2/product.h \
+	%D%/avx2/attend.c \
 	%D%/avx2/gelu_mul.c \
 	%D%/avx2/kv_store.c \
 	%D%/avx2/matmul_float.c \
