@@ -12,7 +12,7 @@
  * Weights are unsigned, because vpdpbusd wants them so; the offset is taken off through the sums of
  * the activations, as the number that the integer sum of a block starts with.
  *
- * Up to four rows of x, as in decoding: weights go from memory through registers once, the next
+ * Up to eight rows of x, as in decoding: weights go from memory through registers once, the next
  * ones are asked for in time, and never any behind the last group of the call. More rows of x: a
  * segment of two groups is unpacked into the first-level cache once for up to 64 rows, and a tile
  * is two groups by four rows, so that a broadcast activation serves twice and a loaded weight four
@@ -33,10 +33,11 @@ enum {
     HAS_MIN = FORM == FORM_SCALE_MIN || FORM == FORM_SUPER_MIN,
     IS_SUPER = FORM == FORM_SUPER_MIN || FORM == FORM_SUPER_HALF,
     N_STARTS = FORM == FORM_SUPER_HALF ? 2 : 1, /* integer sums of a block */
-    FEW = 4,                                    /* rows of x of a tile */
+    FEW = 8,                                    /* rows of x served while weights stream */
+    TILE = 4,                                   /* rows of x of a tile, else */
     MANY = 64,                                  /* rows of x that share an unpacked segment */
     LINE = 64,                                  /* bytes of a cache line */
-    AHEAD = 4096                                /* bytes */
+    AHEAD = 8192                                /* bytes */
 };
 
 /* Rows of x from the first of a tile on, columns from the first of a segment on. */
@@ -138,10 +139,10 @@ KERN_ALWAYS_INLINE void ask_for(const uint8_t *p, size_t bytes, const uint8_t *e
 {
     const uint8_t *from = (uintptr_t)p + bytes <= (uintptr_t)end ? p : end - bytes;
     for (size_t i = 0; i < bytes; i += LINE)
-        _mm_prefetch((const char *)from + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)from + i, _MM_HINT_T1);
 }
 
-/* ---- up to four rows of x -------------------------------------------------------------------- */
+/* ---- up to eight rows of x ------------------------------------------------------------------- */
 
 /* One segment of one group, its parts at head, scales and quants, times n_x rows: u. */
 KERN_ALWAYS_INLINE void few_segment(unsigned n_x, const uint8_t *head, size_t n_blocks,
@@ -223,7 +224,7 @@ KERN_ALWAYS_INLINE void unpack_segment(const uint8_t *head, size_t n_blocks, str
 
 /* tm of a tile; apart from t's, so that both find registers. */
 KERN_ALWAYS_INLINE void tile_minima(unsigned n_g, unsigned n_x, const struct unpacked *w,
-                                    size_t n_blocks, const struct rows *x, __m512 tm[2][FEW])
+                                    size_t n_blocks, const struct rows *x, __m512 tm[2][TILE])
 {
     AVX512_UNROLL
     for (unsigned i = 0; i < n_g * n_x; i++)
@@ -242,7 +243,7 @@ KERN_ALWAYS_INLINE void tile_minima(unsigned n_g, unsigned n_x, const struct unp
 /* Integer sums of granules [k0, k0 + n_k) of block b of a tile, from the starts on. */
 KERN_ALWAYS_INLINE void tile_dots(unsigned n_g, unsigned n_x, const struct unpacked *w, size_t b,
                                   unsigned k0, unsigned n_k, const struct rows *x,
-                                  const struct starts *s, size_t i0, __m512i dot[2][FEW])
+                                  const struct starts *s, size_t i0, __m512i dot[2][TILE])
 {
     AVX512_UNROLL
     for (unsigned i = 0; i < n_x; i++)
@@ -264,12 +265,12 @@ KERN_ALWAYS_INLINE void tile(unsigned n_g, unsigned n_x, const struct unpacked *
                              const uint8_t *const head[2], size_t n_blocks, const struct rows *x,
                              const struct starts *s, size_t i0, __m512 (*u)[2])
 {
-    __m512 t[2][FEW], tm[2][FEW];
+    __m512 t[2][TILE], tm[2][TILE];
     AVX512_UNROLL
     for (unsigned i = 0; i < n_g * n_x; i++)
         t[i / n_x][i % n_x] = _mm512_setzero_ps();
     for (size_t b = 0; b < n_blocks; b++) {
-        __m512i dot[2][FEW], dot1[2][FEW];
+        __m512i dot[2][TILE], dot1[2][TILE];
         tile_dots(n_g, n_x, w, b, 0, 8 / N_STARTS, x, s, i0, dot);
         if (N_STARTS == 2)
             tile_dots(n_g, n_x, w, b, 4, 4, x, s, i0, dot1);
@@ -298,11 +299,11 @@ KERN_ALWAYS_INLINE void many_segment(unsigned n_g, const struct unpacked *w,
                                      const struct starts *s, size_t n_x, __m512 (*u)[2])
 {
     size_t i = 0;
-    for (; i + FEW <= n_x; i += FEW) {
-        tile(n_g, FEW, w, head, n_blocks, &x, s, i, u + i);
-        x.q += FEW * x.stride;
-        x.a += FEW * (x.stride / KERN_BLOCK);
-        x.s += FEW * (x.stride / KERN_BLOCK);
+    for (; i + TILE <= n_x; i += TILE) {
+        tile(n_g, TILE, w, head, n_blocks, &x, s, i, u + i);
+        x.q += TILE * x.stride;
+        x.a += TILE * (x.stride / KERN_BLOCK);
+        x.s += TILE * (x.stride / KERN_BLOCK);
     }
     if (n_x - i == 3)
         tile(n_g, 3, w, head, n_blocks, &x, s, i, u + i);
@@ -348,15 +349,17 @@ static void product(const struct kern_matrix *m, size_t group0, size_t group1,
                     const struct kern_act *act, size_t n_x, const struct sink *o)
 {
     struct starts s;
-    if (n_x == 1)
-        few(1, m, group0, group1, act, o);
-    else if (n_x == 2)
-        few(2, m, group0, group1, act, o);
-    else if (n_x == 3)
-        few(3, m, group0, group1, act, o);
-    else if (n_x == 4)
-        few(4, m, group0, group1, act, o);
-    for (size_t t0 = 0; n_x > FEW && t0 < n_x; t0 += MANY) {
+    switch (n_x) {
+#define CASE(n)                                                                                    \
+    case n:                                                                                        \
+        few(n, m, group0, group1, act, o);                                                         \
+        return;
+        CASE(1)
+        CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+#undef CASE
+            default : break;
+    }
+    for (size_t t0 = 0; t0 < n_x; t0 += MANY) {
         const size_t n = kern_min_size(MANY, n_x - t0);
         size_t g = group0, starts_at = SIZE_MAX;
         for (; g + 2 <= group1; g += 2)
