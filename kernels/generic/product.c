@@ -13,9 +13,12 @@ _Static_assert(KERN_UNITS_MAX < 4096, "4096 terms of 2^51 would reach 2^63");
 static struct kern_segment segment_at(const struct kern_matrix *w, const uint8_t *p, size_t block)
 {
     const struct kern_type_info *info = kern_type_info(w->type);
-    struct kern_segment s = {.head = p, .scales = p + info->head_bytes, .block = block};
     const size_t n_blocks = w->n_cols / KERN_BLOCK;
-    s.n_blocks = block < n_blocks ? kern_segment_blocks(block, n_blocks, w->skip) : 0;
+    struct kern_segment s = {.head = p, .block = block};
+    if (block == n_blocks)
+        return s;
+    s.n_blocks = kern_segment_blocks(block, n_blocks, w->skip);
+    s.scales = p + info->head_bytes;
     s.quants = p + KERN_SEGMENT_HEAD(info->head_bytes, info->scale_bytes, s.n_blocks);
     return s;
 }
