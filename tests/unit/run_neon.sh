@@ -25,7 +25,7 @@ trap 'exit 1' HUP INT TERM
 flags="-std=c11 -O2 -ffp-contract=off -fno-fast-math -Wall -Wextra -Werror -pthread
     -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -DSHOAL_WITH_NEON -DSHOAL_WITH_NEONDOT
     -DSHOAL_WITH_NEONI8MM"
-set=-fno-schedule-insns
+neon=-fno-schedule-insns
 
 jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 
@@ -42,9 +42,9 @@ compile() {
 build() {
     compile base "" "$src"/common/*.c &&
         compile kern "" "$src"/kernels/*.c "$src"/kernels/generic/*.c &&
-        compile neon "$set" "$src"/kernels/neon/*.c &&
-        compile dot "$set -march=armv8.2-a+dotprod" "$src"/kernels/neon-dotprod/*.c &&
-        compile i8mm "$set -march=armv8.2-a+dotprod+i8mm" "$src"/kernels/neon-i8mm/*.c &&
+        compile neon "$neon" "$src"/kernels/neon/*.c &&
+        compile dot "$neon -march=armv8.2-a+dotprod" "$src"/kernels/neon-dotprod/*.c &&
+        compile i8mm "$neon -march=armv8.2-a+dotprod+i8mm" "$src"/kernels/neon-i8mm/*.c &&
         compile test "" "$src"/tests/unit/kernel_cases.c "$src"/tests/unit/kernel_inputs.c \
             "$src"/tests/unit/kernel_cases_main.c &&
         "$cc" -static -pthread "$dir"/*.o -lm -o "$dir/kernel_cases" &&
@@ -71,16 +71,11 @@ if ! build >"$dir/log" 2>&1; then
     exit 1
 fi
 n=0
-for cpu in "cortex-a72 generic neon" "cortex-a76 generic neon neon-dotprod" \
-    "max generic neon neon-dotprod neon-i8mm"; do
-    # shellcheck disable=SC2086
-    set -- $cpu
-    model=$1
-    shift
-    what="$model: $*"
-    verdict "$qemu" -cpu "$model" "$dir/kernel_cases" "$@"
-    # The definition is slow under an emulator, and was compared with the others just now.
-    shift
-    what="$model: one text with $*"
-    verdict "$qemu" -cpu "$model" "$dir/one_text" "$src/models/shoal-demo-7m-q8_0.gguf" "$@"
+# A set is compared on the poorest processor that has it; the richer ones have its hash.
+for cpu in "cortex-a72 neon" "cortex-a76 neon-dotprod" "max neon-i8mm"; do
+    model=${cpu% *} isa=${cpu#* }
+    what="$model: $isa"
+    verdict "$qemu" -cpu "$model" "$dir/kernel_cases" "$isa"
+    what="$model: one text with $isa"
+    verdict "$qemu" -cpu "$model" "$dir/one_text" "$src/models/shoal-demo-7m-q8_0.gguf" "$isa"
 done
