@@ -1,11 +1,11 @@
 /* Products with F32, F16 and BF16 weights: lanes are rows, a column is one register of weights,
  * widened exactly, and one fma a row of x. One row of x takes four groups at a time, because a
  * chain of fma alone would wait for itself; more rows take two groups by eight rows, so that a
- * weight is widened once for eight and a broadcast activation serves twice. The weights of a group
- * are read in order; the next ones are asked for in time, and none behind the last group. */
+ * weight is widened once for eight and a broadcast activation serves twice. Nothing is asked for
+ * ahead: four streams of whole columns are what hardware foresees best. */
 #include "kernels/avx512/sink.h"
 
-enum { TILE = 8, AHEAD_COLS = 32 };
+enum { TILE = 8 };
 
 KERN_ALWAYS_INLINE size_t column_bytes(enum kern_type type)
 {
@@ -25,8 +25,8 @@ KERN_ALWAYS_INLINE __m512 widen(enum kern_type type, const uint8_t *p)
 
 /* n_g groups from row 16 g on, times n_x rows of x from row t on. */
 KERN_ALWAYS_INLINE void tile(enum kern_type type, unsigned n_g, unsigned n_x,
-                             const struct kern_matrix *m, size_t g, const uint8_t *end,
-                             const struct kern_act *act, size_t t, const struct sink *o)
+                             const struct kern_matrix *m, size_t g, const struct kern_act *act,
+                             size_t t, const struct sink *o)
 {
     const size_t bytes = column_bytes(type), n_cols = m->n_cols;
     const uint8_t *w = m->data + g * m->group_bytes;
@@ -46,11 +46,7 @@ KERN_ALWAYS_INLINE void tile(enum kern_type type, unsigned n_g, unsigned n_x,
             __m512 wide[4];
             AVX512_UNROLL
             for (unsigned j = 0; j < n_g; j++) {
-                const uint8_t *p = w + j * m->group_bytes + c * bytes;
-                const uint8_t *next = p + AHEAD_COLS * bytes;
-                wide[j] = widen(type, p);
-                if (n_x <= 2)
-                    _mm_prefetch((const char *)(next < end ? next : p), _MM_HINT_T0);
+                wide[j] = widen(type, w + j * m->group_bytes + c * bytes);
             }
             AVX512_UNROLL
             for (unsigned i = 0; i < n_x; i++) {
@@ -71,36 +67,34 @@ KERN_ALWAYS_INLINE void tile(enum kern_type type, unsigned n_g, unsigned n_x,
 
 /* All rows of x times n_g groups. */
 KERN_ALWAYS_INLINE void groups(enum kern_type type, unsigned n_g, const struct kern_matrix *m,
-                               size_t g, const uint8_t *end, const struct kern_act *x, size_t n_x,
-                               const struct sink *o)
+                               size_t g, const struct kern_act *x, size_t n_x, const struct sink *o)
 {
     size_t t = 0;
     for (; t + TILE <= n_x; t += TILE)
-        tile(type, n_g, TILE, m, g, end, x, t, o);
+        tile(type, n_g, TILE, m, g, x, t, o);
     if (n_x - t >= 4) {
-        tile(type, n_g, 4, m, g, end, x, t, o);
+        tile(type, n_g, 4, m, g, x, t, o);
         t += 4;
     }
     if (n_x - t >= 2) {
-        tile(type, n_g, 2, m, g, end, x, t, o);
+        tile(type, n_g, 2, m, g, x, t, o);
         t += 2;
     }
     if (n_x - t == 1)
-        tile(type, n_g, 1, m, g, end, x, t, o);
+        tile(type, n_g, 1, m, g, x, t, o);
 }
 
 KERN_ALWAYS_INLINE void product_of(enum kern_type type, const struct kern_matrix *m, size_t group0,
                                    size_t group1, const struct kern_act *x, size_t n_x,
                                    const struct sink *o)
 {
-    const uint8_t *end = m->data + group1 * m->group_bytes;
     size_t g = group0;
     for (; n_x == 1 && g + 4 <= group1; g += 4)
-        tile(type, 4, 1, m, g, end, x, 0, o);
+        tile(type, 4, 1, m, g, x, 0, o);
     for (; g + 2 <= group1; g += 2)
-        groups(type, 2, m, g, end, x, n_x, o);
+        groups(type, 2, m, g, x, n_x, o);
     if (g < group1)
-        groups(type, 1, m, g, end, x, n_x, o);
+        groups(type, 1, m, g, x, n_x, o);
 }
 
 static void product_f32(const struct kern_matrix *m, size_t group0, size_t group1,
