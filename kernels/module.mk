@@ -33,6 +33,22 @@ EXTRA_DIST += %D%/kernels.def %D%/sets.def %D%/types.def
 	%D%/generic/types.c \
 	%D%/generic/unit.c
 
+if WITH_SSE4
+noinst_LIBRARIES += %D%/libkern_sse4.a
+KERNEL_LIBS += %D%/libkern_sse4.a
+%C%_libkern_sse4_a_CFLAGS = $(AM_CFLAGS) $(SSE4_CFLAGS)
+%C%_libkern_sse4_a_SOURCES = \
+	%D%/sse4/sse4.h \
+	%D%/sse4/product.h \
+	%D%/sse4/attend.c \
+	%D%/sse4/gelu_mul.c \
+	%D%/sse4/matmul_blocks.c \
+	%D%/sse4/matmul_float.c \
+	%D%/sse4/quantise.c \
+	%D%/sse4/rms_norm.c \
+	%D%/sse4/silu_mul.c
+endif
+
 if WITH_AVX2
 noinst_LIBRARIES += %D%/libkern_avx2.a
 KERNEL_LIBS += %D%/libkern_avx2.a
