@@ -37,6 +37,11 @@ UNIT_TESTS += %D%/test_kernels
 %C%_test_kernels_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_kernels_LDADD = $(KERN_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_fused
+%C%_test_fused_SOURCES = %D%/test_fused.c
+%C%_test_fused_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_fused_LDADD = $(KERN_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_matrix
 %C%_test_matrix_SOURCES = %D%/test_matrix.c
 %C%_test_matrix_CFLAGS = $(UNIT_CFLAGS)
