@@ -278,9 +278,44 @@ static void check_plan(const struct fixture *f, const struct plan *p)
 
 /* ---- kinds of models ------------------------------------------------------------------------- */
 
-/* Shapes, types and architectures that between them reach every path: each type, mixed ones,
- * several heads a unit, one KV head, widths that end inside a group, a vocabulary that does, biases,
- * factors, tied output, cuts inside a super-block, norms of heads and outputs, windows. */
+/* Architectures that reach the rest: norms of heads and outputs, windows, many query heads to a KV head. */
+static struct tiny_model arch_kind(struct tiny_model c, unsigned i)
+{
+    switch (i) {
+    case 0: /* seven query heads to a KV head */
+        tiny_model_set_arch(&c, "qwen2");
+        c.n_heads = 7;
+        c.n_kv_heads = 1;
+        break;
+    case 1:
+        tiny_model_set_arch(&c, "qwen3");
+        break;
+    case 2:
+        tiny_model_set_arch(&c, "gemma3");
+        c.n_kv_heads = 1;
+        break;
+    case 3: /* windows in a K-quant file, heads of several to a unit */
+        c = tiny_model_default(KERN_Q5_K);
+        tiny_model_set_arch(&c, "gemma3");
+        c.type[TINY_ATTN_OUT] = KERN_Q6_K;
+        c.head_dim = 16;
+        c.n_heads = 16;
+        c.n_kv_heads = 4;
+        c.n_layers = 2;
+        break;
+    case 4: /* nine heads, three to a KV head */
+        c.n_heads = 9;
+        c.n_kv_heads = 3;
+        break;
+    default:
+        break;
+    }
+    return c;
+}
+
+/* Shapes and types that between them reach every path: each type, mixed ones, several heads a
+ * unit, one KV head, widths that end inside a group, a vocabulary that does, biases, factors, tied
+ * output, cuts inside a super-block. */
 static struct tiny_model kind(unsigned i)
 {
     struct tiny_model c = tiny_model_default(i < KERN_N_TYPES ? (enum kern_type)i : KERN_Q8_0);
@@ -334,35 +369,10 @@ static struct tiny_model kind(unsigned i)
         c.n_heads = 16;
         c.n_layers = 1;
         break;
-    case KERN_N_TYPES + 7: /* seven query heads to a KV head */
-        tiny_model_set_arch(&c, "qwen2");
-        c.n_heads = 7;
-        c.n_kv_heads = 1;
-        break;
-    case KERN_N_TYPES + 8:
-        tiny_model_set_arch(&c, "qwen3");
-        break;
-    case KERN_N_TYPES + 9:
-        tiny_model_set_arch(&c, "gemma3");
-        c.n_kv_heads = 1;
-        break;
-    case KERN_N_TYPES + 10: /* windows in a K-quant file, heads of several to a unit */
-        c = tiny_model_default(KERN_Q5_K);
-        tiny_model_set_arch(&c, "gemma3");
-        c.type[TINY_ATTN_OUT] = KERN_Q6_K;
-        c.head_dim = 16;
-        c.n_heads = 16;
-        c.n_kv_heads = 4;
-        c.n_layers = 2;
-        break;
-    case KERN_N_TYPES + 11: /* nine heads, three to a KV head */
-        c.n_heads = 9;
-        c.n_kv_heads = 3;
-        break;
     default:
         break;
     }
-    return c;
+    return i < KERN_N_TYPES + 7 ? c : arch_kind(c, i - KERN_N_TYPES - 7);
 }
 enum { N_KINDS = KERN_N_TYPES + 12 };
 
