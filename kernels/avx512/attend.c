@@ -26,6 +26,11 @@ struct call {
     float scale;
 };
 
+/* Positions of a chunk, counted from its begin; from = to = 0: none. */
+struct span {
+    size_t from, to;
+};
+
 /* What the queries of a batch have come to, over the chunks so far. */
 struct batch {
     _Alignas(64) float weight[BATCH][KERN_ATTN_CHUNK]; /* of the chunk: scores, then weights */
@@ -33,15 +38,24 @@ struct batch {
     _Alignas(64) float chunk_max[BATCH], chunk_sum[BATCH];
     _Alignas(64) float keep[BATCH], join[BATCH]; /* factors of the earlier chunks and of this one */
     bool bad[BATCH];                             /* a score was not finite */
+    struct span span[BATCH];                     /* the chunk's positions that a query sees */
     struct keys keys;
 };
 
-/* The positions of chunk [p0, p0 + 128) that a query sees: [*a, *b) from p0 on. False: none. */
-KERN_ALWAYS_INLINE bool seen(const struct kern_query *q, size_t p0, size_t *a, size_t *b)
+/* The positions of chunk [p0, p0 + 128) that a query sees. */
+KERN_ALWAYS_INLINE struct span seen(const struct kern_query *q, size_t p0)
 {
-    *a = q->first > p0 ? q->first - p0 : 0;
-    *b = q->n_pos > p0 ? kern_min_size(q->n_pos - p0, KERN_ATTN_CHUNK) : 0;
-    return *a < *b;
+    const struct span s = {q->first > p0 ? q->first - p0 : 0,
+                           q->n_pos > p0 ? kern_min_size(q->n_pos - p0, KERN_ATTN_CHUNK) : 0};
+    return s.from < s.to ? s : (struct span){0, 0};
+}
+
+/* Lanes of positions i .. i + 15 that are in a span. */
+KERN_ALWAYS_INLINE __mmask16 span_lanes(struct span s, size_t i)
+{
+    const size_t from = s.from > i ? kern_min_size(s.from - i, LANES) : 0;
+    const size_t to = s.to > i ? kern_min_size(s.to - i, LANES) : 0;
+    return (__mmask16)(avx512_first(to) & ~avx512_first(from));
 }
 
 /* Scores of the chunk's positions; those that a query does not see are -infinity. */
@@ -49,7 +63,6 @@ KERN_ALWAYS_INLINE void score_chunk(enum kern_kv_type type, const struct call *c
                                     size_t low, size_t high, const struct query8 *q8,
                                     struct batch *s)
 {
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512 outside = _mm512_set1_ps(-INFINITY);
 
     for (size_t i = 0; i < KERN_ATTN_CHUNK; i += LANES) {
@@ -61,14 +74,11 @@ KERN_ALWAYS_INLINE void score_chunk(enum kern_kv_type type, const struct call *c
         else if (any)
             keys_widen(type, rows, n, c->row_bytes, c->head_dim, &s->keys);
         for (size_t t = 0; t < c->n_q; t++) {
-            size_t a, b;
-            if (!seen(&c->list[t], p0, &a, &b) || i >= b || i + LANES <= a) {
+            const __mmask16 in = span_lanes(s->span[t], i);
+            if (in == 0) {
                 _mm512_store_ps(s->weight[t] + i, outside);
                 continue;
             }
-            const __m512i at = _mm512_add_epi32(lane, _mm512_set1_epi32((int)i));
-            const __mmask16 in = _mm512_cmpge_epi32_mask(at, _mm512_set1_epi32((int)a)) &
-                                 _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32((int)b));
             const __m512 dot = type == KERN_KV_Q8_0 ? keys_dot8(&s->keys, &q8[t], c->head_dim)
                                                     : keys_dot(&s->keys, c->list[t].q, c->head_dim);
             const __m512 score = _mm512_mul_ps(dot, _mm512_set1_ps(c->scale));
@@ -102,8 +112,7 @@ KERN_ALWAYS_INLINE void weigh_chunk(const struct call *c, size_t p0, struct batc
 {
     __mmask16 first = 0, later = 0;
     for (size_t t = 0; t < c->n_q; t++) {
-        size_t a, b;
-        if (!seen(&c->list[t], p0, &a, &b))
+        if (s->span[t].to == 0)
             continue;
         soften(s->weight[t], &s->chunk_max[t], &s->chunk_sum[t]);
         const __mmask16 bit = (__mmask16)(1u << t);
@@ -126,13 +135,15 @@ KERN_ALWAYS_INLINE void weigh_chunk(const struct call *c, size_t p0, struct batc
     _mm512_store_ps(s->sum, _mm512_mask_mov_ps(_mm512_mask_mov_ps(sum0, later, sum), first, sum1));
 }
 
-/* Values of the chunk's positions [a, b), dims [d, d + 16 n_regs), for n_t queries from t on. */
+/* Values of the chunk's positions that n_t queries from t on all see, dims [d, d + 16 n_regs), or
+ * the last ones for one register. */
 KERN_ALWAYS_INLINE void add_values(enum kern_kv_type type, unsigned n_t, unsigned n_regs,
-                                   const struct call *c, size_t t, size_t p0, size_t a, size_t b,
-                                   size_t d, float (*scales)[KERN_ATTN_CHUNK],
-                                   const struct batch *s)
+                                   const struct call *c, size_t t, size_t p0, size_t d,
+                                   float (*scales)[KERN_ATTN_CHUNK], const struct batch *s)
 {
     const size_t element = type == KERN_KV_F16 ? 2 : type == KERN_KV_F32 ? 4 : 1;
+    const size_t n_dims = n_regs > 1 ? LANES : kern_min_size(c->head_dim - d, LANES);
+    const struct span at = s->span[t];
     _Alignas(64) float scaled[TILE][TILE_BLOCKS][KERN_ATTN_CHUNK];
     const float *weight[TILE][TILE_BLOCKS];
     __m512 o[TILE][TILE_DIMS / LANES];
@@ -142,19 +153,18 @@ KERN_ALWAYS_INLINE void add_values(enum kern_kv_type type, unsigned n_t, unsigne
             weight[i][j] = type == KERN_KV_Q8_0 ? scaled[i][j] : s->weight[t + i];
     for (unsigned i = 0; type == KERN_KV_Q8_0 && i < n_t; i++)
         for (unsigned j = 0; j < (n_regs + 1) / 2; j++)
-            for (size_t p = a / LANES * LANES; p < b; p += LANES)
+            for (size_t p = at.from / LANES * LANES; p < at.to; p += LANES)
                 _mm512_store_ps(scaled[i][j] + p,
                                 _mm512_mul_ps(_mm512_load_ps(s->weight[t + i] + p),
                                               _mm512_load_ps(scales[d / KERN_BLOCK + j] + p)));
     AVX512_UNROLL
     for (unsigned i = 0; i < n_t * n_regs; i++)
         o[i / n_regs][i % n_regs] = _mm512_setzero_ps();
-    for (size_t p = a; p < b; p++) {
+    for (size_t p = at.from; p < at.to; p++) {
         const uint8_t *row = c->v + (p0 + p) * c->row_bytes + d * element;
         AVX512_UNROLL
         for (unsigned j = 0; j < n_regs; j++) {
-            const __m512 v =
-                load_dims(type, row + j * LANES * element, c->head_dim - d - j * LANES);
+            const __m512 v = load_dims(type, row + j * LANES * element, n_dims);
             AVX512_UNROLL
             for (unsigned i = 0; i < n_t; i++)
                 o[i][j] = _mm512_fmadd_ps(_mm512_set1_ps(weight[i][j / 2][p]), v, o[i][j]);
@@ -162,10 +172,9 @@ KERN_ALWAYS_INLINE void add_values(enum kern_kv_type type, unsigned n_t, unsigne
     }
     AVX512_UNROLL
     for (unsigned i = 0; i < n_t * n_regs; i++) {
-        const size_t q = t + i / n_regs, at = d + i % n_regs * LANES;
-        const __mmask16 there =
-            c->head_dim - at < LANES ? avx512_first(c->head_dim - at) : (__mmask16)0xffff;
-        float *out = c->list[q].out + at;
+        const size_t q = t + i / n_regs;
+        const __mmask16 there = avx512_first(n_dims);
+        float *out = c->list[q].out + d + i % n_regs * LANES;
         __m512 v = o[i / n_regs][i % n_regs];
         if (c->list[q].first < p0)
             v = _mm512_fmadd_ps(
@@ -175,18 +184,18 @@ KERN_ALWAYS_INLINE void add_values(enum kern_kv_type type, unsigned n_t, unsigne
     }
 }
 
-/* All dims of a tile of n_t queries that see positions [a, b) of the chunk. */
+/* All dims of a tile of n_t queries that see the same positions of the chunk. */
 KERN_ALWAYS_INLINE void add_tile(enum kern_kv_type type, unsigned n_t, const struct call *c,
-                                 size_t t, size_t p0, size_t a, size_t b,
-                                 float (*scales)[KERN_ATTN_CHUNK], const struct batch *s)
+                                 size_t t, size_t p0, float (*scales)[KERN_ATTN_CHUNK],
+                                 const struct batch *s)
 {
     size_t d = 0;
     for (; d + TILE_DIMS <= c->head_dim; d += TILE_DIMS)
-        add_values(type, n_t, TILE_DIMS / LANES, c, t, p0, a, b, d, scales, s);
+        add_values(type, n_t, TILE_DIMS / LANES, c, t, p0, d, scales, s);
     for (; d + KERN_BLOCK <= c->head_dim; d += KERN_BLOCK)
-        add_values(type, n_t, KERN_BLOCK / LANES, c, t, p0, a, b, d, scales, s);
+        add_values(type, n_t, KERN_BLOCK / LANES, c, t, p0, d, scales, s);
     for (; d < c->head_dim; d += LANES)
-        add_values(type, n_t, 1, c, t, p0, a, b, d, scales, s);
+        add_values(type, n_t, 1, c, t, p0, d, scales, s);
 }
 
 KERN_ALWAYS_INLINE void add_chunk(enum kern_kv_type type, const struct call *c, size_t p0,
@@ -199,19 +208,17 @@ KERN_ALWAYS_INLINE void add_chunk(enum kern_kv_type type, const struct call *c, 
                                                        kern_min_size(high - p, LANES), c->row_bytes,
                                                        c->head_dim, b));
     for (size_t t = 0; t < c->n_q;) {
-        size_t a, b, same = t;
-        if (!seen(&c->list[t], p0, &a, &b)) {
+        size_t same = t;
+        while (same < c->n_q && same < t + TILE && s->span[same].from == s->span[t].from &&
+               s->span[same].to == s->span[t].to)
+            same++;
+        if (s->span[t].to == 0) {
             t++;
-            continue;
-        }
-        for (size_t a1 = a, b1 = b; same < c->n_q && same < t + TILE && a1 == a && b1 == b;)
-            if (++same < c->n_q)
-                (void)seen(&c->list[same], p0, &a1, &b1);
-        if (same - t == TILE) {
-            add_tile(type, TILE, c, t, p0, a, b, scales, s);
+        } else if (same - t == TILE) {
+            add_tile(type, TILE, c, t, p0, scales, s);
             t += TILE;
         } else {
-            add_tile(type, 1, c, t, p0, a, b, scales, s);
+            add_tile(type, 1, c, t, p0, scales, s);
             t++;
         }
     }
@@ -246,6 +253,8 @@ KERN_ALWAYS_INLINE void attend_batch(enum kern_kv_type type, const struct call *
     for (size_t p0 = first - first % KERN_ATTN_CHUNK; p0 < end; p0 += KERN_ATTN_CHUNK) {
         const size_t low = first > p0 ? first - p0 : 0;
         const size_t high = kern_min_size(end - p0, KERN_ATTN_CHUNK);
+        for (size_t t = 0; t < c->n_q; t++)
+            s->span[t] = seen(&c->list[t], p0);
         score_chunk(type, c, p0, low, high, q8, s);
         weigh_chunk(c, p0, s);
         add_chunk(type, c, p0, low, high, s);

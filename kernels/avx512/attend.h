@@ -58,10 +58,18 @@ KERN_ALWAYS_INLINE void keys_widen(enum kern_kv_type type, const uint8_t *p, siz
                                    size_t row_bytes, size_t head_dim, struct keys *k)
 {
     const size_t element = type == KERN_KV_F16 ? sizeof(uint16_t) : sizeof(float);
-    for (size_t i = 0; i < LANES; i++)
-        for (size_t d = 0; d < head_dim; d += LANES)
-            k->wide[d + i] = i < n ? load_dims(type, p + i * row_bytes + d * element, head_dim - d)
-                                   : _mm512_setzero_ps();
+    const size_t whole = head_dim - head_dim % LANES;
+    for (size_t i = 0; i < LANES; i++, p += row_bytes) {
+        if (i < n) {
+            for (size_t d = 0; d < whole; d += LANES)
+                k->wide[d + i] = load_dims(type, p + d * element, LANES);
+            if (whole < head_dim)
+                k->wide[whole + i] = load_dims(type, p + whole * element, head_dim - whole);
+        } else {
+            for (size_t d = 0; d < head_dim; d += LANES)
+                k->wide[d + i] = _mm512_setzero_ps();
+        }
+    }
 }
 
 /* Two rows of sixteen lanes: +8. */
