@@ -163,8 +163,8 @@ struct attend_job {
     uint32_t block_at[MODEL_TILE_ROWS + 1]; /* first row of each block */
 };
 
-/* Bias, norm and rotation of a row's query heads in one unit. False where a query is out of range: a
- * score that is not a number must not pass for a small one. */
+/* Bias, norm and rotation of a row's query heads in one unit. False where a query is out of
+ * range: a score that is not a number must not pass for a small one. */
 static bool prepare_unit(const struct attention_job *j, uint32_t t, uint32_t unit)
 {
     const struct model_exec *x = j->x;

@@ -244,13 +244,13 @@ const struct gguf *model_gguf(const struct model *m); /* borrowed */
 /* ---- pieces (model/piece.c) ------------------------------------------------------------------ */
 
 /* The unit of storing and shipping (design §7), in the one packed layout, so that a worker maps it
- * and computes on it in place. Content, in this order, each part at a multiple of 64 bytes, a tensor
- * that the model lacks left out:
+ * and computes on it in place. Content, in this order, each part at a multiple of 64 bytes, a
+ * tensor that the model lacks left out:
  * - HEAD (layer, head unit): rows of attn_q, their bias, columns of attn_output
  * - KV (layer, KV head): rows of attn_k, their bias, rows of attn_v, their bias
  * - FFN (layer, unit): rows of ffn_gate, rows of ffn_up, columns of ffn_down
- * - COMMON (layer, 0): attn_norm, ffn_norm, biases of attn_output and ffn_down, norms of a query and
- *   a key head, norms after attention and feed-forward
+ * - COMMON (layer, 0): attn_norm, ffn_norm, biases of attn_output and ffn_down, norms of a query
+ *   and a key head, norms after attention and feed-forward
  * - EMBED (0, run): rows of token_embd
  * - OUTPUT (0, run): rows of output (tied: of token_embd)
  * - FINAL (0, 0): output norm

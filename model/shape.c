@@ -186,8 +186,8 @@ static int read_heads(struct model *m, struct err *e)
     return 0;
 }
 
-/* Windows: of architectures that have them, every pattern-th layer sees all positions and the others
- * the last few, with a rotation base of their own that no scaling touches. */
+/* Windows: of architectures that have them, every pattern-th layer sees all positions and the
+ * others the last few, with a rotation base of their own that no scaling touches. */
 static int read_windows(struct model *m, struct err *e)
 {
     struct model_shape *s = &m->shape;

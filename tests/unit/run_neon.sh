@@ -50,8 +50,8 @@ build() {
         "$cc" -static -pthread "$dir"/*.o -lm -o "$dir/kernel_cases" &&
         rm "$dir"/test-*.o &&
         compile model "" "$src"/model/*.c &&
-        compile test "" "$src"/tests/unit/tiny_model.c "$src"/tests/unit/tiny_types.c "$src"/tests/unit/one_text.c \
-            "$src"/tests/unit/one_text_main.c &&
+        compile test "" "$src"/tests/unit/tiny_model.c "$src"/tests/unit/tiny_types.c \
+            "$src"/tests/unit/one_text.c "$src"/tests/unit/one_text_main.c &&
         "$cc" -static -pthread "$dir"/*.o -lm -o "$dir/one_text"
 }
 

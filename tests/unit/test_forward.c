@@ -1,11 +1,11 @@
 /* The forward pass against an independent one, written here: textbook transformers in double,
  * straight from the file's tensors, without pieces, units, packing, kernels or a KV type. What an
  * architecture does is told apart from the model under test, in `truth_of`. Where a matrix is of an
- * integer type it sees activations rounded to 8 bits as docs/numerics.md says, so that the tolerance
- * can stay tight.
+ * integer type it sees activations rounded to 8 bits as docs/numerics.md says, so that the
+ * tolerance can stay tight.
  *
- * The same oracle lies, one fact at a time: another RoPE base, a bias or a norm left out, no window.
- * Each lie must be far outside the tolerance, or the test would not have seen the mistake. */
+ * The same oracle lies, one fact at a time: another RoPE base, a bias or a norm left out, no
+ * window. Each lie must be far outside the tolerance, or the test would not have seen the mistake. */
 #include "tests/unit/tiny_model.h"
 
 #include <math.h>
@@ -294,8 +294,8 @@ static double distance(const struct tiny_model *c, enum kern_kv_type kv, struct 
     return worst;
 }
 
-/* An activation that falls on the border between two integers may be rounded the other way in float,
- * which moves logits by tenths: about one text in two has one. It spoils one text; a mistake spoils
+/* An activation that falls on the border between two integers may be rounded the other way in
+ * float, which moves logits by tenths: about one text in two has one. It spoils one text; a mistake spoils
  * all. So integer types have a few tries. */
 static void within(const struct tiny_model *c, enum kern_kv_type kv, double tolerance,
                    const char *what)

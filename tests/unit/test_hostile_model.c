@@ -1,7 +1,7 @@
 /* Hostile model files, taken all the way: 12,000 random mutations of header, metadata and tensor
- * table, over the architectures, in one process. Each file is opened as a model with its vocabulary; where that succeeds, a
- * token is generated with it. Nothing may crash, hang, leak or read out of bounds (the sanitizers
- * watch), and whatever is refused is refused with a sentence. */
+ * table, over the architectures, in one process. Each file is opened as a model with its vocabulary;
+ * where that succeeds, a token is generated with it. Nothing may crash, hang, leak or read out of
+ * bounds (the sanitizers watch), and whatever is refused is refused with a sentence. */
 #include "tests/unit/gguf_mutate.h"
 #include "tests/unit/tiny_model.h"
 

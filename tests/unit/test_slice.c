@@ -278,7 +278,8 @@ static void check_plan(const struct fixture *f, const struct plan *p)
 
 /* ---- kinds of models ------------------------------------------------------------------------- */
 
-/* Architectures that reach the rest: norms of heads and outputs, windows, many query heads to a KV head. */
+/* Architectures that reach the rest: norms of heads and outputs, windows, many query heads to a KV
+ * head. */
 static struct tiny_model arch_kind(struct tiny_model c, unsigned i)
 {
     switch (i) {

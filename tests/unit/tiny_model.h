@@ -59,8 +59,8 @@ bool tiny_model_write(const struct tiny_model *c, const char *path, struct err *
 /* Written to a temporary file, opened as a model, and the file removed: what model_open
  * returned. */
 int tiny_model_open(const struct tiny_model *c, struct model **m, struct err *e);
-/* n values (whole blocks) as a file has them, and one row of a tensor as double, out[dims[0]]: coded
- * in tests/unit/tiny_types.c and not by the kernels. */
+/* n values (whole blocks) as a file has them, and one row of a tensor as double, out[dims[0]]:
+ * coded in tests/unit/tiny_types.c and not by the kernels. */
 void tiny_encode(enum kern_type type, const float *x, uint64_t n, uint8_t *to);
 void tiny_tensor_row(const struct gguf_tensor *t, uint64_t row, double *out);
 
