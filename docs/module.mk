@@ -1,5 +1,6 @@
 # Pages, installed with the programs, and man pages.
 dist_doc_DATA += \
+	%D%/arm.md \
 	%D%/code.md \
 	%D%/configuration.md \
 	%D%/measured.md \
