@@ -1,13 +1,13 @@
-/* Attention for queries that share rows of keys and values, chunk by chunk as the definition has it.
- * Up to QUERIES of them run together: eight rows at a time are widened to F32 once (rows of Q8_0
- * keys stay bytes) and meet every query that sees them. Eight scores are formed side by side and
- * folded by a tree of transpositions, whose additions are those of the canonical fold: halves onto
- * halves. Values are added to a query's chunk sum in order of position, 64 dims in registers.
+/* Attention for queries that share rows of keys and values, chunk by chunk as the definition has
+ * it. Up to QUERIES of them run together: eight rows at a time are widened to F32 once (rows of
+ * Q8_0 keys stay bytes) and meet every query that sees them. Eight scores are formed side by side
+ * and folded by a tree of transpositions, whose additions are those of the canonical fold: halves
+ * onto halves. Values are added to a query's chunk sum in order of position, 64 dims in registers.
  *
  * A position outside a query's [first, n_pos) gets the score -infinity, hence the weight +0, which
- * changes neither maximum nor lane sum, and its values are not added. Rows from the last n_pos on are
- * not read. A head_dim that is no multiple of 16 is padded with zeros, which can only turn
- * a -0 into +0 before the maximum is taken, and the numerics do not see that. */
+ * changes neither maximum nor lane sum, and its values are not added. Rows from the last n_pos on
+ * are not read. A head_dim that is no multiple of 16 is padded with zeros, which can only turn a -0
+ * into +0 before the maximum is taken, and the numerics do not see that. */
 #include "kernels/avx2/avx2.h"
 
 #include <assert.h>
@@ -68,13 +68,11 @@ KERN_ALWAYS_INLINE void widen_row(enum kern_kv_type type, const struct call *c, 
         else if (type == KERN_KV_F32)
             v = _mm256_loadu_ps((const float *)(const void *)row + d);
         else
-            v = _mm256_cvtepi32_ps(
-                _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(row + d))));
+            v = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(row + d))));
         _mm256_store_ps(x + d, v);
     }
     for (; d < c->head_dim; d++)
-        x[d] = type == KERN_KV_F16 ? kern_f16_at(row, d)
-                                   : ((const float *)(const void *)row)[d];
+        x[d] = type == KERN_KV_F16 ? kern_f16_at(row, d) : ((const float *)(const void *)row)[d];
     for (; d < c->padded; d++)
         x[d] = 0.0f;
 }
@@ -133,16 +131,16 @@ KERN_ALWAYS_INLINE __m256i dots_block(const int8_t *q, const uint8_t *k, size_t 
     __m256i sum[ROWS];
     AVX2_UNROLL
     for (unsigned i = 0; i < ROWS; i++) {
-        const __m256i row = i < n ? _mm256_loadu_si256((const void *)(k + i * row_bytes))
-                                  : _mm256_setzero_si256();
-        sum[i] = _mm256_madd_epi16(
-            _mm256_maddubs_epi16(_mm256_abs_epi8(row), _mm256_sign_epi8(qs, row)),
-            _mm256_set1_epi16(1));
+        const __m256i row =
+            i < n ? _mm256_loadu_si256((const void *)(k + i * row_bytes)) : _mm256_setzero_si256();
+        sum[i] =
+            _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(row), _mm256_sign_epi8(qs, row)),
+                              _mm256_set1_epi16(1));
     }
-    const __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(sum[0], sum[1]),
-                                        _mm256_hadd_epi32(sum[2], sum[3]));
-    const __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(sum[4], sum[5]),
-                                        _mm256_hadd_epi32(sum[6], sum[7]));
+    const __m256i a =
+        _mm256_hadd_epi32(_mm256_hadd_epi32(sum[0], sum[1]), _mm256_hadd_epi32(sum[2], sum[3]));
+    const __m256i b =
+        _mm256_hadd_epi32(_mm256_hadd_epi32(sum[4], sum[5]), _mm256_hadd_epi32(sum[6], sum[7]));
     return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
                             _mm256_permute2x128_si256(a, b, 0x31));
 }
@@ -171,8 +169,8 @@ KERN_ALWAYS_INLINE void score_rows(enum kern_kv_type type, const struct call *c,
                                    size_t n_s, size_t p0, size_t n, struct rows *r)
 {
     const uint8_t *const k = c->k + p0 * c->row_bytes;
-    const __m256i p = _mm256_add_epi32(_mm256_set1_epi32((int)p0),
-                                       _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m256i p =
+        _mm256_add_epi32(_mm256_set1_epi32((int)p0), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     if (n < ROWS)
         memset(r, 0, sizeof *r);
     for (size_t i = 0; i < n; i++) {
@@ -184,8 +182,8 @@ KERN_ALWAYS_INLINE void score_rows(enum kern_kv_type type, const struct call *c,
     for (; n_s > 0; n_s--, s++) {
         if (!sees(s, p0, p0 + n))
             continue;
-        const __m256 dot = type == KERN_KV_Q8_0 ? dots_q8_0(c, s, k, n, r)
-                                                : dots(s->q, r->x, c->padded);
+        const __m256 dot =
+            type == KERN_KV_Q8_0 ? dots_q8_0(c, s, k, n, r) : dots(s->q, r->x, c->padded);
         const __m256i before = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)s->query->first), p);
         const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)s->query->n_pos), p);
         const __m256 seen = _mm256_castsi256_ps(_mm256_andnot_si256(before, below));
@@ -268,8 +266,8 @@ KERN_ALWAYS_INLINE void value_rows(enum kern_kv_type type, const struct call *c,
         size_t d = 0;
         for (; d + 64 <= c->padded; d += 64)
             weigh(8, type == KERN_KV_Q8_0 ? scaled[d / KERN_BLOCK] : w,
-                  type == KERN_KV_Q8_0 ? scaled[d / KERN_BLOCK + 1] : w, r->x + d, c->padded, i0, i1,
-                  s->out + d);
+                  type == KERN_KV_Q8_0 ? scaled[d / KERN_BLOCK + 1] : w, r->x + d, c->padded, i0,
+                  i1, s->out + d);
         for (; d < c->padded; d += 16)
             weigh(2, type == KERN_KV_Q8_0 ? scaled[d / KERN_BLOCK] : w, w, r->x + d, c->padded, i0,
                   i1, s->out + d);

@@ -108,7 +108,8 @@ KERN_ALWAYS_INLINE void avx2_gated(__m256 (*f)(__m256 gate), const float *gate, 
 {
     size_t i = 0;
     for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(y + i, _mm256_mul_ps(f(_mm256_loadu_ps(gate + i)), _mm256_loadu_ps(up + i)));
+        _mm256_storeu_ps(y + i,
+                         _mm256_mul_ps(f(_mm256_loadu_ps(gate + i)), _mm256_loadu_ps(up + i)));
     if (i < n) {
         float g[8] = {0}, u[8] = {0};
         memcpy(g, gate + i, (n - i) * sizeof *g);

@@ -5,8 +5,8 @@
  *
  * Up to TILE rows of x run against one group, straight from the packed bytes: decode is bound by
  * memory, and unpacking hides behind it. With more rows the codes of a segment are unpacked once
- * into a small buffer of bytes (struct wide), which stays in the first-level cache while all rows of
- * the strip pass over it in tiles; a strip is as many rows of x as stay near meanwhile.
+ * into a small buffer of bytes (struct wide), which stays in the first-level cache while all rows
+ * of the strip pass over it in tiles; a strip is as many rows of x as stay near meanwhile.
  *
  * The running t, tm and u of a tile lie in memory, because its integer sums fill the registers.
  * Private to kernels/avx2/. */
@@ -317,8 +317,8 @@ KERN_ALWAYS_INLINE void blocks_group(enum kern_type type, const struct kern_matr
             .n_blocks = n,
             .first = b == 0,
         };
-        const struct rows rows = {x->q + b * KERN_BLOCK, x->a + b,       x->s + b,   x->h + 2 * b,
-                                  stride,                stride / KERN_BLOCK, stride / 16};
+        const struct rows rows = {x->q + b * KERN_BLOCK, x->a + b,   x->s + b, x->h + 2 * b, stride,
+                                  stride / KERN_BLOCK,   stride / 16};
         data = s.quants + n * bytes_QUANTS(type);
         if (n_x <= TILE || type == KERN_Q8_0) {
             tiles(type, false, &s, rows, n_x, u, u_stride);

@@ -17,7 +17,8 @@ KERN_ALWAYS_INLINE __m256 load(enum kern_type type, const uint8_t *group, size_t
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-/* Ask for column c's weights AHEAD_BYTES further on, once a cache line, if they are the caller's. */
+/* Ask for column c's weights AHEAD_BYTES further on, once a cache line, if they are the
+ * caller's. */
 KERN_ALWAYS_INLINE void ahead(enum kern_type type, const uint8_t *group, size_t c,
                               const uint8_t *end)
 {

@@ -19,8 +19,7 @@ KERN_ALWAYS_INLINE void block_dots(enum kern_type type, bool wide, unsigned n_x,
     sum_steps(type, wide, n_x, 0, 8, w, x, dot);
     AVX2_UNROLL
     for (unsigned half = 0; half < 2; half++) {
-        const __m256i by =
-            is_super(type) ? scale_sc(type, wide, w, 0, half) : _mm256_set1_epi16(1);
+        const __m256i by = is_super(type) ? scale_sc(type, wide, w, 0, half) : _mm256_set1_epi16(1);
         AVX2_UNROLL
         for (unsigned i = 0; i < n_x; i++)
             dot[i][half] = _mm256_madd_epi16(dot[i][half], by);

@@ -1,7 +1,7 @@
 /* Products with Q5_0, Q5_1 and Q5_K weights: as with four bits (matmul_q4.c), the fifth bit put in
- * from its own 64 bytes, where bit k of a byte belongs to quarter k of the block. A pair of products
- * is at most 2 * 31 * 127 = 7874, so four steps fit int16 (31496) and a block is widened in two
- * parts. */
+ * from its own 64 bytes, where bit k of a byte belongs to quarter k of the block. A pair of
+ * products is at most 2 * 31 * 127 = 7874, so four steps fit int16 (31496) and a block is widened
+ * in two parts. */
 #include "kernels/avx2/blocks.h"
 
 KERN_ALWAYS_INLINE __m256i codes(enum kern_type type, const uint8_t *w, unsigned k, unsigned half)
@@ -9,8 +9,8 @@ KERN_ALWAYS_INLINE __m256i codes(enum kern_type type, const uint8_t *w, unsigned
     (void)type;
     const __m256i both = _mm256_loadu_si256((const void *)(w + k % 4 * 64 + 32 * half));
     const __m256i fifth = _mm256_loadu_si256((const void *)(w + 256 + 32 * half));
-    const __m256i at4 = k < 4 ? _mm256_slli_epi16(fifth, 4 - (int)k % 4)
-                              : _mm256_srli_epi16(fifth, (int)k % 4);
+    const __m256i at4 =
+        k < 4 ? _mm256_slli_epi16(fifth, 4 - (int)k % 4) : _mm256_srli_epi16(fifth, (int)k % 4);
     return _mm256_or_si256(
         _mm256_and_si256(k < 4 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15)),
         _mm256_and_si256(at4, _mm256_set1_epi8(16)));

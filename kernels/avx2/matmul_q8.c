@@ -1,9 +1,9 @@
 /* Products with signed bytes: Q8_0, and IQ4_NL, whose nibbles are looked up in a table of such
  * bytes. The multiply takes one unsigned operand: |w| and x with w's sign, which is right because x
- * is never -128. A pair of products is at most 2 * 128 * 127 = 32512 and fits int16; two pairs would
- * not, so every step is widened at once. Splitting the bytes into nibbles of four-bit steps was
- * slower: as many multiplies, and one pass more. Q8_0 has nothing to unpack and is never written out
- * wide. The walk and the float part are in blocks.h. */
+ * is never -128. A pair of products is at most 2 * 128 * 127 = 32512 and fits int16; two pairs
+ * would not, so every step is widened at once. Splitting the bytes into nibbles of four-bit steps
+ * was slower: as many multiplies, and one pass more. Q8_0 has nothing to unpack and is never
+ * written out wide. The walk and the float part are in blocks.h. */
 #include "kernels/avx2/blocks.h"
 
 KERN_ALWAYS_INLINE __m256i codes(enum kern_type type, const uint8_t *w, unsigned k, unsigned half)

@@ -67,11 +67,11 @@ static inline bool product_add(float u[static 16], size_t n, int64_t *acc)
     int64_t spill[16];
     for (size_t i = n; i < 16; i++)
         u[i] = 0.0f;
-    const __m256i over = _mm256_max_epi32(avx2_abs_bits(_mm256_loadu_ps(u)),
-                                          avx2_abs_bits(_mm256_loadu_ps(u + 8)));
-    const bool good = _mm256_testz_si256(_mm256_cmpgt_epi32(over, _mm256_set1_epi32(
-                                                                      KERN_UNIT_MAX_BITS)),
-                                         _mm256_set1_epi32(-1)) != 0;
+    const __m256i over =
+        _mm256_max_epi32(avx2_abs_bits(_mm256_loadu_ps(u)), avx2_abs_bits(_mm256_loadu_ps(u + 8)));
+    const bool good =
+        _mm256_testz_si256(_mm256_cmpgt_epi32(over, _mm256_set1_epi32(KERN_UNIT_MAX_BITS)),
+                           _mm256_set1_epi32(-1)) != 0;
     if (n < 16)
         memcpy(spill, acc, n * sizeof *acc);
     int64_t *const to = n < 16 ? spill : acc;

@@ -46,8 +46,7 @@ bool kern_quantise_avx2(const float *x, uint32_t n, int8_t *q, float *a, float *
             a[b] = s[b] = 0.0f;
             h[2 * b] = h[2 * b + 1] = 0;
         } else {
-            quantise_block(x + b * KERN_BLOCK, m_bits, q + b * KERN_BLOCK, a + b, s + b,
-                           h + 2 * b);
+            quantise_block(x + b * KERN_BLOCK, m_bits, q + b * KERN_BLOCK, a + b, s + b, h + 2 * b);
         }
     }
     return true;

@@ -1,6 +1,6 @@
 /* Closing sums in fixed point (the way in is in product.h). AVX2 has no conversion from int64 to
- * double: the signed high half times 2^32 and the unsigned low half are both exact, and their sum is
- * the one rounding that a conversion would make. */
+ * double: the signed high half times 2^32 and the unsigned low half are both exact, and their sum
+ * is the one rounding that a conversion would make. */
 #include "kernels/avx2/avx2.h"
 
 KERN_ALWAYS_INLINE __m128 from_fixed(__m256i k)

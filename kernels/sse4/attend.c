@@ -1,8 +1,9 @@
 /* Attention, one query after the other, chunk by chunk as the definition has it: the emulated fused
  * steps take all the time, so there is nothing to gain by sharing rows between queries. A row is
- * widened to F32 and meets the query in 16 lanes (rows of Q8_0 keys stay bytes and run like a matrix
- * row); weights are computed four at a time; values are added in order of position. A position
- * outside [first, n_pos) gets the score -infinity, hence the weight +0, and its row is not read. */
+ * widened to F32 and meets the query in 16 lanes (rows of Q8_0 keys stay bytes and run like a
+ * matrix row); weights are computed four at a time; values are added in order of position. A
+ * position outside [first, n_pos) gets the score -infinity, hence the weight +0, and its row is not
+ * read. */
 #include "kernels/sse4/sse4.h"
 
 #include <assert.h>
@@ -52,8 +53,8 @@ static int32_t dot_block(const int8_t *x, const uint8_t *w)
     for (unsigned i = 0; i < 32; i += 16) {
         const __m128i wi = _mm_loadu_si128((const void *)(w + i));
         const __m128i xi = _mm_sign_epi8(_mm_loadu_si128((const void *)(x + i)), wi);
-        sum = _mm_add_epi32(sum, _mm_madd_epi16(_mm_maddubs_epi16(_mm_abs_epi8(wi), xi),
-                                                _mm_set1_epi16(1)));
+        sum = _mm_add_epi32(
+            sum, _mm_madd_epi16(_mm_maddubs_epi16(_mm_abs_epi8(wi), xi), _mm_set1_epi16(1)));
     }
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));

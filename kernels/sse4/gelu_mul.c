@@ -1,5 +1,5 @@
-/* The gated activation with GELU in its tanh form, four at a time, with the products in the order of
- * the definition; the walk is sse4_gated. */
+/* The gated activation with GELU in its tanh form, four at a time, with the products in the order
+ * of the definition; the walk is sse4_gated. */
 #include "kernels/sse4/sse4.h"
 
 KERN_ALWAYS_INLINE __m128 gelu(__m128 x)

@@ -1,6 +1,7 @@
-/* Products with every type of integer weights. A block is unpacked into plain form once for all rows
- * of x of a strip: codes as signed bytes, offsets taken off, and scales as numbers. From there on one
- * loop serves all types, because the emulated fused steps, not the integers, decide the speed.
+/* Products with every type of integer weights. A block is unpacked into plain form once for all
+ * rows of x of a strip: codes as signed bytes, offsets taken off, and scales as numbers. From there
+ * on one loop serves all types, because the emulated fused steps, not the integers, decide the
+ * speed.
  *
  * The multiply takes one unsigned operand: |w| and x with w's sign, which is right because x is
  * never -128; two products are at most 2 * 128 * 127 = 32512, fit int16 and are widened at once. A
@@ -31,8 +32,8 @@ static __m128i upper_bits(enum kern_type type, const uint8_t *w, unsigned k, uns
     const bool six = type == KERN_Q6_K;
     const unsigned at = six ? k % 2 * 2 + k / 4 * 4 : k; /* first of its bits in a byte */
     const uint8_t *const from = w + 256 + (six ? k % 4 / 2 * 64 : 0) + 16 * j;
-    const __m128i bits = _mm_srl_epi16(_mm_loadu_si128((const void *)from),
-                                       _mm_cvtsi32_si128((int)at));
+    const __m128i bits =
+        _mm_srl_epi16(_mm_loadu_si128((const void *)from), _mm_cvtsi32_si128((int)at));
     return _mm_slli_epi16(_mm_and_si128(bits, _mm_set1_epi8(six ? 3 : 1)), 4);
 }
 
@@ -104,9 +105,8 @@ KERN_ALWAYS_INLINE void half_dots(const struct plain *p, const int8_t *q, unsign
         SSE4_UNROLL
         for (unsigned j = 0; j < 4; j++) {
             const __m128i w = _mm_load_si128((const void *)(p->w[k] + 16 * j));
-            const __m128i part =
-                _mm_madd_epi16(_mm_maddubs_epi16(_mm_abs_epi8(w), _mm_sign_epi8(xs, w)),
-                               _mm_set1_epi16(1));
+            const __m128i part = _mm_madd_epi16(
+                _mm_maddubs_epi16(_mm_abs_epi8(w), _mm_sign_epi8(xs, w)), _mm_set1_epi16(1));
             sum[j] = k == k0 ? part : _mm_add_epi32(sum[j], part);
         }
     }
@@ -138,8 +138,8 @@ static void block_step(enum kern_type type, bool super, const struct plain *p, c
         return;
     SSE4_UNROLL
     for (unsigned j = 0; j < 4; j++)
-        _mm_store_ps(tm + 4 * j, sse4_fma(_mm_load_ps(p->m + 4 * j), _mm_set1_ps(s),
-                                          _mm_load_ps(tm + 4 * j)));
+        _mm_store_ps(tm + 4 * j,
+                     sse4_fma(_mm_load_ps(p->m + 4 * j), _mm_set1_ps(s), _mm_load_ps(tm + 4 * j)));
 }
 
 /* u [16] after a segment. */
@@ -183,8 +183,7 @@ static void blocks_group(const struct kern_matrix *m, const uint8_t *data, const
             struct plain p;
             unpack(m->type, &s, b, &p);
             for (size_t i = 0; i < n_x; i++)
-                block_step(m->type, info->super, &p,
-                           x->q + i * x->q_stride + (b0 + b) * KERN_BLOCK,
+                block_step(m->type, info->super, &p, x->q + i * x->q_stride + (b0 + b) * KERN_BLOCK,
                            x->a[i * a_stride + b0 + b], x->s[i * a_stride + b0 + b], t[i], tm[i]);
         }
         for (size_t i = 0; i < n_x; i++)

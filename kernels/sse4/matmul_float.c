@@ -1,6 +1,6 @@
 /* Products with F32, F16 and BF16 weights: a lane is an output row and runs the definition's chain,
- * one fused multiply-add a column. Emulating that costs far more than loading a weight, so rows of x
- * simply follow each other. */
+ * one fused multiply-add a column. Emulating that costs far more than loading a weight, so rows of
+ * x simply follow each other. */
 #include "kernels/sse4/product.h"
 
 /* Weights of column c, rows 4j..4j+3, of a group [n_cols][16]. */

@@ -7,8 +7,8 @@
  * Computer Programming" 2, 4.2.2, theorem B); with the error's sign the sum is rounded to odd
  * instead, which keeps enough to make the narrowing to float the only rounding that counts (Boldo,
  * Melquiond, "Emulation of a FMA and Correctly Rounded Sums", 2008). 53 bits are more than twice 24
- * and two, so this holds for denormal results too. A plain sum in double, narrowed, is wrong now and
- * then. Private to kernels/sse4/. */
+ * and two, so this holds for denormal results too. A plain sum in double, narrowed, is wrong now
+ * and then. Private to kernels/sse4/. */
 #ifndef KERNELS_SSE4_SSE4_H
 #define KERNELS_SSE4_SSE4_H
 
@@ -40,8 +40,7 @@ KERN_ALWAYS_INLINE __m128d sse4_fma_odd(__m128d a, __m128d b, __m128d c)
     const __m128i step = _mm_and_si128(_mm_andnot_si128(bits, inexact), _mm_set_epi32(0, 1, 0, 1));
     const __m128i signs = _mm_srai_epi32(_mm_castpd_si128(_mm_xor_pd(error, s)), 31);
     const __m128i down = _mm_shuffle_epi32(signs, 0xf5);
-    return _mm_castsi128_pd(
-        _mm_add_epi64(bits, _mm_sub_epi64(_mm_xor_si128(step, down), down)));
+    return _mm_castsi128_pd(_mm_add_epi64(bits, _mm_sub_epi64(_mm_xor_si128(step, down), down)));
 }
 
 /* fmaf of four. */
@@ -66,12 +65,11 @@ KERN_ALWAYS_INLINE __m128 sse4_load_f16(const void *p)
     const __m128i half = _mm_cvtepu16_epi32(_mm_loadl_epi64(p));
     const __m128i size = _mm_and_si128(half, _mm_set1_epi32(0x7fff));
     const __m128i sign = _mm_slli_epi32(_mm_xor_si128(half, size), 16);
-    const __m128i special = _mm_and_si128(_mm_cmpgt_epi32(size, _mm_set1_epi32(0x7bff)),
-                                          _mm_set1_epi32(KERN_INF_BITS));
+    const __m128i special =
+        _mm_and_si128(_mm_cmpgt_epi32(size, _mm_set1_epi32(0x7bff)), _mm_set1_epi32(KERN_INF_BITS));
     const __m128 value =
         _mm_mul_ps(_mm_castsi128_ps(_mm_slli_epi32(size, 13)), _mm_set1_ps(0x1p112f));
-    return _mm_castsi128_ps(
-        _mm_or_si128(_mm_or_si128(_mm_castps_si128(value), special), sign));
+    return _mm_castsi128_ps(_mm_or_si128(_mm_or_si128(_mm_castps_si128(value), special), sign));
 }
 
 /* Largest |x| of n, as bits: a NaN or an infinity shows as KERN_INF_BITS or more. */
@@ -80,8 +78,8 @@ KERN_ALWAYS_INLINE uint32_t sse4_max_abs(const float *x, size_t n)
     __m128i m = _mm_setzero_si128();
     size_t i = 0;
     for (; i + 4 <= n; i += 4)
-        m = _mm_max_epi32(m, _mm_and_si128(_mm_castps_si128(_mm_loadu_ps(x + i)),
-                                           _mm_set1_epi32(KERN_ABS_MASK)));
+        m = _mm_max_epi32(
+            m, _mm_and_si128(_mm_castps_si128(_mm_loadu_ps(x + i)), _mm_set1_epi32(KERN_ABS_MASK)));
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
     uint32_t bits = (uint32_t)_mm_cvtsi128_si32(m);
@@ -124,10 +122,11 @@ KERN_ALWAYS_INLINE float sse4_dot16(const float *x, const float *y, size_t n)
     SSE4_UNROLL
     for (unsigned j = 0; j < 4; j++)
         sum[j] = _mm_setzero_ps();
-    for (; i + 16 <= n; i += 16)
+    for (; i + 16 <= n; i += 16) {
         SSE4_UNROLL
         for (unsigned j = 0; j < 4; j++)
             sum[j] = sse4_fma(_mm_loadu_ps(x + i + 4 * j), _mm_loadu_ps(y + i + 4 * j), sum[j]);
+    }
     SSE4_UNROLL
     for (unsigned j = 0; j < 4; j++)
         _mm_storeu_ps(lane + 4 * j, sum[j]);

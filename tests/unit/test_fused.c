@@ -4,8 +4,8 @@
  * (kernels/sse4/sse4.h), and a form that is right for ordinary numbers is wrong here now and then;
  * random matrices would hardly ever show it.
  *
- * The step is reached through the product of an F32 matrix of two columns: with x = (1, b) and a row
- * (c, a) the chain is fma(a, b, c), to which the segment's end adds +0. */
+ * The step is reached through the product of an F32 matrix of two columns: with x = (1, b) and a
+ * row (c, a) the chain is fma(a, b, c), to which the segment's end adds +0. */
 #include "kernels/kernels.h"
 
 #include "common/common.h"
@@ -61,8 +61,8 @@ static float draw_float(unsigned style)
     }
 }
 
-/* An addend for the product a * b: any, what cancels it, or one whose last place, or half of it, the
- * product just reaches, or the other way round. */
+/* An addend for the product a * b: any, what cancels it, or one whose last place, or half of it,
+ * the product just reaches, or the other way round. */
 static float draw_addend(float a, float b, unsigned style)
 {
     const float p = a * b;
