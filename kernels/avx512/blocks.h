@@ -185,12 +185,15 @@ KERN_ALWAYS_INLINE void few_segment(unsigned n_x, const uint8_t *head, size_t n_
         u[i] = segment_end(head, t[i], tm[i], u[i]);
 }
 
+/* n_x rows of x times groups [group0, group1). starts_at says of which block the starts are at hand:
+ * matrices of one segment, as units are, keep them for all groups. */
 KERN_ALWAYS_INLINE void few(unsigned n_x, const struct kern_matrix *m, size_t group0, size_t group1,
                             const struct kern_act *act, const struct sink *o)
 {
     const size_t n_blocks = m->n_cols / KERN_BLOCK;
     const uint8_t *p = m->data + group0 * m->group_bytes;
     const uint8_t *end = m->data + group1 * m->group_bytes;
+    size_t starts_at = SIZE_MAX;
     struct starts s;
 
     for (size_t g = group0; g < group1; g++) {
@@ -201,7 +204,9 @@ KERN_ALWAYS_INLINE void few(unsigned n_x, const struct kern_matrix *m, size_t gr
         for (size_t b = 0, n; b < n_blocks; b += n) {
             const struct rows x = {act->q + b * KERN_BLOCK, act->a + b, act->s + b, act->q_stride};
             n = kern_segment_blocks(b, n_blocks, m->skip);
-            starts_of(act->h + 2 * b, act->q_stride / 16, n_x, n, &s);
+            if (starts_at != b)
+                starts_of(act->h + 2 * b, act->q_stride / 16, n_x, n, &s);
+            starts_at = b;
             few_segment(n_x, p, n, end, &x, &s, u);
             p += KERN_SEGMENT_HEAD(HEAD, SCALES, n) + n * QUANTS;
         }
@@ -313,8 +318,7 @@ KERN_ALWAYS_INLINE void many_segment(unsigned n_g, const struct unpacked *w,
         tile(n_g, 1, w, head, n_blocks, &x, s, i, u + i);
 }
 
-/* n_x <= MANY rows of x times n_g groups from g on. *starts_at says of which block the starts are
- * at hand: matrices of one segment, as units are, keep them for all groups. */
+/* n_x <= MANY rows of x times n_g groups from g on; *starts_at as in few. */
 KERN_ALWAYS_INLINE void many(unsigned n_g, const struct kern_matrix *m, size_t g,
                              const struct kern_act *act, size_t t0, size_t n_x, struct starts *s,
                              size_t *starts_at, const struct sink *o)
@@ -355,7 +359,8 @@ static void product(const struct kern_matrix *m, size_t group0, size_t group1,
         few(n, m, group0, group1, act, o);                                                         \
         return;
         CASE(1)
-        CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+        CASE(2)
+        CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #undef CASE
             default : break;
     }
