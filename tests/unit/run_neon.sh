@@ -2,8 +2,8 @@
 # The NEON kernels against the definition, on a machine that has none: the kernels, the comparison
 # and its main program are built statically for 64-bit Arm and run by qemu as three processors
 # (without and with the dot-product instructions, and all that qemu knows, i8mm among it). Each must
-# also give the one hash that all machines have; and the demo model, run by each, the one text. TAP
-# on stdout; skipped where a tool is missing.
+# also give the one hash that all machines have; and the demo model and tiny ones of each weight
+# type, run by each, the one text. TAP on stdout; skipped where a tool is missing.
 #
 # SHOAL_SRCDIR: the source tree (default: the current folder). CROSS_CC, QEMU: the tools.
 set -u

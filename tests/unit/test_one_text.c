@@ -19,6 +19,15 @@ static const char *demo(void)
     return path;
 }
 
+static void check_types(const struct kern_table *t, unsigned n_threads, uint32_t chunk)
+{
+    struct err e = {0};
+    const uint64_t hash = one_text_types_hash(t, n_threads, chunk, &e);
+    if (hash != ONE_TEXT_TYPES_HASH)
+        fail_msg("all types, %s, %u threads, chunks of %u: hash %016llx %s", t->name, n_threads,
+                 chunk, (unsigned long long)hash, e.text);
+}
+
 static void check(const struct kern_table *t, unsigned n_threads, uint32_t chunk)
 {
     struct err e = {0};
@@ -36,6 +45,14 @@ static void test_tables(void **state)
             check(kern_table_at(i), 1, 12);
 }
 
+static void test_types(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; kern_table_at(i) != NULL; i++)
+        if (kern_table_runs(kern_table_at(i)))
+            check_types(kern_table_at(i), 1 + i % 2, 12 - i);
+}
+
 static void test_threads_and_chunks(void **state)
 {
     (void)state;
@@ -48,6 +65,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_types),
         cmocka_unit_test(test_threads_and_chunks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
