@@ -24,6 +24,11 @@ KERN_ALWAYS_INLINE void block_dots(enum kern_type type, bool wide, unsigned n_x,
     AVX2_UNROLL
     for (unsigned half = 0; half < 2; half++) {
         const __m256i sc[2] = {scale_sc(type, wide, w, 0, half), scale_sc(type, wide, w, 1, half)};
+        /* A pointer of its own for each half: else the compiler keeps every broadcast of the first
+         * for the second, in memory, and stores more than it computes. */
+        const int8_t *first = x->q;
+        if (n_x > 2)
+            __asm__ volatile("" : "+r"(first));
         AVX2_UNROLL
         for (unsigned j = 0; j < 4; j++) { /* quarters 0 1, 4 5, 2 3, 6 7 */
             const unsigned k = j % 2 * 4 + j / 2 * 2;
@@ -31,7 +36,7 @@ KERN_ALWAYS_INLINE void block_dots(enum kern_type type, bool wide, unsigned n_x,
             const __m256i w1 = block_codes(type, wide, w, k + 1, half);
             AVX2_UNROLL
             for (unsigned i = 0; i < n_x; i++) {
-                const int8_t *const q = x->q + i * x->q_stride + 4 * k;
+                const int8_t *const q = first + i * x->q_stride + 4 * k;
                 const __m256i sum =
                     _mm256_madd_epi16(avx2_add16(_mm256_maddubs_epi16(w0, four(q)),
                                                  _mm256_maddubs_epi16(w1, four(q + 4))),

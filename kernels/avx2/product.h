@@ -13,7 +13,7 @@
 
 enum {
     PRODUCT_STRIP = 64, /* rows of x */
-    AHEAD_BYTES = 4096  /* from where the weights are read to where they are asked for */
+    AHEAD_BYTES = 8192  /* from where the weights are read to where they are asked for */
 };
 
 /* u[t * u_stride + r] = the product of the group at `data` with n_x <= PRODUCT_STRIP rows of x, for
