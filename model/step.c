@@ -250,26 +250,38 @@ static void fast_units(struct unit_job *j, unsigned part, uint32_t group0, uint3
     }
 }
 
+/* Groups of output rows whose sums, of n rows of the batch, stay in the second-level cache while all
+ * units are added to them. A single row takes all groups at once, and reads the weights in order. */
+static uint32_t groups_at_once(uint32_t n)
+{
+    enum { SUMS_BYTES = 128 << 10 };
+    uint32_t groups = SUMS_BYTES / (uint32_t)(KERN_GROUP * sizeof(int64_t)) / n;
+    return groups > 0 ? groups : 1;
+}
+
 /* A thread owns a range of output rows for all units, so that it alone adds to their sums. */
 static void unit_part(void *arg, unsigned part, unsigned n_parts)
 {
     struct unit_job *j = arg;
     struct model_exec *x = j->x;
-    uint32_t n_embd = x->model->shape.n_embd, group0, group1;
+    uint32_t n_embd = x->model->shape.n_embd, first, last, step = groups_at_once(j->n);
     uint8_t *flags = model_flags(x, part);
-    model_share((n_embd + KERN_GROUP - 1) / KERN_GROUP, part, n_parts, &group0, &group1);
-    if (group0 == group1)
+    model_share((n_embd + KERN_GROUP - 1) / KERN_GROUP, part, n_parts, &first, &last);
+    if (first == last)
         return;
     if (is_fast(x, &j->w[0], j->n)) {
-        fast_units(j, part, group0, group1);
+        fast_units(j, part, first, last);
         return;
     }
-    for (uint32_t u = 0; u < j->n_units; u++) {
-        struct kern_act in = kern_act_columns(model_act_view(j->act), u * j->unit_cols);
-        const struct kern_matrix *w = &j->w[u];
-        if (u + 1 < j->n_units)
-            fetch_ahead(&j->w[u + 1], group0);
-        x->kern->matmul_sum[w->type](w, group0, group1, &in, j->n, j->sum, n_embd, flags);
+    for (uint32_t group0 = first; group0 < last; group0 += step) {
+        uint32_t group1 = last - group0 < step ? last : group0 + step;
+        for (uint32_t u = 0; u < j->n_units; u++) {
+            struct kern_act in = kern_act_columns(model_act_view(j->act), u * j->unit_cols);
+            const struct kern_matrix *w = &j->w[u];
+            if (u + 1 < j->n_units)
+                fetch_ahead(&j->w[u + 1], group0);
+            x->kern->matmul_sum[w->type](w, group0, group1, &in, j->n, j->sum, n_embd, flags);
+        }
     }
 }
 

@@ -33,7 +33,7 @@ model()
 {
     f16=$folder/tinyllama-f16.gguf
     file=$folder/tinyllama-$1.gguf
-    test -s "$f16" || "$build/tests/tools/make_model" tinyllama F16 "$f16" >&2
+    test -s "$f16" || "$build/tests/tools/make_model" "$f16" tinyllama F16 >&2
     if ! test -s "$file"; then
         case $1 in
         Q4_K_M)
