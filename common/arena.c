@@ -9,13 +9,7 @@
  * part. */
 #include "common/common.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
-enum {
-    ARENA_ALIGN = 64,         /* bytes */
-    ARENA_HUGE_BYTES = 32 << 20 /* arenas of so much ask for huge pages */
-};
+enum { ARENA_ALIGN = 64 }; /* bytes */
 
 struct base_arena {
     uint8_t *first; /* the block's first aligned byte */
@@ -43,14 +37,6 @@ struct base_arena *base_arena_new(size_t bytes)
     at = (uintptr_t)(a + 1);
     a->first = (uint8_t *)(a + 1) + (base_round_up(at, ARENA_ALIGN) - at);
     a->capacity_bytes = capacity;
-#ifdef MADV_HUGEPAGE
-    if (capacity >= ARENA_HUGE_BYTES) {
-        const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-        uint8_t *from = (uint8_t *)(((uintptr_t)a->first + page - 1) / page * page);
-        /* Weights are streamed once a token, and small pages cost a table walk each. */
-        (void)madvise(from, capacity - page, MADV_HUGEPAGE);
-    }
-#endif
     return a;
 }
 
