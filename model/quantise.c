@@ -110,6 +110,14 @@ static bool is_output(const struct job *j, const struct gguf_tensor *t)
     return base_span_is(t->name, tied ? "token_embd.weight" : "output.weight");
 }
 
+/* Of a type that there is. */
+static struct gguf_type_info info_of(uint32_t type)
+{
+    struct gguf_type_info info = {0};
+    (void)model_gguf_type_info(type, &info);
+    return info;
+}
+
 static uint32_t new_type(const struct job *j, const struct gguf_tensor *t)
 {
     uint32_t type = j->target->ggml;
@@ -119,8 +127,8 @@ static uint32_t new_type(const struct job *j, const struct gguf_tensor *t)
         return t->ggml_type;
     if ((j->target->good_output && is_output(j, t)) || (j->target->mixed && gets_more_bits(j, t)))
         type = Q6_K;
-    if (t->dims[0] % model_gguf_type_info(type)->block_cols != 0)
-        type = t->dims[0] % model_gguf_type_info(Q8_0)->block_cols == 0 ? Q8_0 : F16;
+    if (t->dims[0] % info_of(type).block_cols != 0)
+        type = t->dims[0] % info_of(Q8_0).block_cols == 0 ? Q8_0 : F16;
     return type;
 }
 
@@ -155,8 +163,8 @@ static int choose_types(struct job *j, struct model_quantised *done, struct err 
 
 static size_t row_bytes(uint32_t type, uint64_t cols)
 {
-    const struct gguf_type_info *info = model_gguf_type_info(type);
-    return (size_t)(cols / info->block_cols * info->block_bytes);
+    const struct gguf_type_info info = info_of(type);
+    return (size_t)(cols / info.block_cols * info.block_bytes);
 }
 
 /* One row of the old file as F32. False where a value is not finite. */
@@ -224,7 +232,7 @@ static model_quantise_block *encoder_of(uint32_t type)
 static void encode_part(void *arg, unsigned part, unsigned n_parts)
 {
     struct job *j = arg;
-    const struct gguf_type_info *info = model_gguf_type_info(j->type);
+    const struct gguf_type_info info = info_of(j->type);
     model_quantise_block *encode = encoder_of(j->type);
     const size_t cols = (size_t)j->t->dims[0], bytes = row_bytes(j->type, cols);
     float *x = j->values + (size_t)part * j->values_cap;
@@ -236,7 +244,7 @@ static void encode_part(void *arg, unsigned part, unsigned n_parts)
             j->faults[part] = NOT_FINITE;
             return;
         }
-        for (size_t c = 0; c < cols; c += info->block_cols, to += info->block_bytes)
+        for (size_t c = 0; c < cols; c += info.block_cols, to += info.block_bytes)
             if (!encode(x + c, to)) {
                 j->faults[part] = TOO_LARGE;
                 return;
