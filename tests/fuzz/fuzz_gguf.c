@@ -1,7 +1,7 @@
 /* Fuzz target: the GGUF reader and the vocabulary over arbitrary bytes. Whatever opens is walked
  * whole, and every tensor's data is read, so that a span that reaches outside the file is seen by
  * the address sanitizer. A vocabulary that opens must encode and decode without losing bytes'
- * tokens. */
+ * tokens, and a chat template that is recognised must write a conversation in it. */
 #include "model/model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -35,6 +35,24 @@ static void walk(const struct gguf *g)
     }
 }
 
+/* Whatever the template is, what it writes are tokens of the vocabulary. */
+static void talk(const struct gguf *g, const struct vocab *v)
+{
+    static const uint8_t text[] = " a</s>\n";
+    const struct model_message list[] = {{MODEL_ROLE_USER, {text, sizeof text - 1}},
+                                         {MODEL_ROLE_ASSISTANT, {text, sizeof text - 1}},
+                                         {MODEL_ROLE_USER, {text, 0}}};
+    const struct model_chat *c;
+    struct err e;
+    int32_t ids[1024];
+    size_t n = 0;
+    if (model_chat_find(g, &c, &e) != 0 || model_chat_encode(c, v, list, 3, ids, 1024, &n, &e) != 0)
+        return;
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= model_vocab_size(v))
+            __builtin_trap();
+}
+
 static void speak(const struct gguf *g)
 {
     static const char text[] =
@@ -59,6 +77,7 @@ static void speak(const struct gguf *g)
         const struct span s = model_vocab_text(v, (int32_t)id);
         touch(s.ptr, s.len);
     }
+    talk(g, v);
     model_vocab_close(v);
 }
 

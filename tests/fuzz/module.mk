@@ -23,6 +23,11 @@ FUZZ_TARGETS += %D%/fuzz_ini
 %C%_fuzz_ini_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
 %C%_fuzz_ini_LDADD = $(NET_LIBS)
 
+FUZZ_TARGETS += %D%/fuzz_messages
+%C%_fuzz_messages_SOURCES = %D%/fuzz_messages.c $(FUZZ_MAIN)
+%C%_fuzz_messages_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
+%C%_fuzz_messages_LDADD = $(MODEL_LIBS)
+
 FUZZ_TARGETS += %D%/fuzz_wire
 %C%_fuzz_wire_SOURCES = %D%/fuzz_wire.c $(FUZZ_MAIN)
 %C%_fuzz_wire_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
