@@ -164,6 +164,7 @@ const char *coord_core_invariant(const struct coord_core *c); /* NULL: all hold 
 const struct coord_profile *coord_core_profile(const struct coord_core *c);
 uint64_t coord_core_epoch(const struct coord_core *c); /* plan in force; 0: none */
 uint32_t coord_core_n_active(const struct coord_core *c);
+uint32_t coord_core_n_reading(const struct coord_core *c); /* prompts with the shell */
 
 /* ---- the program ----------------------------------------------------------------------------- */
 

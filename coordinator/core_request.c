@@ -62,6 +62,11 @@ static bool waits(const struct request *r)
     return r->state == REQ_READING || r->state == REQ_QUEUED;
 }
 
+uint32_t coord_core_n_reading(const struct coord_core *c)
+{
+    return c->n_reading;
+}
+
 static uint32_t queued_before(const struct coord_core *c, uint64_t order)
 {
     uint32_t n = 0;

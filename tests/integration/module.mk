@@ -3,6 +3,7 @@
 INTEGRATION_TESTS = \
 	%D%/chat.sh \
 	%D%/cluster.sh \
+	%D%/conversation.sh \
 	%D%/failures.sh \
 	%D%/files.sh \
 	%D%/hostile.sh \
@@ -20,11 +21,15 @@ TESTS += $(INTEGRATION_TESTS)
 endif
 EXTRA_DIST += $(INTEGRATION_TESTS) %D%/cluster_lib.sh
 
-# What a shell cannot do: give a file a chat template, compare JSON with expected values, speak TCP.
-check_PROGRAMS += %D%/add_template %D%/expect %D%/rawtcp
+# What a shell cannot do: give a file a chat template, hold a conversation, compare JSON with expected values,
+# and speak TCP.
+check_PROGRAMS += %D%/add_template %D%/converse %D%/expect %D%/rawtcp
 %C%_add_template_SOURCES = %D%/add_template.c
 %C%_add_template_LDADD = $(MODEL_LIBS)
 %C%_expect_SOURCES = %D%/expect.c
 %C%_expect_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 %C%_expect_LDADD = $(JANSSON_LIBS)
+%C%_converse_SOURCES = %D%/converse.c
+%C%_converse_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+%C%_converse_LDADD = $(CLI_LIBS)
 %C%_rawtcp_SOURCES = %D%/rawtcp.c

@@ -244,6 +244,7 @@ static void send_node(struct sim *s, const struct coord_action *a)
 static void read_prompt(struct sim *s, const struct coord_action *a)
 {
     const int64_t from_us = s->read_us > s->now_us ? s->read_us : s->now_us;
+    s->n_reading++;
     s->read_us = from_us + (s->setup.read_us > 0 ? sim_between(s, 0, s->setup.read_us) : 0);
     sim_push(s,
              (struct sim_event){.node = SIM_COORDINATOR,
@@ -328,6 +329,9 @@ static void step(struct sim *s, struct coord_event *ev)
     }
     for (uint32_t i = 0; i < s->coord_actions->n && s->failed[0] == 0; i++)
         act(s, &s->coord_actions->list[i]);
+    if (coord_core_n_reading(s->coord) != s->n_reading)
+        sim_fail(s, "%u prompts are being read, the coordinator counts %u", s->n_reading,
+                 coord_core_n_reading(s->coord));
 }
 
 /* ---- events ---------------------------------------------------------------------------------- */
@@ -370,6 +374,7 @@ static bool on_read(struct sim *s, const struct sim_event *ev, struct coord_even
     out->tokens = r->prompt;
     out->n_tokens = r->n_prompt;
     out->prompt_bytes = (uint32_t)strlen(SIM_PROMPT);
+    s->n_reading -= ev->arg == s->coord_process ? 1u : 0u;
     return ev->arg == s->coord_process;
 }
 
@@ -452,7 +457,7 @@ void sim_coord_start(struct sim *s)
         return;
     }
     s->epoch = 0;
-    s->read_us = 0;
+    s->read_us = s->n_reading = 0;
     memset(s->slot_owner, 0, sizeof s->slot_owner);
     s->no_plan_since_us = s->idle_since_us = s->now_us;
     s->tick_us = -1;

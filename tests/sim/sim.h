@@ -294,8 +294,9 @@ struct sim {
     struct coord_actions *coord_actions;
     uint64_t coord_process, order, tick_id;
     uint64_t epoch, epoch_before, epoch_max,
-        plan_epoch;  /* in force; before this step; ever; of the newest plan told */
-    int64_t read_us; /* when the last prompt will have been read */
+        plan_epoch;     /* in force; before this step; ever; of the newest plan told */
+    int64_t read_us;    /* when the last prompt will have been read */
+    uint32_t n_reading; /* prompts until then */
     int64_t tick_us, commit_us, no_plan_since_us,
         idle_since_us; /* no plan; no plan though there could be one */
     uint32_t n_commits;

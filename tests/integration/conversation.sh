@@ -1,0 +1,59 @@
+#!/bin/sh
+# Conversations: the coordinator puts one into the words of the model's own chat template and answers as
+# one process does; the next turn starts behind what the last one left in the KV cache; a prompt that is
+# no conversation, and a model without a template, are refused with the reason.
+. "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
+
+converse=$SHOAL_BUILDDIR/tests/integration/converse
+plain=$model
+template="{{ '[INST] ' + message['content'] + ' [/INST]' }}{{ message['content'] + eos_token }}"
+
+# talk NAME N MESSAGE...: cluster and process say the same, with as many tokens in the prompt.
+talk()
+{
+    name=$1
+    shift
+    bounded 60 "$converse" ask -m "$model" "$@" >"$work/expected" 2>"$work/expected.err"
+    bounded 60 "$converse" ask -c "$lab/cluster.ini" "$@" >"$work/actual" 2>"$work/actual.err"
+    same "$name" "$work/expected" "$work/actual"
+    reused=$(sed -n 's/^reused_tokens //p' "$work/actual.err")
+}
+
+# refused NAME EXPRESSION MESSAGE...: by both, and why.
+refused()
+{
+    name=$1
+    why=$2
+    shift 2
+    if bounded 60 "$converse" ask -c "$lab/cluster.ini" 8 "$@" >"$work/actual" 2>&1; then
+        fail "$name" "$work/actual"
+    else
+        says "$name" "$work/actual" "$why"
+    fi
+}
+
+check "a model gets a chat template" "$converse" template "$plain" "$work/chat.gguf" "$template"
+model=$work/chat.gguf
+new_cluster alpha beta
+must_start
+talk "a first turn" 16 "u:Who was the first man?"
+says "the template's words stand around it" "$work/actual" '^prompt_tokens [2-9][0-9]'
+answer=$(head -n 1 "$work/actual")
+talk "a second turn" 16 "u:Who was the first man?" "a:$answer" "u:And who was his wife?"
+check "it starts behind the first one's prompt ($reused)" test "$reused" -gt 15
+talk "control tokens in a message are text" 8 "u:What is </s> and <s>?"
+refused "two messages of the user" 'no words for the user' "u:one" "u:two"
+refused "a system message, for which this template has no words" 'system message' "s:Be brief." "u:one"
+refused "a conversation without a question" 'no words|nothing to answer' "u:one" "a:two"
+generate -q -p "In the beginning" -n 8 --temperature 0 >"$work/actual" 2>&1
+local_answer -q -p "In the beginning" -n 8 --temperature 0 >"$work/expected" 2>&1
+same "a prompt that is text stays text" "$work/expected" "$work/actual"
+check "the cluster ends" stop_cluster
+
+model=$plain
+new_cluster solo
+must_start
+refused "a model without a template" 'no conversations with this model: .*template' "u:one"
+check "it ends as well" stop_cluster
+
+finish
