@@ -96,9 +96,10 @@ json_t *cli_answer_json(const struct cli_request *r, const struct cli_answer *a)
     bad |= json_object_set_new(
         o, "error", a->error[0] != 0 ? cli_json_text(base_span_str(a->error)) : json_null());
     bad |= json_object_set_new(o, "prompt_tokens", json_integer(a->prompt_tokens));
-    bad |= json_object_set_new(o, "reused_tokens", json_integer(a->reused_tokens));
     bad |= json_object_set_new(o, "ttft_ms", cli_json_number(a->ttft_ms));
     bad |= json_object_set_new(o, "tokens_per_s", cli_json_number(a->tokens_per_s));
+    if (a->reused_tokens > 0)
+        bad |= json_object_set_new(o, "reused_tokens", json_integer(a->reused_tokens));
     if (r->sampling.logprobs != 0)
         bad |= json_object_set_new(o, "logprobs", logprob_list(a));
     if (bad == 0)

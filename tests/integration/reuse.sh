@@ -19,10 +19,11 @@ turn()
     prompt_tokens=$(number prompt_tokens)
 }
 
-# number MEMBER: of the last answer.
+# number MEMBER: of the last answer; 0 where it has none.
 number()
 {
-    sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" "$work/answer"
+    found=$(sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" "$work/answer")
+    echo "${found:-0}"
 }
 
 # between LEAST REUSED: at least so many, and not the last one.

@@ -402,9 +402,8 @@ static void memory_runs_out(void **state)
 
 static void answers_as_json(void **state)
 {
-    static const char *const keys[] = {"prompt",        "tokens",  "text",
-                                       "finish",        "error",   "prompt_tokens",
-                                       "reused_tokens", "ttft_ms", "tokens_per_s"};
+    static const char *const keys[] = {"prompt", "tokens",        "text",    "finish",
+                                       "error",  "prompt_tokens", "ttft_ms", "tokens_per_s"};
     const int32_t ids[] = {5, 7};
     const struct cli_request r = line("say \"hi\"");
     struct cli_answer a = {.done = true, .finish = CLI_LENGTH, .prompt_tokens = 3, .ttft_ms = 1.5};
@@ -430,6 +429,10 @@ static void answers_as_json(void **state)
     assert_int_equal(json_array_size(json_object_get(o, "tokens")), 2);
     assert_int_equal(json_integer_value(json_array_get(json_object_get(o, "tokens"), 1)), 7);
     assert_int_equal(json_integer_value(json_object_get(o, "prompt_tokens")), 3);
+    json_decref(o);
+    a.reused_tokens = 2;
+    o = cli_answer_json(&r, &a);
+    assert_int_equal(json_integer_value(json_object_get(o, "reused_tokens")), 2);
     json_decref(o);
     cli_answer_fail(&a, "no %s", "luck");
     o = cli_answer_json(&r, &a);
