@@ -7,11 +7,11 @@
  * what is here; what comes twice is skipped, what leaves a hole is not taken and asked for again.
  *
  * All requests are submitted at once, up to a window. Where the coordinator's queue is full it says
- * NO. With other requests of ours there, whose end makes room, the request is submitted again after a
- * pause that doubles; each request that ends lets the first of those try at once. Where the queue is
- * full of others' requests ours fails, since nothing says when that ends. The NO for the ASK that went out behind a refused SUBMIT is
- * expected and ignored. An ASK that is not answered in time was lost, with its answer or without,
- * and is sent again.
+ * NO. With other requests of ours there, whose end makes room, the request is submitted again after
+ * a pause that doubles; each request that ends lets the first of those try at once. Where the queue
+ * is full of others' requests ours fails, since nothing says when that ends. The NO for the ASK
+ * that went out behind a refused SUBMIT is expected and ignored. An ASK that is not answered in
+ * time was lost, with its answer or without, and is sent again.
  *
  * Left out: a limit on how long an answer may take; the coordinator knows what it waits for and
  * says so. */

@@ -3,10 +3,10 @@
  * The shell makes a prompt into tokens, which takes a while for a long one; the request is known
  * meanwhile. It waits in a bounded queue, in order of arrival, until a slot is free and a plan in
  * force; then the first stage is sent OPEN with all tokens known so far (core_slot.c), and the last
- * stage's TOKENS come back one position at a time. The coordinator keeps the tokens: after a change of plan
- * the request is opened again under a new number with prompt and generated tokens together, and
- * goes on at the next position. A token is taken only for the number and position that the request
- * is at, so none is lost, repeated or out of order; that is the invariant.
+ * stage's TOKENS come back one position at a time. The coordinator keeps the tokens: after a change
+ * of plan the request is opened again under a new number with prompt and generated tokens together,
+ * and goes on at the next position. A token is taken only for the number and position that the
+ * request is at, so none is lost, repeated or out of order; that is the invariant.
  *
  * Clients pull: ASK names how much the client has and is answered when there is more, or WAITING
  * after a second. So a slow reader costs only the tokens that are kept anyway, a client that was

@@ -1,18 +1,18 @@
 /* The coordinator core: which request has which slot, and which KV rows a free slot still holds.
  *
- * A slot keeps its KV rows after an answer. What they were made of is remembered here, and a request
- * that begins with the same ids starts behind them: a conversation's second turn does not read the
- * first again. A row's bits depend on the tokens up to it and on nothing else (docs/numerics.md), so
- * the answer is the same.
+ * A slot keeps its KV rows after an answer. What they were made of is remembered here, and a
+ * request that begins with the same ids starts behind them: a conversation's second turn does not
+ * read the first again. A row's bits depend on the tokens up to it and on nothing else
+ * (docs/numerics.md), so the answer is the same.
  *
- * Which rows are there: those before a position whose token, or logits, have come back from the last
- * stage, since they have passed every stage, and those that the request found when it was opened.
- * Rows of it that are still on their way lie at or behind that position and are run or dropped before
- * the next request's first row, which overwrites them. The invariant: a slot remembers at most this,
- * only while it is free, and only under the plan in force; whatever ends the plan or replays requests
- * forgets everything.
+ * Which rows are there: those before a position whose token, or logits, have come back from the
+ * last stage, since they have passed every stage, and those that the request found when it was
+ * opened. Rows of it that are still on their way lie at or behind that position and are run or
+ * dropped before the next request's first row, which overwrites them. The invariant: a slot
+ * remembers at most this, only while it is free, and only under the plan in force; whatever ends
+ * the plan or replays requests forgets everything.
  *
- * Left out: copying rows from one slot to another, so two requests at a time cannot share a prefix. */
+ * Left out: copying rows from one slot to another, so two requests at a time share no prefix. */
 #include "coordinator/core_private.h"
 
 #include <string.h>

@@ -1,12 +1,13 @@
-/* Prompts into tokens, on a thread of their own: a megabyte takes half a second, and the thread that
- * polls has heartbeats to answer.
+/* Prompts into tokens, on a thread of their own: a megabyte takes half a second, and the thread
+ * that polls has heartbeats to answer.
  *
- * A prompt is text, text in which control tokens are parsed, or a conversation, which the model's own
- * chat template puts into words. Jobs are done in the order in which they were posted. A job owns a
- * copy of its prompt, since a message is gone after its event; the vocabulary is immutable and shared.
+ * A prompt is text, text in which control tokens are parsed, or a conversation, which the model's
+ * own chat template puts into words. Jobs are done in the order in which they were posted. A job
+ * owns a copy of its prompt, since a message is gone after its event; the vocabulary is immutable
+ * and shared.
  *
- * The invariant: every job that was posted is collected once, or freed with the reader. How many there
- * may be is the core's decision (COORD_READING_MAX). */
+ * The invariant: every job that was posted is collected once, or freed with the reader. How many
+ * there may be is the core's decision (COORD_READING_MAX). */
 #include "coordinator/shell.h"
 
 #include <string.h>

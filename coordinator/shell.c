@@ -1,7 +1,7 @@
 /* The coordinator's shell: poll, decode, step, carry out actions. The planner runs on a thread of
- * its own, since a solve may take seconds, and so does the tokenizer (reader.c), since a long prompt
- * takes as long as some heartbeats; pieces are shipped by the bulk server's thread (bulk.c). All
- * decisions are the core's. */
+ * its own, since a solve may take seconds, and so does the tokenizer (reader.c), since a long
+ * prompt takes as long as some heartbeats; pieces are shipped by the bulk server's thread (bulk.c).
+ * All decisions are the core's. */
 #include "coordinator/shell.h"
 
 #include <assert.h>

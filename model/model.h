@@ -396,9 +396,9 @@ struct model_logprobs {
 struct model_sampler; /* scratch for one vocabulary; not shared between threads */
 struct model_sampler *model_sampler_new(uint32_t n_vocab);
 /* The token for absolute position `position` (that of the token chosen), from logits [n_vocab],
- * which are overwritten. recent[n_recent]: the last tokens of the text, for the penalties. A function
- * of its arguments only; ties go to the lower id; no allocation. Returns -1 where a logit is not
- * finite or every token is banned. */
+ * which are overwritten. recent[n_recent]: the last tokens of the text, for the penalties. A
+ * function of its arguments only; ties go to the lower id; no allocation. Returns -1 where a logit
+ * is not finite or every token is banned. */
 int32_t model_sample(struct model_sampler *x, const struct model_sampling *s, float *logits,
                      uint32_t position, const int32_t *recent, uint32_t n_recent);
 /* Of the token last chosen, where its sampling asked for them; valid until the next one. */

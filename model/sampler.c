@@ -1,8 +1,8 @@
 /* The sampler: from a row of logits to a token, as a function of its arguments only.
  *
  * Order of the steps: penalties (repetition, then frequency and presence), biases, top-k, top-p,
- * min-p, temperature, draw. Top-p and min-p look at the probabilities before the temperature, as the
- * engines people come from do. Temperature 0 takes the best token after penalties and biases. A
+ * min-p, temperature, draw. Top-p and min-p look at the probabilities before the temperature, as
+ * the engines people come from do. Temperature 0 takes the best token after penalties and biases. A
  * banned token has the logit minus infinity from then on: its weight is 0 everywhere.
  *
  * Log-probabilities are those of the logits as they came. Penalties and biases change few of them,
@@ -258,7 +258,7 @@ static bool all_finite(const float *logits, uint32_t n)
     return true;
 }
 
-/* ---- log-probabilities ------------------------------------------------------------------------ */
+/* ---- log-probabilities ----------------------------------------------------------------------- */
 
 /* log softmax(logits)[i] is logits[i] - best - log_sum, in this order. */
 struct normaliser {

@@ -10,12 +10,12 @@
  * Every row carries its request's number. A slot is reused at once, a number never: whatever
  * belongs to an older request of the slot, or to another epoch, is dropped here, and so is
  * everything once a link of the epoch has broken, since a row that comes after a gap would be
- * computed on KV rows that are missing. A request may start behind position 0 where the slot's KV rows
- * before that are its own already: rows of earlier requests of the slot were all run, or dropped,
- * before its first one, and never below the position that the coordinator knows to be there. RING_OPEN, rows and RING_CLOSE go the same way round the
- * ring, in order, so a later stage learns of a request before its first row. The last stage
- * samples; it stops by itself at the text's end, the token limit or the context, and the
- * coordinator closes the slot.
+ * computed on KV rows that are missing. A request may start behind position 0 where the slot's KV
+ * rows before that are its own already: rows of earlier requests of the slot were all run, or
+ * dropped, before its first one, and never below the position that the coordinator knows to be
+ * there. RING_OPEN, rows and RING_CLOSE go the same way round the ring, in order, so a later stage
+ * learns of a request before its first row. The last stage samples; it stops by itself at the
+ * text's end, the token limit or the context, and the coordinator closes the slot.
  *
  * Invariant: a decode row waits at most once a slot; ring_n <= ring_cap; one pass at a time; taken
  * >= dropped. Left out: stop strings (the coordinator's), sampling itself (the shell's compute

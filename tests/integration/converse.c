@@ -3,9 +3,9 @@
  *
  *   converse template IN OUT TEXT         copies a GGUF file and gives it this chat template
  *   converse ask -c FILE|-m GGUF N R:TEXT...
- *                                         N tokens in answer to messages (R: s, u or a, who speaks), from
- *                                         a cluster or from this process: text, number of the prompt's
- *                                         tokens, ids; or the error and status 1
+ *                                N tokens in answer to messages (R: s, u or a, who speaks), from a
+ *                                cluster or from this process: text, number of the prompt's tokens,
+ *                                ids; or the error and status 1
  *
  * Sampling is greedy. Left out: anything a person would want. */
 #include "client/client.h"

@@ -99,8 +99,8 @@ static void check_pass(struct sim *s, uint32_t w, const struct worker_pass *p)
     }
 }
 
-/* A request begins where it was opened: at 0, or behind rows that the slot holds. What the slot held
- * from there on is lost. */
+/* A request begins where it was opened: at 0, or behind rows that the slot holds. What the slot
+ * held from there on is lost. */
 static void begin_request(struct sim *s, uint32_t w, const struct worker_pass_row *r)
 {
     struct sim_engine *e = s->workers[w].engine;

@@ -1,6 +1,6 @@
-/* The coordinator's reader under test: each form of a prompt gives the ids that the tokenizer and the
- * chat template give, in the order in which prompts were posted; what cannot be read says why; what
- * nobody collects is freed. */
+/* The coordinator's reader under test: each form of a prompt gives the ids that the tokenizer and
+ * the chat template give, in the order in which prompts were posted; what cannot be read says why;
+ * what nobody collects is freed. */
 #include "coordinator/shell.h"
 #include "tests/unit/tiny_model.h"
 
