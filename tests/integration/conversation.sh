@@ -13,8 +13,8 @@ talk()
 {
     name=$1
     shift
-    bounded 60 "$converse" ask -m "$model" "$@" >"$work/expected" 2>"$work/expected.err"
-    bounded 60 "$converse" ask -c "$lab/cluster.ini" "$@" >"$work/actual" 2>"$work/actual.err"
+    bounded 60 "$converse" -m "$model" "$@" >"$work/expected" 2>"$work/expected.err"
+    bounded 60 "$converse" -c "$lab/cluster.ini" "$@" >"$work/actual" 2>"$work/actual.err"
     same "$name" "$work/expected" "$work/actual"
     reused=$(sed -n 's/^reused_tokens //p' "$work/actual.err")
 }
@@ -25,14 +25,14 @@ refused()
     name=$1
     why=$2
     shift 2
-    if bounded 60 "$converse" ask -c "$lab/cluster.ini" 8 "$@" >"$work/actual" 2>&1; then
+    if bounded 60 "$converse" -c "$lab/cluster.ini" 8 "$@" >"$work/actual" 2>&1; then
         fail "$name" "$work/actual"
     else
         says "$name" "$work/actual" "$why"
     fi
 }
 
-check "a model gets a chat template" "$converse" template "$plain" "$work/chat.gguf" "$template"
+check "a model gets a chat template" "$SHOAL_BUILDDIR/tests/integration/add_template" "$plain" "$work/chat.gguf" "$template"
 model=$work/chat.gguf
 new_cluster alpha beta
 must_start

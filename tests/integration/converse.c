@@ -1,42 +1,16 @@
-/* What the integration tests need of conversations: a model file with a chat template, and a client
- * that sends a conversation as one.
+/* Sends a conversation as one, also such as `shoal chat` never makes.
  *
- *   converse template IN OUT TEXT         copies a GGUF file and gives it this chat template
- *   converse ask -c FILE|-m GGUF N R:TEXT...
- *                                N tokens in answer to messages (R: s, u or a, who speaks), from a
- *                                cluster or from this process: text, number of the prompt's tokens,
- *                                ids; or the error and status 1
+ *   converse -c FILE|-m GGUF N R:TEXT...
  *
- * Sampling is greedy. Left out: anything a person would want. */
+ * N tokens in answer to messages (R: s, u or a, who speaks), from a cluster or from this process:
+ * text, number of the prompt's tokens, ids; or the error and status 1. Sampling is greedy. Left
+ * out: anything a person would want. */
 #include "client/client.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { MESSAGES_MAX = 16, CONTEXT = 512, ROWS = 64 };
-
-static int template(char **argv, struct err *e)
-{
-    struct gguf *g = NULL;
-    struct gguf_writer *w = model_gguf_writer_new();
-    int rc = w == NULL ? err_set(e, ERR_NOMEM, "out of memory")
-                       : model_gguf_open(argv[0], GGUF_WITH_DATA, &g, e);
-    for (size_t i = 0; rc == 0 && i < model_gguf_n_kv(g); i++)
-        model_gguf_put_kv(w, model_gguf_kv_at(g, i));
-    if (rc == 0)
-        model_gguf_put_string(w, "tokenizer.chat_template", base_span_str(argv[2]));
-    for (size_t i = 0; rc == 0 && i < model_gguf_n_tensors(g); i++) {
-        const struct gguf_tensor *t = model_gguf_tensor_at(g, i);
-        char name[80];
-        snprintf(name, sizeof name, "%.*s", (int)t->name.len, (const char *)t->name.ptr);
-        model_gguf_put_tensor(w, name, t->ggml_type, t->n_dims, t->dims, t->data);
-    }
-    if (rc == 0)
-        rc = model_gguf_writer_finish(w, argv[1], e);
-    model_gguf_writer_free(w);
-    model_gguf_close(g);
-    return rc;
-}
 
 static void print_news(void *arg)
 {
@@ -57,11 +31,15 @@ static int from_cluster(const struct cli_options *o, struct cli_printer *p, stru
 static int from_here(const struct cli_options *o, struct cli_printer *p, struct err *e)
 {
     struct cli_model *m = NULL;
+    struct cli_batch *b = NULL;
     int rc = cli_model_open(o->model, &m, e);
     if (rc == 0)
         rc = cli_model_load(m, o, 1, CONTEXT, 1, e);
     if (rc == 0)
-        rc = cli_batch_run(m, p, e);
+        rc = cli_batch_new(m, &b, e);
+    if (rc == 0)
+        rc = cli_batch_run(b, p, e);
+    cli_batch_free(b);
     cli_model_close(m);
     return rc;
 }
@@ -111,13 +89,10 @@ int main(int argc, char **argv)
 {
     struct err e = {0};
     int rc = net_init(&e);
-    if (rc == 0 && argc == 5 && strcmp(argv[1], "template") == 0)
-        rc = template(argv + 2, &e);
-    else if (rc == 0 && argc > 5 && strcmp(argv[1], "ask") == 0)
-        rc = ask(argv + 2, argc - 2, &e);
+    if (rc == 0 && argc > 4)
+        rc = ask(argv + 1, argc - 1, &e);
     else if (rc == 0)
-        rc = err_set(&e, ERR_USAGE,
-                     "converse template IN OUT TEXT, or ask -c FILE|-m GGUF N R:TEXT...");
+        rc = err_set(&e, ERR_USAGE, "converse -c FILE|-m GGUF N R:TEXT...");
     if (rc != 0)
         puts(e.text);
     return rc != 0;
