@@ -100,7 +100,8 @@ UNIT_TESTS += %D%/test_logits
 %C%_test_logits_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
 
 UNIT_TESTS += %D%/test_one_text
-%C%_test_one_text_SOURCES = %D%/test_one_text.c %D%/one_text.c %D%/one_text.h $(TINY_MODEL)
+%C%_test_one_text_SOURCES = %D%/test_one_text.c %D%/one_text.c %D%/one_text.h $(TINY_MODEL) \
+	$(MAKE_MODEL)
 %C%_test_one_text_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_one_text_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
 

@@ -50,6 +50,7 @@ build() {
         "$cc" -static -pthread "$dir"/*.o -lm -o "$dir/kernel_cases" &&
         rm "$dir"/test-*.o &&
         compile model "" "$src"/model/*.c &&
+        compile tool "" "$src"/tests/tools/make_model.c "$src"/tests/tools/make_blocks.c &&
         compile test "" "$src"/tests/unit/tiny_model.c "$src"/tests/unit/tiny_types.c \
             "$src"/tests/unit/one_text.c "$src"/tests/unit/one_text_main.c &&
         "$cc" -static -pthread "$dir"/*.o -lm -o "$dir/one_text"

@@ -1,6 +1,8 @@
-/* One text: the demo model's logits have one hash, whatever runs it. The slices and cuts of small
- * models are compared in test_slice; here a whole, trained model is held to a committed number, the
- * same that run_neon.sh holds emulated Arm processors to. */
+/* One text: the logits of a model have one hash, whatever runs it. The slices and cuts of small
+ * models are compared in test_slice; here whole models, the trained demo model and a random one
+ * of every architecture, are held to committed numbers, the same that run_neon.sh holds emulated
+ * Arm processors to. A test a model: every kernel table that runs here, 1 to 4 threads, the
+ * prompt at once, in chunks and row by row, and all types of KV cache. */
 #include "tests/unit/one_text.h"
 
 #include <setjmp.h>
@@ -11,6 +13,8 @@
 
 #include <cmocka.h>
 
+enum { CASES_MAX = 32 };
+
 static const char *demo(void)
 {
     static char path[1024];
@@ -19,54 +23,44 @@ static const char *demo(void)
     return path;
 }
 
-static void check_types(const struct kern_table *t, unsigned n_threads, uint32_t chunk)
+static void check(struct one_text *t, const struct one_text_case *c, const struct kern_table *k,
+                  unsigned n_threads, uint32_t chunk, unsigned kv)
 {
     struct err e = {0};
-    const uint64_t hash = one_text_types_hash(t, n_threads, chunk, &e);
-    if (hash != ONE_TEXT_TYPES_HASH)
-        fail_msg("all types, %s, %u threads, chunks of %u: hash %016llx %s", t->name, n_threads,
-                 chunk, (unsigned long long)hash, e.text);
+    const uint64_t hash = one_text_hash(t, k, n_threads, chunk, (enum kern_kv_type)kv, &e);
+    if (hash != c->hash[kv])
+        fail_msg("%s, %u threads, chunks of %u, KV type %u: hash %016llx, not %016llx %s", k->name,
+                 n_threads, chunk, kv, (unsigned long long)hash, (unsigned long long)c->hash[kv],
+                 e.text);
 }
 
-static void check(const struct kern_table *t, unsigned n_threads, uint32_t chunk)
+static void test_case(void **state)
 {
+    const struct one_text_case *c = *state;
     struct err e = {0};
-    const uint64_t hash = one_text_hash(demo(), t, n_threads, chunk, &e);
-    if (hash != ONE_TEXT_HASH)
-        fail_msg("%s, %u threads, chunks of %u: hash %016llx %s", t->name, n_threads, chunk,
-                 (unsigned long long)hash, e.text);
-}
-
-static void test_tables(void **state)
-{
-    (void)state;
+    struct one_text *t = one_text_open(c, demo(), &e);
+    if (t == NULL)
+        fail_msg("the model cannot be opened: %s", e.text);
     for (unsigned i = 0; kern_table_at(i) != NULL; i++)
-        if (kern_table_runs(kern_table_at(i)))
-            check(kern_table_at(i), 1, 12);
-}
-
-static void test_types(void **state)
-{
-    (void)state;
-    for (unsigned i = 0; kern_table_at(i) != NULL; i++)
-        if (kern_table_runs(kern_table_at(i)))
-            check_types(kern_table_at(i), 1 + i % 2, 12 - i);
-}
-
-static void test_threads_and_chunks(void **state)
-{
-    (void)state;
-    const struct kern_table *t = kern_table_select(NULL);
+        for (unsigned kv = 0; kern_table_runs(kern_table_at(i)) && kv < KERN_N_KV_TYPES; kv++)
+            check(t, c, kern_table_at(i), 1, 0, kv);
+    const struct kern_table *k = kern_table_select(NULL);
     for (unsigned n = 1; n <= 4; n++)
-        check(t, n, n == 4 ? 1 : 12 / n);
+        for (unsigned kv = 0; kv < KERN_N_KV_TYPES; kv++)
+            check(t, c, k, n, n == 4 ? 1 : n * 4 - 1, kv);
+    one_text_close(t);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_threads_and_chunks),
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    static char names[CASES_MAX][64];
+    struct CMUnitTest tests[CASES_MAX] = {{0}};
+    size_t n = 0;
+    for (const struct one_text_case *c; n < CASES_MAX && (c = one_text_at((unsigned)n)) != NULL;
+         n++) {
+        snprintf(names[n], sizeof names[n], "%s %s", c->shape != NULL ? c->shape : "demo",
+                 c->shape != NULL ? c->type : "model");
+        tests[n] = (struct CMUnitTest){names[n], test_case, NULL, NULL, (void *)c};
+    }
+    return _cmocka_run_group_tests("one text", tests, n, NULL, NULL);
 }
