@@ -1,7 +1,7 @@
 #!/bin/sh
-# The demo model against an independent engine: ids, logits, greedy continuations and perplexity. With the
-# reference folder all types that this version computes are compared; without it these checks are skipped,
-# and local.sh compares the committed expectations.
+# The demo model against an independent engine: ids, logits, greedy continuations and perplexity; and the
+# ids of six vocabularies. Without the reference folder these checks are skipped, and local.sh compares
+# the committed expectations.
 : "${SHOAL_BUILDDIR:=.}"
 : "${SHOAL_REFERENCE:=}"
 
@@ -53,13 +53,14 @@ check "logits of the F16 file, F32 KV cache, within 0.001" \
 check "logits of the Q8_0 file within 0.15" \
     "$expect" logits "$shoal" "$q8" "$demo/logits-q8_0.json" 0.15
 check "greedy continuations of the F16 file" "$expect" greedy "$shoal" "$f16" "$demo/greedy.json"
-# The Q4_0 and Q4_K_M files hold K-quants, which have no kernels yet.
-for type in f16 q8_0; do
+for type in f16 q8_0 q4_0 q4_k_m; do
     check "perplexity of the $type file within 0.5 %" \
         "$expect" perplexity "$shoal" "$demo/shoal-demo-7m-$type.gguf" \
         "$demo/perplexity-$type.json" "$demo/text.txt" 0.005
 done
-vocabulary llama-spm
+for name in llama-spm llama-bpe qwen2 gpt-2 starcoder deepseek-llm; do
+    vocabulary "$name"
+done
 
 echo "1..$count"
 test "$failures" -eq 0
