@@ -7,7 +7,8 @@
  * the median of several runs after one that is not counted.
  *
  * The weights' bytes are FILL: as F16 0.26, as F32 and BF16 1.7e-7, as int8 52, so that no value
- * overflows a unit sum or becomes denormal, either of which would time something else. KV rows
+ * overflows a unit sum or becomes denormal, either of which would time something else. Frequency
+ * factors are ones, since the executor refuses such as would make nonsense of an angle. KV rows
  * before the timed one are the system's zero page: attention over a long context comes out a little
  * fast. */
 #include "worker/engine.h"
@@ -29,18 +30,31 @@ struct bench {
     void **pieces; /* [model_n_pieces] made-up content, NULL where not needed yet */
 };
 
+static void fill(void *to, struct model_piece p, size_t bytes)
+{
+    const float one = 1.0f;
+    memset(to, FILL, bytes);
+    for (size_t i = 0; p.kind == MODEL_PIECE_GLOBAL && i + sizeof one <= bytes; i += sizeof one)
+        memcpy((uint8_t *)to + i, &one, sizeof one);
+}
+
 static const void *make_piece(void *arg, uint32_t number)
 {
     struct bench *b = arg;
-    const size_t bytes = model_piece_bytes(b->m, model_piece_at(b->m, number));
+    const struct model_piece p = model_piece_at(b->m, number);
+    const size_t bytes = model_piece_bytes(b->m, p);
+    bool made = false;
+    void *at;
     if (b->pieces[number] == NULL) {
         b->pieces[number] = base_alloc(bytes + KERN_ALIGN);
         if (b->pieces[number] == NULL)
             return NULL;
-        memset(b->pieces[number], FILL, bytes + KERN_ALIGN);
+        made = true;
     }
-    return (const void *)(((uintptr_t)b->pieces[number] + KERN_ALIGN - 1) &
-                          ~(uintptr_t)(KERN_ALIGN - 1));
+    at = (void *)(((uintptr_t)b->pieces[number] + KERN_ALIGN - 1) & ~(uintptr_t)(KERN_ALIGN - 1));
+    if (made)
+        fill(at, p, bytes);
+    return at;
 }
 
 static void free_pieces(struct bench *b)
