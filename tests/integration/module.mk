@@ -9,6 +9,7 @@ INTEGRATION_TESTS = \
 	%D%/hostile.sh \
 	%D%/idle.sh \
 	%D%/local.sh \
+	%D%/models.sh \
 	%D%/one_text.sh \
 	%D%/pipeline.sh \
 	%D%/quickstart.sh \
