@@ -84,7 +84,7 @@ for options in "-q" "-q -t 1 --chunk 1" "-q --kernels generic --chunk 7"; do
     same "two turns are the conversation read as a whole ($options)" "$work/want" "$work/out"
 done
 printf '%s\n\n%s\n' "$first" "$second" | chat -n 24
-grep -q "prompt tokens, [1-9][0-9]* of them read before" "$work/err"
+grep -q "prompt tokens, [1-9][0-9]* of them reused" "$work/err"
 result "the second turn does not read the first again" $?
 
 printf '%s\n%s\n/reset\n%s\n/exit\nmore\n' "$first" "$second" "$first" | chat -n 24 -q

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Conversations: the coordinator puts one into the words of the model's own chat template and answers as
 # one process does; the next turn starts behind what the last one left in the KV cache; a prompt that is
-# no conversation, and a model without a template, are refused with the reason.
+# no conversation, and a model without a template, are refused with the reason. First as any client may
+# send them, then with `shoal chat`, whose turns with a cluster are those with a model in one process.
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
 
 converse=$SHOAL_BUILDDIR/tests/integration/converse
@@ -50,9 +51,49 @@ local_answer -q -p "In the beginning" -n 8 --temperature 0 >"$work/expected" 2>&
 same "a prompt that is text stays text" "$work/expected" "$work/actual"
 check "the cluster ends" stop_cluster
 
+# ---- shoal chat ------------------------------------------------------------------------------------------
+
+# chat_here OPTION... and chat_there OPTION...: two questions; the statistics go to $work/here and there.
+chat_here()
+{
+    printf 'who was the first man\nand who was his wife\n' |
+        bounded 60 "$shoal" chat -m "$model" -n 16 "$@" 2>"$work/here"
+}
+
+chat_there()
+{
+    printf 'who was the first man\nand who was his wife\n' |
+        bounded 60 "$shoal" chat -c "$lab/cluster.ini" -n 16 "$@" 2>"$work/there"
+}
+
+# reused FILE: tokens that the second turn did not read again.
+reused()
+{
+    sed -n '2s/^[0-9]* prompt tokens, \([0-9]*\) of them reused.*/\1/p' "$1"
+}
+
+model=$work/chatml.gguf
+check "a random model with a template" "$SHOAL_BUILDDIR/tests/tools/make_model" "$model" qwen3 mixed chatml 1
+new_cluster alpha beta
+must_start
+for options in "--seed 5" "--seed 6 --temperature 1.5 --system brevity" "--temperature 0"; do
+    # Word splitting is wanted.
+    chat_here $options >"$work/expected"
+    chat_there $options >"$work/actual"
+    same "two turns with a cluster are two turns in one process ($options)" "$work/expected" "$work/actual"
+    here=$(reused "$work/here")
+    there=$(reused "$work/there")
+    check "the second starts behind the first ($there tokens)" test "${there:-0}" -ge 20
+    check "as far as one process does ($here)" test "${there:-0}" -ge "${here:-999}"
+done
+check "both end" stop_cluster
+
 model=$plain
 new_cluster solo
 must_start
+echo hello | bounded 60 "$shoal" chat -q -c "$lab/cluster.ini" >"$work/actual" 2>&1
+check "chat fails with a model without a template" test $? -eq 1
+says "and says why" "$work/actual" 'no conversations with this model: .*template'
 refused "a model without a template" 'no conversations with this model: .*template' "u:one"
 check "it ends as well" stop_cluster
 

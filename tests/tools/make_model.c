@@ -220,6 +220,11 @@ static void put_keys(struct draft *d)
                        d->c->rope_base > 0 ? d->c->rope_base : s->rope_base);
 }
 
+#define CHATML                                                                                     \
+    "{% for message in messages %}"                                                                \
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"     \
+    "{% endfor %}{{ '<|im_start|>assistant\n' }}"
+
 /* A small SentencePiece vocabulary: control tokens, bytes where there is room, a space, letters,
  * made-up words. */
 static int32_t token_text(uint32_t i, uint32_t n_vocab, char out[static 32])
@@ -260,12 +265,18 @@ static void put_vocabulary(struct draft *d)
         tokens[i] = base_span_str(texts[i]);
         scores[i] = kinds[i] == 1 ? -(float)i : 0.0f;
     }
+    if (d->c->chatml) {
+        tokens[n - 2] = base_span_str("<|im_start|>");
+        tokens[n - 1] = base_span_str("<|im_end|>");
+        kinds[n - 2] = kinds[n - 1] = 3;
+        model_gguf_put_string(d->w, "tokenizer.chat_template", base_span_str(CHATML));
+    }
     model_gguf_put_string(d->w, "tokenizer.ggml.model", base_span_str("llama"));
     model_gguf_put_strings(d->w, "tokenizer.ggml.tokens", tokens, n);
     model_gguf_put_f32s(d->w, "tokenizer.ggml.scores", scores, n);
     model_gguf_put_i32s(d->w, "tokenizer.ggml.token_type", kinds, n);
     model_gguf_put_u32(d->w, "tokenizer.ggml.bos_token_id", 1);
-    model_gguf_put_u32(d->w, "tokenizer.ggml.eos_token_id", 2);
+    model_gguf_put_u32(d->w, "tokenizer.ggml.eos_token_id", d->c->chatml ? n - 1 : 2);
     model_gguf_put_u32(d->w, "tokenizer.ggml.unknown_token_id", 0);
     free(kinds);
     free(scores);

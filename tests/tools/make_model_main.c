@@ -1,6 +1,6 @@
 /* make_model OUT SHAPE TYPE [OPTION VALUE]...: writes a random model, for benches and for whoever
- * compares engines by hand. Options: seed, parts, rope-base, window, flat (make_model.h says what
- * they do). Without arguments it lists shapes and types. */
+ * compares engines by hand. Options: seed, parts, chatml, rope-base, window, flat (make_model.h
+ * says what they do). Without arguments it lists shapes and types. */
 #include "tests/tools/make_model.h"
 
 #include <stdlib.h>
@@ -8,8 +8,8 @@
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: make_model OUT SHAPE TYPE [seed N] [parts N] [rope-base B] "
-                    "[window N] [flat NAME]\nshapes:");
+    fprintf(stderr, "usage: make_model OUT SHAPE TYPE [seed N] [parts N] [chatml 1] "
+                    "[rope-base B] [window N] [flat NAME]\nshapes:");
     for (unsigned i = 0; make_shape_name(i) != NULL; i++)
         fprintf(stderr, " %s", make_shape_name(i));
     fprintf(stderr, "\ntypes:");
@@ -31,6 +31,8 @@ int main(int argc, char **argv)
             c.seed = strtoull(v, NULL, 10);
         else if (strcmp(argv[i], "parts") == 0)
             c.n_parts = (uint32_t)strtoul(v, NULL, 10);
+        else if (strcmp(argv[i], "chatml") == 0)
+            c.chatml = strcmp(v, "1") == 0;
         else if (strcmp(argv[i], "rope-base") == 0)
             c.rope_base = strtof(v, NULL);
         else if (strcmp(argv[i], "window") == 0)
