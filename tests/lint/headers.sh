@@ -20,6 +20,10 @@ for header in $(cd "$SHOAL_SRCDIR" && find $folders -name '*.h' | sort); do
         continue
         ;;
     esac
+    # What a type's file defines before it includes this one.
+    case $header in
+    kernels/avx512/blocks.h) flags="$flags -DHEAD=64 -DSCALES=32 -DQUANTS=256 -DFORM=FORM_SUPER_MIN -DOFFSET=0" ;;
+    esac
     printf '#include "%s"\n#include "%s"\nint lint_probe;\nint lint_probe = 1;\n' \
         "$header" "$header" >"$work/probe.c"
     # Word splitting is wanted: CC and the flags are lists.
