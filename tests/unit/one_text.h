@@ -27,9 +27,4 @@ void one_text_close(struct one_text *t);
 uint64_t one_text_hash(struct one_text *t, const struct kern_table *kernels, unsigned n_threads,
                        uint32_t chunk, enum kern_kv_type kv, struct err *e);
 
-/* The same of a tiny model for each weight type, architectures and KV types taking turns. */
-#define ONE_TEXT_TYPES_HASH 0x265e5ddc29294563ull
-uint64_t one_text_types_hash(const struct kern_table *kernels, unsigned n_threads, uint32_t chunk,
-                             struct err *e);
-
 #endif
