@@ -81,7 +81,7 @@ if ! build >"$dir/log" 2>&1; then
 fi
 n=0
 # A set is compared on the poorest processor that has it; the richer ones have its hash.
-for cpu in "cortex-a72 neon" "cortex-a76 neon-dotprod" "max neon-i8mm"; do
+for cpu in "cortex-a53 neon" "cortex-a76 neon-dotprod" "max neon-i8mm"; do
     model=${cpu% *} isa=${cpu#* }
     what="$model: $isa"
     verdict "$qemu" -cpu "$model" "$dir/kernel_cases" "$isa"
