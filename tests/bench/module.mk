@@ -4,7 +4,7 @@ EXTRA_PROGRAMS += $(BENCHES)
 CLEANFILES += $(BENCHES)
 
 .PHONY: bench
-bench: $(BENCHES)
+bench: $(BENCHES) tests/tools/make_model$(EXEEXT) shoal$(EXEEXT)
 
 EXTRA_DIST += %D%/arm_mca.sh %D%/engine.sh %D%/pipeline.sh
 
