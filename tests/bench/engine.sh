@@ -121,10 +121,14 @@ for type in $types; do
                 test -z "${PEER_IK:-}" || note rtr "$(peer_rate "$PEER_IK" "$file" "$n" "$kind" -rtr 1)"
             done
             echo "$type,$n,$kind,$(median shoal),$(median llama),$(median ik),$(median rtr),$bytes,$(median read)" |
-                awk -F, '{ best = $5 > $6 ? $5 : $6; best = $7 > best ? $7 : best
-                    printf "%s,%s,%s,%s,%s,%s,%s,%s,%s,%s\n", $1, $2, $3, $4, $5, $6, $7,
-                        best > 0 ? sprintf("%.2f", $4 / best) : "", $9,
-                        $3 == "prefill" || $9 <= 0 ? "" : sprintf("%.2f", $4 * $8 / $9 / 1e9) }'
+                awk -F, '{
+                    best = $5 > $6 ? $5 : $6
+                    if ($7 > best)
+                        best = $7
+                    ratio = best > 0 ? sprintf("%.2f", $4 / best) : ""
+                    share = $3 != "prefill" && $9 > 0 ? sprintf("%.2f", $4 * $8 / $9 / 1e9) : ""
+                    print $1 "," $2 "," $3 "," $4 "," $5 "," $6 "," $7 "," ratio "," $9 "," share
+                }'
         done
     done
 done
