@@ -16,8 +16,8 @@
  * ones are asked for in time, and never any behind the last group of the call. More rows of x: a
  * segment of two groups is unpacked into the first-level cache once for up to 64 rows, and a tile
  * is two groups by four rows, so that a broadcast activation serves twice and a loaded weight four
- * times; the multiply units are then busy with little but the products that must be made. Private
- * to kernels/avx512/. */
+ * times; the multiply units are then busy with little but the products that must be made. While a
+ * tile is multiplied, a share of the next segment is on its way. Private to kernels/avx512/. */
 #ifndef KERNELS_AVX512_BLOCKS_H
 #define KERNELS_AVX512_BLOCKS_H
 
@@ -298,13 +298,22 @@ KERN_ALWAYS_INLINE void tile(unsigned n_g, unsigned n_x, const struct unpacked *
     }
 }
 
+/* The segments after the ones at hand, of which each tile asks for `share` bytes a group. */
+struct coming {
+    const uint8_t *at[2], *end;
+    size_t share;
+};
+
 /* All tiles of one segment of n_g groups. */
 KERN_ALWAYS_INLINE void many_segment(unsigned n_g, const struct unpacked *w,
                                      const uint8_t *const head[2], size_t n_blocks, struct rows x,
-                                     const struct starts *s, size_t n_x, __m512 (*u)[2])
+                                     const struct starts *s, size_t n_x,
+                                     const struct coming *coming, __m512 (*u)[2])
 {
     size_t i = 0;
     for (; i + TILE <= n_x; i += TILE) {
+        for (unsigned j = 0; j < n_g; j++)
+            ask_for(coming->at[j] + i / TILE * coming->share, coming->share, coming->end);
         tile(n_g, TILE, w, head, n_blocks, &x, s, i, u + i);
         x.q += TILE * x.stride;
         x.a += TILE * (x.stride / KERN_BLOCK);
@@ -319,7 +328,7 @@ KERN_ALWAYS_INLINE void many_segment(unsigned n_g, const struct unpacked *w,
 }
 
 /* n_x <= MANY rows of x times n_g groups from g on; *starts_at as in few. */
-KERN_ALWAYS_INLINE void many(unsigned n_g, const struct kern_matrix *m, size_t g,
+KERN_ALWAYS_INLINE void many(unsigned n_g, const struct kern_matrix *m, size_t g, size_t group1,
                              const struct kern_act *act, size_t t0, size_t n_x, struct starts *s,
                              size_t *starts_at, const struct sink *o)
 {
@@ -335,14 +344,20 @@ KERN_ALWAYS_INLINE void many(unsigned n_g, const struct kern_matrix *m, size_t g
         const struct rows x = {act->q + t0 * stride + b * KERN_BLOCK, act->a + row + b,
                                act->s + row + b, stride};
         n = kern_segment_blocks(b, n_blocks, m->skip);
+        const size_t bytes = KERN_SEGMENT_HEAD(HEAD, SCALES, n) + n * QUANTS;
+        const size_t on = b + n < n_blocks ? bytes : bytes + (n_g - 1) * m->group_bytes;
+        const size_t n_tiles = kern_min_size(MANY, n_x + TILE - 1) / TILE;
+        const struct coming coming = {{head[0] + on, head[1] + on},
+                                      m->data + group1 * m->group_bytes,
+                                      (bytes / n_tiles + LINE - 1) / LINE * LINE};
         if (*starts_at != b)
             starts_of(act->h + 2 * (row + b), stride / 16, n_x, n, s);
         *starts_at = b;
         for (unsigned j = 0; j < n_g; j++)
             unpack_segment(head[j], n, &w[j]);
-        many_segment(n_g, w, head, n, x, s, n_x, u);
+        many_segment(n_g, w, head, n, x, s, n_x, &coming, u);
         for (unsigned j = 0; j < n_g; j++)
-            head[j] += KERN_SEGMENT_HEAD(HEAD, SCALES, n) + n * QUANTS;
+            head[j] += bytes;
     }
     for (size_t i = 0; i < n_x; i++)
         for (unsigned j = 0; j < n_g; j++)
@@ -368,9 +383,9 @@ static void product(const struct kern_matrix *m, size_t group0, size_t group1,
         const size_t n = kern_min_size(MANY, n_x - t0);
         size_t g = group0, starts_at = SIZE_MAX;
         for (; g + 2 <= group1; g += 2)
-            many(2, m, g, act, t0, n, &s, &starts_at, o);
+            many(2, m, g, group1, act, t0, n, &s, &starts_at, o);
         if (g < group1)
-            many(1, m, g, act, t0, n, &s, &starts_at, o);
+            many(1, m, g, group1, act, t0, n, &s, &starts_at, o);
     }
 }
 
