@@ -4,8 +4,9 @@
 packages_build="gcc libc6-dev make autoconf automake pkg-config libzmq3-dev libsodium-dev
     libglpk-dev libpcre2-dev libjansson-dev"
 
-# The tests, besides: CMocka, and on x86 a compiler and an emulator for the Arm kernels.
-packages_test="libcmocka-dev"
+# The tests, besides: CMocka, OpenBLAS for `numerics: fast`, and on x86 a compiler and an emulator for
+# the Arm kernels.
+packages_test="libcmocka-dev libopenblas0-pthread"
 case $(uname -m) in
 x86_64) packages_test="$packages_test gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static" ;;
 esac

@@ -107,6 +107,25 @@ else
     result "the hash tells an F32 KV cache from an F16 one" 0
 fi
 
+# ---- numerics: fast
+
+# Sums in OpenBLAS's order: near the exact ones, and not the same, or it was not asked.
+prompt="In the beginning God created the heaven and the earth."
+"$SHOAL_BUILDDIR/tests/tools/make_model" "$work/f16.gguf" llama F16 >"$work/why" 2>&1
+"$shoal" logits -m "$work/f16.gguf" -p "$prompt" --json >"$work/exact" 2>"$work/why"
+if "$shoal" logits -m "$work/f16.gguf" -p "$prompt" --json --numerics fast >"$work/fast" 2>"$work/why"; then
+    (echo "["; cat "$work/exact"; echo "]") >"$work/exact.json"
+    check "numerics: fast is within 0.05 of exact" \
+        "$expect" logits "$shoal" "$work/f16.gguf" "$work/exact.json" 0.05 --numerics fast
+    ! cmp -s "$work/exact" "$work/fast"
+    result "the hash tells fast from exact" $?
+elif grep -q "not installed here" "$work/why"; then
+    count=$((count + 1))
+    echo "ok $count - numerics: fast # SKIP OpenBLAS is not installed"
+else
+    result "numerics: fast" 1
+fi
+
 # ---- what is printed
 
 "$shoal" local -m "$model" -p "In the beginning" -n 12 --seed 3 >"$work/text" 2>"$work/err"
