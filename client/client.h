@@ -15,7 +15,6 @@ enum {
     CLI_STOPS_MAX = 16,             /* stop strings of a request */
     CLI_STOP_BYTES_MAX = 256,       /* bytes of one */
     CLI_PROMPT_BYTES_MAX = 1048576, /* bytes of a prompt */
-    CLI_MESSAGES_MAX = 4096,        /* messages of a conversation */
     CLI_TEXT_BYTES_MAX = 67108864,  /* bytes of a file of prompts or of text to score */
     CLI_LOCAL_SLOTS = 8,            /* requests that `local` decodes together */
     CLI_CONTEXT_MAX = 4096,         /* default context: the model's own, at most this */

@@ -152,13 +152,13 @@ int cli_encode_chat(const struct cli_model *m, struct span packed, int32_t **ids
                     struct err *e)
 {
     struct encoding x = {.encode = encode_chat, .v = m->vocab, .text = packed};
-    struct model_message *list = base_zalloc(CLI_MESSAGES_MAX, sizeof *list);
+    struct model_message *list = base_zalloc(MODEL_MESSAGES_MAX, sizeof *list);
     int rc = model_chat_find(model_gguf(m->model), &x.chat, e);
     if (rc == 0 && list == NULL)
         rc = err_set(e, ERR_NOMEM, "out of memory for the conversation");
-    if (rc == 0 && !model_messages_parse(packed, list, CLI_MESSAGES_MAX, &x.n_messages))
+    if (rc == 0 && !model_messages_parse(packed, list, MODEL_MESSAGES_MAX, &x.n_messages))
         rc = err_set(e, ERR_FORMAT, "the conversation has more than %d messages: /reset",
-                     CLI_MESSAGES_MAX);
+                     MODEL_MESSAGES_MAX);
     x.messages = list;
     if (rc == 0)
         rc = encode(&x, ids, n, e);

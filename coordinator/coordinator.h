@@ -13,7 +13,6 @@
 enum {
     COORD_REQUESTS_MAX = 1024, /* queued, active and finished ones that may still be read */
     COORD_STOPS_MAX = 16,
-    COORD_MESSAGES_MAX = 4096, /* of a conversation */
     COORD_READING_MAX = 256, /* prompts that are being made into tokens, cancelled ones included */
     COORD_READING_BYTES_MAX = 67108864, /* of them all */
     COORD_ACTIONS_MAX = 2048,

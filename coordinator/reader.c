@@ -50,13 +50,13 @@ static int read_chat(struct coord_reading *p, const struct coord_reader *r, stru
     if (r->chat == NULL)
         return err_set(&p->e, r->no_chat.code, "no conversations with this model: %.300s",
                        r->no_chat.text);
-    list = base_zalloc(COORD_MESSAGES_MAX, sizeof *list);
+    list = base_zalloc(MODEL_MESSAGES_MAX, sizeof *list);
     if (list == NULL)
         return err_set(&p->e, ERR_NOMEM, "the coordinator is out of memory for the conversation");
-    if (!model_messages_parse(packed, list, COORD_MESSAGES_MAX, &n))
+    if (!model_messages_parse(packed, list, MODEL_MESSAGES_MAX, &n))
         rc = err_set(&p->e, ERR_FORMAT,
                      "the conversation is malformed, or has more than %d messages",
-                     COORD_MESSAGES_MAX);
+                     MODEL_MESSAGES_MAX);
     else
         rc = model_chat_encode(r->chat, r->vocab, list, n, p->ids, r->context, &p->n, &p->e);
     base_free(list);

@@ -20,6 +20,7 @@ enum {
     MODEL_ROWS_MAX = 512,      /* rows of one batch */
     MODEL_PENALTY_WINDOW = 64, /* tokens the penalties look back */
     MODEL_BIASES_MAX = 64,     /* tokens whose logits a request may shift */
+    MODEL_MESSAGES_MAX = 4096, /* messages of a conversation that is taken */
     MODEL_LOGPROBS_MAX = 8     /* best tokens whose log-probabilities a request may ask for */
 };
 
