@@ -347,11 +347,14 @@ int64_t coord_core_deadline_ms(const struct coord_core *c)
 /* Does a person ask for another placement? Then it is put in force even where it is slower. */
 static bool placement_changed(const struct net_config *a, const struct net_config *b)
 {
-    bool changed = a->use_all != b->use_all || a->objective != b->objective || a->chunk != b->chunk;
+    bool changed = a->use_all != b->use_all || a->objective < b->objective ||
+                   a->objective > b->objective || a->chunk != b->chunk ||
+                   a->granularity != b->granularity || a->algorithm != b->algorithm ||
+                   a->ttft_ms != b->ttft_ms || a->prompt != b->prompt;
     for (uint32_t i = 0; i < a->n_workers; i++) {
         const struct net_config_worker *x = &a->workers[i], *y = &b->workers[i];
-        changed =
-            changed || x->exclude != y->exclude || x->layer0 != y->layer0 || x->layer1 != y->layer1;
+        changed = changed || x->exclude != y->exclude || x->layer0 != y->layer0 ||
+                  x->layer1 != y->layer1 || x->heads != y->heads || x->leader != y->leader;
     }
     return changed;
 }

@@ -199,8 +199,10 @@ static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
         return false;
     if (c->config.use_all && ev->plan->n_stages > now->plan.n_stages)
         return true;
-    return c->config.objective == NET_LATENCY ? ev->plan->latency_s < 0.95 * now->plan.latency_s
-                                              : ev->batch_rate > now->batch_rate / 0.95;
+    /* What the objective weighs: seconds a token of one request, and of all slots together. */
+    const double w = c->config.objective;
+    return (1 - w) * ev->plan->latency_s + w / ev->batch_rate <
+           0.95 * ((1 - w) * now->plan.latency_s + w / now->batch_rate);
 }
 
 /* Prompt rows of a pass: as many as take about 50 ms on the slowest stage, so that decode rows do

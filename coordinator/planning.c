@@ -122,7 +122,7 @@ static void build_problem(const struct net_config *c, const struct coord_blocks 
     out->output_bytes = b->output_bytes;
     out->shared_bytes = b->shared_bytes;
     out->scratch_bytes = b->scratch_bytes;
-    out->throughput = c->objective == NET_THROUGHPUT;
+    out->throughput = c->objective > 0.5;
     out->use_all = c->use_all;
     out->time_limit_s = c->solve_s;
 }
@@ -152,7 +152,7 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     if (problem == NULL)
         return err_set(e, rc, "out of memory for the placement problem");
     const double solve_rows =
-        c->objective == NET_THROUGHPUT ? rows_at_saturation(c, count_bits(present)) : 1.0;
+        c->objective > 0.5 ? rows_at_saturation(c, count_bits(present)) : 1.0;
     build_problem(c, b, p, present, solve_rows, problem, node);
     memset(&plan, 0, sizeof plan);
     if ((rc = part_plan_solve(problem, &plan, e)) != 0)

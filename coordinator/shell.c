@@ -267,8 +267,9 @@ static const char *needs_restart(const struct net_config *a, const struct net_co
 {
     if (strcmp(a->name, b->name) != 0 || strcmp(a->model, b->model) != 0)
         return "the cluster's name or model";
-    if (a->context != b->context || a->slots != b->slots || a->kv != b->kv || a->fast != b->fast)
-        return "context, slots, kv or numerics";
+    if (a->context != b->context || a->slots != b->slots || a->kv != b->kv ||
+        a->fast != b->fast || a->wire != b->wire)
+        return "context, slots, kv, numerics or wire";
     if (strcmp(a->control, b->control) != 0 || strcmp(a->client, b->client) != 0 ||
         strcmp(a->bulk, b->bulk) != 0)
         return "an endpoint of the coordinator";

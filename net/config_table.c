@@ -27,6 +27,7 @@
 #define MS(low_, high_)      .kind = NET_VALUE_MS, .low = (low_), .high = (high_)
 #define SECONDS(low_, high_) .kind = NET_VALUE_SECONDS, .low = (low_), .high = (high_)
 #define CHOICE(list)         .kind = NET_VALUE_CHOICE, .choices = (list)
+#define WEIGHT(list)         .kind = NET_VALUE_WEIGHT, .low = 0, .high = 1000, .choices = (list)
 #define YESNO                .kind = NET_VALUE_YESNO
 /* The last layer that a model may have, as in the widest list of layers on the wire. */
 #define LAYERS            .kind = NET_VALUE_LAYERS, .high = 511
@@ -37,7 +38,6 @@
 #define SECTION(S, word_, named_, sentence_)                                                       \
     [NET_SECTION_##S] = {.word = (word_), .named = (named_), .sentence = (sentence_)},
 #define KEY(S, word_, member, type_, absent_, sentence_)
-#define CHECKED(S, word_, type_, absent_, sentence_)
 const struct net_config_section_info net_config_sections[NET_N_SECTIONS] = {
 #include "net/config.def"
 };
@@ -48,12 +48,6 @@ const struct net_config_section_info net_config_sections[NET_N_SECTIONS] = {
      .key = (word_),                                                                               \
      .offset = offsetof(OWNER_##S, member),                                                        \
      .bytes = sizeof(((OWNER_##S *)0)->member),                                                    \
-     .type = {type_},                                                                              \
-     .absent = {absent_},                                                                          \
-     .sentence = (sentence_)},
-#define CHECKED(S, word_, type_, absent_, sentence_)                                               \
-    {.section = NET_SECTION_##S,                                                                   \
-     .key = (word_),                                                                               \
      .type = {type_},                                                                              \
      .absent = {absent_},                                                                          \
      .sentence = (sentence_)},
@@ -91,7 +85,7 @@ static struct span choice_at(const char *list, unsigned i)
     return (struct span){(const uint8_t *)list, n};
 }
 
-/* "a, b or c": the choices that are supported. */
+/* "a, b or c". */
 static void choices_text(const char *list, char out[static NET_RANGE_TEXT])
 {
     struct span words[16];
@@ -103,9 +97,7 @@ static void choices_text(const char *list, char out[static NET_RANGE_TEXT])
         if (word.len == 0) {
             break;
         }
-        if (word.ptr[0] != '!') {
-            words[n++] = word;
-        }
+        words[n++] = word;
     }
     out[0] = '\0';
     for (size_t i = 0; i < n && used < NET_RANGE_TEXT; i++) {
@@ -156,6 +148,10 @@ const char *net_config_range_text(const struct net_config_type *t, char out[stat
     case NET_VALUE_CHOICE:
         choices_text(t->choices, out);
         break;
+    case NET_VALUE_WEIGHT:
+        choices_text(t->choices, out);
+        (void)snprintf(out + strlen(out), NET_RANGE_TEXT - strlen(out), ", or a number from 0 to 1");
+        break;
     case NET_VALUE_YESNO:
         (void)snprintf(out, NET_RANGE_TEXT, "yes or no");
         break;
@@ -169,16 +165,13 @@ const char *net_config_range_text(const struct net_config_type *t, char out[stat
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-/* Numbers, enums and bools of our structs are members of 1, 4 or 8 bytes; 0 bytes: nothing is
- * kept. */
+/* Numbers, enums and bools of our structs are members of 1, 4 or 8 bytes. */
 static void store_number(void *member, size_t bytes, uint64_t v)
 {
     uint8_t v8 = (uint8_t)v;
     uint32_t v32 = (uint32_t)v;
 
     switch (bytes) {
-    case 0:
-        break;
     case sizeof v8:
         memcpy(member, &v8, sizeof v8);
         break;
@@ -251,16 +244,30 @@ static int set_choice(const struct net_config_key *k, void *member, const char *
         if (word.len == 0) {
             return err_set(e, ERR_FORMAT, "%s is none of its values: write %s", quoted, range);
         }
-        if (word.ptr[0] == '!') {
-            if (base_span_is((struct span){word.ptr + 1, word.len - 1}, text)) {
-                return err_set(e, ERR_UNSUPPORTED, "%s is not supported by this version: write %s",
-                               quoted, range);
-            }
-        } else if (base_span_is(word, text)) {
+        if (base_span_is(word, text)) {
             store_number(member, k->bytes, i);
             return 0;
         }
     }
+}
+
+static int set_weight(const struct net_config_key *k, void *member, const char *text, struct err *e)
+{
+    char quoted[NET_QUOTE_MAX], range[NET_RANGE_TEXT];
+    uint64_t thousandths = 0;
+    double weight;
+
+    if (base_span_is(choice_at(k->type.choices, 1), text)) {
+        thousandths = k->type.high;
+    } else if (!base_span_is(choice_at(k->type.choices, 0), text) &&
+               (net_parse_thousandths(text, &thousandths, NULL) != 0 ||
+                thousandths > k->type.high)) {
+        return err_set(e, ERR_FORMAT, "%s is none of its values: write %s",
+                       net_quote(text, quoted), net_config_range_text(&k->type, range));
+    }
+    weight = (double)thousandths / 1000;
+    memcpy(member, &weight, sizeof weight);
+    return 0;
 }
 
 static int set_yesno(const struct net_config_key *k, void *member, const char *text, struct err *e)
@@ -369,6 +376,8 @@ int net_config_set(const struct net_config_key *k, void *owner, const char *file
         return set_endpoint(k, member, text, e);
     case NET_VALUE_CHOICE:
         return set_choice(k, member, text, e);
+    case NET_VALUE_WEIGHT:
+        return set_weight(k, member, text, e);
     case NET_VALUE_YESNO:
         return set_yesno(k, member, text, e);
     case NET_VALUE_LAYERS:

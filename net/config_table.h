@@ -22,6 +22,7 @@ enum net_config_kind {
     NET_VALUE_MS,       /* a time */
     NET_VALUE_SECONDS,  /* a plain number of seconds, kept as a double; range in ms */
     NET_VALUE_CHOICE,   /* one of a list, kept as its index */
+    NET_VALUE_WEIGHT,   /* the first or second of a list or a number from 0 to 1, kept as a double */
     NET_VALUE_YESNO,
     NET_VALUE_LAYERS /* A-B, kept as layer0 = A and layer1 = B + 1 */
 };
@@ -31,8 +32,7 @@ enum { NET_ANY_HOST = 1, NET_ANY_PORT = 2 };
 struct net_config_type {
     enum net_config_kind kind;
     uint64_t low, high; /* range, in the unit in which the value is kept */
-    const char
-        *choices; /* "layers !heads auto": one that begins with ! is known but not supported yet */
+    const char *choices; /* "layers heads auto" */
 };
 
 /* What holds where the key is absent: exactly one of the three is set. */
@@ -45,8 +45,7 @@ struct net_config_absent {
 struct net_config_key {
     enum net_config_section section;
     const char *key;
-    size_t offset,
-        bytes; /* of the member in net_config or net_config_worker; 0 bytes: only checked */
+    size_t offset, bytes; /* of the member in net_config or net_config_worker */
     struct net_config_type type;
     struct net_config_absent absent;
     const char *sentence;
@@ -55,7 +54,6 @@ struct net_config_key {
 enum {
 #define SECTION(S, word, named, sentence)
 #define KEY(S, word, member, type, absent, sentence) +1
-#define CHECKED(S, word, type, absent, sentence)     +1
     NET_N_KEYS = 0
 #include "net/config.def"
 };
@@ -76,8 +74,8 @@ const char *net_config_section_text(enum net_config_section s, char out[static N
 const char *net_config_range_text(const struct net_config_type *t, char out[static NET_RANGE_TEXT]);
 
 /* Check `text` as a value of key k and keep it in *owner, a net_config or net_config_worker as
- * the key's section says. `file` is where relative paths start. ERR_FORMAT, ERR_RANGE,
- * ERR_UNSUPPORTED, ERR_NOMEM; the text does not name the key. */
+ * the key's section says. `file` is where relative paths start. ERR_FORMAT, ERR_RANGE, ERR_NOMEM;
+ * the text does not name the key. */
 int net_config_set(const struct net_config_key *k, void *owner, const char *file, const char *text,
                    struct err *e);
 

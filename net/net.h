@@ -222,8 +222,19 @@ int net_ini_read_bytes(const char *file, struct span text,
                        int (*entry)(void *arg, const struct net_ini_entry *x, struct err *e),
                        void *arg, struct err *e);
 
-enum net_objective { NET_LATENCY, NET_THROUGHPUT };
 enum net_granularity { NET_LAYERS, NET_HEADS, NET_AUTO };
+enum net_algorithm {
+    NET_PROGRAM,
+    NET_EVEN,
+    NET_MEMORY,
+    NET_EDGESHARD,
+    NET_EDGESHARD_THROUGHPUT,
+    NET_MYOPIC_HEADS,
+    NET_LINGUALINKED,
+    NET_HYPERION
+};
+/* How partial sums travel within a team. */
+enum net_sums { NET_SUMS_EXACT, NET_SUMS_F16, NET_SUMS_Q8 };
 
 struct net_config_worker {
     char name[NET_NAME_MAX];
@@ -236,6 +247,8 @@ struct net_config_worker {
     uint64_t memory_bytes;    /* 0: what the system has free */
     uint64_t disk_bytes;      /* default 8 GiB */
     int layer0, layer1;       /* "layers: 0-3" gives 0 and 4; -1: free */
+    uint32_t heads;           /* query heads of each of its layers; 0: free */
+    bool leader;              /* of its team */
     bool exclude;
 };
 
@@ -253,8 +266,12 @@ struct net_config {
     uint32_t queue; /* requests that may wait */
     uint32_t chunk; /* prompt rows a pass; 0: set from measured times */
     uint32_t heartbeat_ms, dead_ms;
-    enum net_objective objective;
+    enum net_sums wire;
+    uint32_t remeasure_ms; /* between two links in the background; 0: never */
+    double objective;      /* weight of throughput: 0 latency only, 1 throughput only */
     enum net_granularity granularity;
+    enum net_algorithm algorithm;
+    uint32_t ttft_ms, prompt; /* limit (0: none) for a prompt of so many tokens */
     bool use_all;
     double solve_s;
     uint32_t n_workers;
@@ -262,8 +279,7 @@ struct net_config {
 };
 
 /* Read and check a cluster's file; every mistake is ERR_FORMAT or ERR_RANGE with "FILE:LINE:
- * reason". Values of design §3 that this version cannot honour (wire: f16, granularity: heads) are
- * ERR_UNSUPPORTED with the reason, never silently ignored. */
+ * reason". */
 int net_config_read(const char *path, struct net_config *out, struct err *e);
 /* The same over text that is here already; `path` names it and is where relative paths start. */
 int net_config_read_bytes(const char *path, struct span text, struct net_config *out,

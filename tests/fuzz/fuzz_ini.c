@@ -42,10 +42,10 @@ static void check_config(const struct net_config *c)
     unsigned port;
 
     must(net_name_ok(c->name) && c->model[0] != '\0' && c->keys[0] != '\0' && c->state[0] != '\0');
-    must(c->slots >= 1 && c->slots <= 64 && c->context <= 262144 && c->kv <= 1 && c->chunk <= 512);
+    must(c->slots >= 1 && c->slots <= 64 && c->context <= 262144 && c->kv <= 2 && c->chunk <= 512);
     must(c->heartbeat_ms >= 50 && c->dead_ms / 2 >= c->heartbeat_ms && c->solve_s > 0);
-    must(c->objective <= NET_THROUGHPUT && c->granularity <= NET_AUTO &&
-         c->granularity != NET_HEADS);
+    must(c->objective >= 0 && c->objective <= 1 && c->granularity <= NET_AUTO &&
+         c->algorithm <= NET_HYPERION && c->wire <= NET_SUMS_Q8);
     must(net_endpoint_split(c->control, NULL, 0, &port, NULL) == 0 && port > 0);
     must(net_endpoint_split(c->client, NULL, 0, &port, NULL) == 0 && port > 0);
     must(net_endpoint_split(c->bulk, NULL, 0, &port, NULL) == 0);

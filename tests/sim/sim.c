@@ -263,7 +263,7 @@ static void configure(struct sim *s)
     c->chunk = w->chunk;
     c->heartbeat_ms = w->heartbeat_ms;
     c->dead_ms = w->dead_ms;
-    c->objective = w->throughput ? NET_THROUGHPUT : NET_LATENCY;
+    c->objective = w->throughput ? 1.0 : 0.0;
     c->use_all = w->use_all;
     c->n_workers = w->grow_us > 0 ? w->n_workers - 1 : w->n_workers;
     for (uint32_t i = 0; i < w->n_workers; i++) {

@@ -6,6 +6,7 @@
 #include "net/net.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -152,13 +153,12 @@ static void unknown_words_come_with_a_suggestion(void **state)
           "7: unknown key \"objective\" in [cluster]; it belongs into [placement]");
     AFTER(7, "slots: 3", ERR_FORMAT,
           "8: unknown key \"slots\" in [placement]; it belongs into [cluster]");
-    AFTER(7, "algorithm: milp", ERR_FORMAT, "8: unknown key \"algorithm\" in [placement]");
+    AFTER(7, "horizon: 3", ERR_FORMAT, "8: unknown key \"horizon\" in [placement]");
     AFTER(9, "model: m.gguf", ERR_FORMAT,
           "10: unknown key \"model\" in [worker NAME]; it belongs into [cluster]");
     AFTER(9, "thread: 2", ERR_FORMAT,
           "10: unknown key \"thread\" in [worker NAME]; did you mean threads?");
-    AFTER(9, "heads: 4", ERR_FORMAT, "10: unknown key \"heads\" in [worker NAME]");
-    AFTER(9, "role: first", ERR_FORMAT, "10: unknown key \"role\" in [worker NAME]");
+    AFTER(9, "columns: 4", ERR_FORMAT, "10: unknown key \"columns\" in [worker NAME]");
     INSTEAD(7, "[placment]", ERR_FORMAT,
             "7: unknown section \"placment\"; did you mean [placement]?");
     INSTEAD(8, "[workers alpha]", ERR_FORMAT,
@@ -266,7 +266,21 @@ static void bad_values_are_named(void **state)
     AFTER(7, "solve-seconds: nan", ERR_FORMAT, "8: solve-seconds: \"nan\" is no number");
     AFTER(7, "solve-seconds: 0", ERR_RANGE, "8: solve-seconds: \"0\" is out of range: 0.1 to 3600");
     AFTER(7, "objective: speed", ERR_FORMAT,
-          "8: objective: \"speed\" is none of its values: write latency or throughput");
+          "8: objective: \"speed\" is none of its values: write latency or throughput, or a number "
+          "from 0 to 1");
+    AFTER(7, "objective: 1.001", ERR_FORMAT,
+          "8: objective: \"1.001\" is none of its values: write latency or throughput, or a number "
+          "from 0 to 1");
+    AFTER(7, "algorithm: milp", ERR_FORMAT,
+          "8: algorithm: \"milp\" is none of its values: write program, even, memory, edgeshard, "
+          "edgeshard-throughput, heads, lingualinked or hyperion");
+    AFTER(7, "ttft: 0 ms", ERR_RANGE, "8: ttft: \"0 ms\" is out of range: 1 ms to 86400 s");
+    AFTER(9, "heads: 0", ERR_RANGE, "10: heads: \"0\" is out of range: 1 to 512");
+    AFTER(9, "role: first", ERR_FORMAT,
+          "10: role: \"first\" is none of its values: write any or leader");
+    AFTER(6, "wire: f32", ERR_FORMAT,
+          "7: wire: \"f32\" is none of its values: write exact, f16 or q8");
+    AFTER(6, "kv: f", ERR_FORMAT, "7: kv: \"f\" is none of its values: write f16, f32 or q8_0");
     AFTER(7, "use: some", ERR_FORMAT, "8: use: \"some\" is none of its values: write best or all");
     AFTER(9, "memory: 512", ERR_FORMAT,
           "10: memory: \"512\" is no size: write a number and KiB, MiB, GiB, kB, MB or GB");
@@ -297,20 +311,6 @@ static void bad_values_are_named(void **state)
     is_good(10, false, "kernels: 0123456789abcdef0123456789abcde");
     INSTEAD(2, "name: The Kitchen", ERR_FORMAT,
             "2: name: \"The Kitchen\" is no name: a name is 1 to 63 of a-z, 0-9 and -");
-}
-
-static void what_is_not_there_yet_is_refused(void **state)
-{
-    (void)state;
-    AFTER(6, "wire: q8", ERR_UNSUPPORTED,
-          "7: wire: \"q8\" is not supported by this version: write exact");
-    AFTER(6, "wire: f16", ERR_UNSUPPORTED,
-          "7: wire: \"f16\" is not supported by this version: write exact");
-    AFTER(7, "granularity: heads", ERR_UNSUPPORTED,
-          "8: granularity: \"heads\" is not supported by this version: write layers or auto");
-    AFTER(6, "kv: !q8_0", ERR_FORMAT, "7: kv: \"!q8_0\" is none of its values: write f16, f32 or q8_0");
-    AFTER(6, "kv: f", ERR_FORMAT, "7: kv: \"f\" is none of its values: write f16, f32 or q8_0");
-    is_good(7, false, "numerics: exact\nwire: exact");
 }
 
 static void endpoints_are_checked(void **state)
@@ -400,8 +400,13 @@ static void defaults_are_those_of_the_page(void **state)
     assert_int_equal(config.dead_ms, 3000);
     assert_string_equal(config.bulk, "tcp://127.0.0.1:0");
     assert_string_equal(config.state, "/home/pi/.local/state/shoal/kitchen");
-    assert_int_equal(config.objective, NET_LATENCY);
+    assert_int_equal(config.wire, NET_SUMS_EXACT);
+    assert_int_equal(config.remeasure_ms, 60000);
+    assert_true(config.objective <= 0);
     assert_int_equal(config.granularity, NET_AUTO);
+    assert_int_equal(config.algorithm, NET_PROGRAM);
+    assert_int_equal(config.ttft_ms, 0);
+    assert_int_equal(config.prompt, 128);
     assert_false(config.use_all);
     assert_true(config.solve_s >= 2 && config.solve_s <= 2);
     assert_int_equal(config.n_workers, 2);
@@ -457,8 +462,25 @@ static void values_are_kept(void **state)
     assert_int_equal(w->layer1, 4);
     assert_true(w->exclude);
 
+    is_good(8, false, "objective: 0.25\ngranularity: heads\nalgorithm: edgeshard-throughput\n"
+                      "ttft: 2 s\nprompt: 512");
+    assert_true(fabs(config.objective - 0.25) < 1e-9);
+    assert_int_equal(config.granularity, NET_HEADS);
+    assert_int_equal(config.algorithm, NET_EDGESHARD_THROUGHPUT);
+    assert_int_equal(config.ttft_ms, 2000);
+    assert_int_equal(config.prompt, 512);
+    is_good(8, false, "algorithm: heads");
+    assert_int_equal(config.algorithm, NET_MYOPIC_HEADS);
+    is_good(8, false, "algorithm: hyperion");
+    assert_int_equal(config.algorithm, NET_HYPERION);
+    is_good(7, false, "wire: q8\nremeasure: 0 s");
+    assert_int_equal(config.wire, NET_SUMS_Q8);
+    assert_int_equal(config.remeasure_ms, 0);
+    is_good(10, false, "heads: 4\nrole: leader");
+    assert_int_equal(config.workers[0].heads, 4);
+    assert_true(config.workers[0].leader);
     is_good(8, false, "objective: throughput\ngranularity: layers\nuse: all\nsolve-seconds: 0.5");
-    assert_int_equal(config.objective, NET_THROUGHPUT);
+    assert_true(config.objective >= 1);
     assert_int_equal(config.granularity, NET_LAYERS);
     assert_true(config.use_all);
     assert_true(config.solve_s >= 0.5 && config.solve_s <= 0.5);
@@ -699,7 +721,6 @@ int main(void)
         cmocka_unit_test(sections_have_their_form),
         cmocka_unit_test(there_is_room_for_sixteen_workers),
         cmocka_unit_test(bad_values_are_named),
-        cmocka_unit_test(what_is_not_there_yet_is_refused),
         cmocka_unit_test(endpoints_are_checked),
         cmocka_unit_test(keys_must_go_together),
         cmocka_unit_test(defaults_are_those_of_the_page),

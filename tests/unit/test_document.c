@@ -91,7 +91,6 @@ static void every_message_and_every_key_is_there(void **state)
     static const char *const keys[] = {
 #define SECTION(S, word, named, sentence)            "## [" word,
 #define KEY(S, word, member, type, absent, sentence) "| `" word "` |",
-#define CHECKED(S, word, type, absent, sentence)     "| `" word "` |",
 #include "net/config.def"
     };
     size_t n;
