@@ -47,9 +47,9 @@ enum { N_ROWS = sizeof rows / sizeof rows[0] };
 
 static const char *const directions[] = {
     [NET_TO_COORD] = "Worker to coordinator", [NET_TO_WORKER] = "Coordinator to worker",
-    [NET_RING] = "Worker to worker",          [NET_ASK_BULK] = "Worker to coordinator",
-    [NET_BULK] = "Coordinator to worker",     [NET_ASK_CLIENT] = "Client to coordinator",
-    [NET_CLIENT] = "Coordinator to client"};
+    [NET_RING] = "Worker to worker",          [NET_TEAM] = "Worker to worker, within a team",
+    [NET_ASK_BULK] = "Worker to coordinator", [NET_BULK] = "Coordinator to worker",
+    [NET_ASK_CLIENT] = "Client to coordinator", [NET_CLIENT] = "Coordinator to client"};
 
 /* ---- what is not in the list ----------------------------------------------------------------- */
 
@@ -64,7 +64,7 @@ static const char introduction[] =
     "## Connections\n"
     "\n"
     "All traffic is ZeroMQ over TCP. A listener is a ROUTER, whoever connects is a DEALER, and\n"
-    "every connection is of one of four kinds, each with its own listener, limits and messages:\n"
+    "every connection is of one of five kinds, each with its own listener, limits and messages:\n"
     "\n"
     "| kind | who connects | to whom | what it carries |\n"
     "|---|---|---|---|\n"
@@ -73,6 +73,8 @@ static const char introduction[] =
     "| bulk | worker | coordinator, port from WELCOME | the model's card and pieces, bandwidth "
     "tests |\n"
     "| ring | worker | worker, `data:` | hidden states and tokens, link tests |\n"
+    "| team | worker | worker of the same team nearer its leader, port from PLAN | rows and "
+    "partial sums |\n"
     "| client | `shoal` | coordinator, `client:` | requests, answers, status |\n"
     "\n"
     "A message of a kind or direction other than the connection's ends the connection.\n"
@@ -85,7 +87,7 @@ static const char introduction[] =
     "and so knows whom it reached. The name of the authenticated key says who speaks, never a\n"
     "message: `coordinator` is the coordinator, the name of a `[worker NAME]` of the\n"
     "configuration is that worker, any other name is a client. Workers reach control and bulk\n"
-    "and each other's ring; everybody with a key reaches client.\n"
+    "and each other's ring and team; everybody with a key reaches client.\n"
     "\n"
     "## The envelope\n"
     "\n"

@@ -8,7 +8,7 @@
 /* ---- limits ---------------------------------------------------------------------------------- */
 
 enum {
-    NET_WIRE_VERSION = 2,
+    NET_WIRE_VERSION = 3,
     NET_CLIENT_VERSION = 2,
     NET_NAME_MAX = 64, /* bytes of a peer's name with its NUL */
     NET_ENDPOINT_MAX = 128,
@@ -28,6 +28,7 @@ enum net_dir {
     NET_TO_COORD,
     NET_TO_WORKER,
     NET_RING,
+    NET_TEAM,
     NET_ASK_BULK,
     NET_BULK,
     NET_ASK_CLIENT,
@@ -141,7 +142,14 @@ bool net_name_ok(const char *name);
  * (NET_EV_DOWN). Nothing blocks. */
 struct net;
 
-enum net_kind { NET_KIND_CONTROL, NET_KIND_CLIENT, NET_KIND_RING, NET_KIND_BULK, NET_N_KINDS };
+enum net_kind {
+    NET_KIND_CONTROL,
+    NET_KIND_CLIENT,
+    NET_KIND_RING,
+    NET_KIND_TEAM,
+    NET_KIND_BULK,
+    NET_N_KINDS
+};
 
 struct net_options {
     const char *keys;    /* folder */

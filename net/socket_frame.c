@@ -21,6 +21,7 @@ const struct net_rules net_rules[NET_N_KINDS] = {
     [NET_KIND_CONTROL] = {"control", NET_TO_COORD, NET_TO_WORKER, NET_CONTROL_MAX, 1024, 1024},
     [NET_KIND_CLIENT] = {"client", NET_ASK_CLIENT, NET_CLIENT, NET_CONTROL_MAX, 256, 32},
     [NET_KIND_RING] = {"ring", NET_RING, NET_RING, NET_MESSAGE_MAX, 288, 288},
+    [NET_KIND_TEAM] = {"team", NET_TEAM, NET_TEAM, NET_MESSAGE_MAX, 288, 288},
     [NET_KIND_BULK] = {"bulk", NET_ASK_BULK, NET_BULK, BULK_BYTES_MAX, 288, 288},
 };
 _Static_assert(NET_CHUNK_MAX + 1024 < BULK_BYTES_MAX, "a chunk fits a bulk message");
