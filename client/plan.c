@@ -113,7 +113,7 @@ static void describe(const struct solver *s, struct cli_cluster_status *out)
         n->memory_bytes = s->profile.nodes[i].memory_bytes;
     }
     for (uint32_t k = 0; k < plan->n_stages; k++) {
-        struct cli_node *n = &out->nodes[plan->stages[k].device];
+        struct cli_node *n = &out->nodes[plan->stages[k].members[0].device];
         snprintf(n->state, sizeof n->state, "planned");
         n->left_out[0] = 0;
         n->stage = k;

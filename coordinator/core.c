@@ -433,7 +433,7 @@ static const char *plan_invariant(const struct coord_core *c)
         const struct part_stage *g = &c->now.plan.stages[s];
         if (g->layer0 != layer || g->layer1 <= g->layer0)
             return "the plan in force does not cover the layers once";
-        if (!c->nodes[g->device].connected)
+        if (!c->nodes[g->members[0].device].connected)
             return "the plan in force has a worker that is gone";
         layer = g->layer1;
     }

@@ -30,7 +30,7 @@ uint32_t coord_core_rows_max(const struct net_config *c, uint32_t chunk)
 bool coord_core_in_plan(const struct ring_plan *p, uint32_t node)
 {
     for (uint32_t s = 0; p->epoch != 0 && s < p->plan.n_stages; s++)
-        if (p->plan.stages[s].device == node)
+        if (p->plan.stages[s].members[0].device == node)
             return true;
     return false;
 }
@@ -182,7 +182,7 @@ static bool same_stages(const struct part_plan *a, const struct part_plan *b)
     if (a->n_stages != b->n_stages)
         return false;
     for (uint32_t s = 0; s < a->n_stages; s++)
-        if (a->stages[s].device != b->stages[s].device ||
+        if (a->stages[s].members[0].device != b->stages[s].members[0].device ||
             a->stages[s].layer0 != b->stages[s].layer0 ||
             a->stages[s].layer1 != b->stages[s].layer1)
             return false;
@@ -213,7 +213,7 @@ static uint32_t choose_chunk(const struct coord_core *c, const struct part_plan 
     if (c->config.chunk != 0)
         return c->config.chunk;
     for (uint32_t s = 0; s < plan->n_stages; s++) {
-        const struct coord_node_profile *p = &c->profile.nodes[plan->stages[s].device];
+        const struct coord_node_profile *p = &c->profile.nodes[plan->stages[s].members[0].device];
         double sum = 0;
         for (uint32_t l = plan->stages[s].layer0; l < plan->stages[s].layer1; l++)
             sum += p->layer_many[l] / p->rows;
@@ -227,7 +227,7 @@ static void send_plan(struct coord_core *c, uint32_t stage, struct coord_actions
 {
     const struct part_stage *g = &c->next.plan.stages[stage];
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
-    a->node = g->device;
+    a->node = g->members[0].device;
     a->msg.code = NET_MSG_PLAN;
     a->msg.u.PLAN = (struct net_msg_PLAN){
         .epoch = c->next.epoch,
@@ -241,7 +241,7 @@ static void send_plan(struct coord_core *c, uint32_t stage, struct coord_actions
         .n_pieces = c->model.n_pieces(c->model.arg, g->layer0, g->layer1),
     };
     struct coord_action *m = coord_core_act(out, COORD_ACT_MANIFEST);
-    m->node = g->device;
+    m->node = g->members[0].device;
     m->epoch = c->next.epoch;
     m->layer0 = g->layer0;
     m->layer1 = g->layer1;
@@ -261,14 +261,15 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
     c->prepare_heard_ms = c->now_ms;
     c->names.len = 0;
     for (uint32_t s = 0; s < ev->plan->n_stages; s++)
-        net_put_str(&c->names, base_span_str(c->config.workers[ev->plan->stages[s].device].name));
+        net_put_str(&c->names,
+                    base_span_str(c->config.workers[ev->plan->stages[s].members[0].device].name));
     if (c->names.failed) {
         drop_next(c);
         coord_core_want_plan(c, RETRY_MS, true);
         return;
     }
     for (uint32_t s = 0; s < ev->plan->n_stages; s++) {
-        struct node *n = &c->nodes[ev->plan->stages[s].device];
+        struct node *n = &c->nodes[ev->plan->stages[s].members[0].device];
         n->prepared = false;
         n->done_bytes = n->total_bytes = n->fetched_bytes = n->planned_bytes = 0;
         send_plan(c, s, out);
@@ -336,8 +337,8 @@ static void say_progress(struct coord_core *c)
     uint64_t done = 0, total = 0;
     char a[24], b[24];
     for (uint32_t s = 0; s < c->next.plan.n_stages; s++) {
-        done += c->nodes[c->next.plan.stages[s].device].done_bytes;
-        total += c->nodes[c->next.plan.stages[s].device].total_bytes;
+        done += c->nodes[c->next.plan.stages[s].members[0].device].done_bytes;
+        total += c->nodes[c->next.plan.stages[s].members[0].device].total_bytes;
     }
     if (c->now.epoch == 0)
         snprintf(c->waits, sizeof c->waits, "workers to load their shards: %s of %s are there",
@@ -381,7 +382,7 @@ void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_m
         return;
     n->prepared = true;
     for (uint32_t s = 0; s < c->next.plan.n_stages; s++)
-        if (!c->nodes[c->next.plan.stages[s].device].prepared)
+        if (!c->nodes[c->next.plan.stages[s].members[0].device].prepared)
             return;
     commit(c, out);
 }

@@ -46,7 +46,7 @@ void coord_core_slot_leave(struct coord_core *c, struct request *r, struct coord
         return;
     remember(c, r);
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
-    a->node = c->now.plan.stages[0].device;
+    a->node = c->now.plan.stages[0].members[0].device;
     a->msg = (struct net_msg){.code = NET_MSG_CLOSE, .u.CLOSE = {c->now.epoch, r->number, r->slot}};
 }
 
@@ -127,7 +127,7 @@ static bool choose_slot(const struct coord_core *c, const struct request *r, uin
 static void send_open(struct coord_core *c, const struct request *r, struct coord_actions *out)
 {
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
-    a->node = c->now.plan.stages[0].device;
+    a->node = c->now.plan.stages[0].members[0].device;
     a->msg.code = NET_MSG_OPEN;
     a->msg.u.OPEN = (struct net_msg_OPEN){
         .epoch = c->now.epoch,

@@ -32,7 +32,7 @@ static void send_node(struct coord_core *c, uint32_t i, uint64_t client, struct 
     };
     for (uint32_t s = 0; c->now.epoch != 0 && s < c->now.plan.n_stages; s++) {
         const struct part_stage *g = &c->now.plan.stages[s];
-        if (g->device != i)
+        if (g->members[0].device != i)
             continue;
         m.stage = s;
         m.layer0 = g->layer0;

@@ -1,10 +1,8 @@
 /* From measurements to the placement problem and back: shared by the coordinator and `shoal plan`.
  *
  * A device's time for a pass of r rows is taken as linear between the two batch sizes that were
- * measured. The latency objective asks for one row; throughput for the rows that a stage will have
- * at once when all slots are in use. A hidden state is n_embd F32 values a row and arrives half a
- * round trip after it was sent plus its bytes over the bandwidth. A link that was not measured
- * (NAN) costs LINK_UNUSABLE_S, so that a ring avoids it where another is to be had.
+ * measured. A hidden state is n_embd F32 values a row; one way is half a round trip. A link that was
+ * not measured (NAN) costs LINK_UNUSABLE_S, so that a ring avoids it where another is to be had.
  *
  * Memory: weights and KV are exact, from the model; the queues of a stage are an upper bound here,
  * since they depend on the stage's place; the worker, which knows, refuses before anything is
@@ -69,76 +67,67 @@ void coord_blocks_of(const struct model *m, const struct net_config *config,
                          8ull * shape->n_vocab * sizeof(float);
 }
 
-static double at_rows(double one, double many, uint32_t rows_many, double rows)
+/* The line through what one row took and what `rows_many` rows took. */
+static struct part_time line(double one, double many, uint32_t rows_many)
 {
-    return rows_many < 2 ? one : fmax(one + (many - one) * (rows - 1) / (rows_many - 1), 1e-9);
+    const double row = rows_many < 2 || many < one ? 0.0 : (many - one) / (rows_many - 1);
+    return row > one ? (struct part_time){0.0, row} : (struct part_time){one - row, row};
 }
 
 static void fill_device(struct part_device *d, const struct net_config_worker *w,
-                        const struct coord_node_profile *p, uint32_t n_layers, double rows)
+                        const struct coord_node_profile *p, uint32_t n_layers)
 {
     snprintf(d->name, sizeof d->name, "%s", p->name);
     for (uint32_t l = 0; l < n_layers; l++)
-        d->layer_s[l] = at_rows(p->layer_one[l], p->layer_many[l], p->rows, rows);
-    d->embed_s = at_rows(p->embed_one, p->embed_many, p->rows, rows);
-    d->output_s = at_rows(p->output_one, p->output_many, p->rows, rows);
+        d->attn[l] = line(p->layer_one[l], p->layer_many[l], p->rows);
+    d->embed = line(p->embed_one, p->embed_many, p->rows);
+    d->output = line(p->output_one, p->output_many, p->rows);
     d->pass_s = p->pass;
     d->memory_bytes = p->memory_bytes;
     d->pin0 = w->layer0;
     d->pin1 = w->layer1;
+    d->pin_heads = -1;
 }
 
-static void fill_link(struct part_problem *out, uint32_t d, uint32_t e, double rtt, double rate,
-                      double bytes)
+static void fill_link(struct part_problem *out, uint32_t d, uint32_t e, double rtt, double rate)
 {
     const bool ok = rtt > 0 && rate > 0; /* false for NAN */
-    out->token_s[d][e] = ok ? rtt / 2 : LINK_UNUSABLE_S;
-    out->busy_s[d][e] = ok ? bytes / rate : LINK_UNUSABLE_S;
-    out->link_s[d][e] = ok ? rtt / 2 + bytes / rate : LINK_UNUSABLE_S;
+    out->lat_s[d][e] = ok ? rtt / 2 : LINK_UNUSABLE_S;
+    out->rate[d][e] = ok ? rate : out->hidden_bytes / LINK_UNUSABLE_S;
 }
 
 static void build_problem(const struct net_config *c, const struct coord_blocks *b,
-                          const struct coord_profile *p, uint32_t present, double rows,
-                          struct part_problem *out, uint32_t *device_node)
+                          const struct coord_profile *p, uint32_t present, struct part_problem *out,
+                          uint32_t *device_node)
 {
     memset(out, 0, sizeof *out);
     for (uint32_t i = 0; i < p->n_nodes; i++)
         if ((present >> i & 1) != 0 && p->nodes[i].measured) {
             device_node[out->n_devices] = i;
-            fill_device(&out->devices[out->n_devices++], &c->workers[i], &p->nodes[i], b->n_layers,
-                        rows);
+            fill_device(&out->devices[out->n_devices++], &c->workers[i], &p->nodes[i], b->n_layers);
             if (p->nodes[i].base_bytes > out->base_bytes)
                 out->base_bytes = p->nodes[i].base_bytes;
         }
+    out->hidden_bytes = b->n_embd * 4.0;
     for (uint32_t d = 0; d < out->n_devices; d++)
         for (uint32_t e = 0; e < out->n_devices; e++)
             if (d != e)
                 fill_link(out, d, e, p->rtt[device_node[d]][device_node[e]],
-                          p->rate[device_node[d]][device_node[e]], rows * b->n_embd * 4.0);
+                          p->rate[device_node[d]][device_node[e]]);
     out->n_layers = b->n_layers;
     for (uint32_t l = 0; l < b->n_layers; l++)
-        out->layer_bytes[l] = b->layer_weights[l] + b->layer_kv;
+        out->layers[l].common_bytes = b->layer_weights[l] + b->layer_kv;
+    out->n_head_units = out->unit_heads = out->heads_per_kv = 1;
+    out->n_ff_units = out->n_vocab_runs = 1;
+    out->granularity = PART_LAYERS;
+    out->slots = c->slots;
     out->embed_bytes = b->embed_bytes;
-    out->output_bytes = b->output_bytes;
-    out->shared_bytes = b->shared_bytes;
+    out->run_bytes = b->output_bytes;
+    out->shared_run_bytes = b->shared_bytes;
     out->scratch_bytes = b->scratch_bytes;
-    out->throughput = c->objective > 0.5;
+    out->objective = c->objective > 0.5 ? PART_THROUGHPUT : PART_LATENCY;
     out->use_all = c->use_all;
     out->time_limit_s = c->solve_s;
-}
-
-static uint32_t count_bits(uint32_t x)
-{
-    uint32_t n = 0;
-    for (; x != 0; x &= x - 1)
-        n++;
-    return n;
-}
-
-/* Rows of a pass when every slot is in use and the ring has so many stages. */
-static double rows_at_saturation(const struct net_config *c, uint32_t n_stages)
-{
-    return c->slots > n_stages && n_stages > 0 ? (double)c->slots / n_stages : 1.0;
 }
 
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
@@ -151,32 +140,21 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     int rc = ERR_NOMEM;
     if (problem == NULL)
         return err_set(e, rc, "out of memory for the placement problem");
-    const double solve_rows =
-        c->objective > 0.5 ? rows_at_saturation(c, count_bits(present)) : 1.0;
-    build_problem(c, b, p, present, solve_rows, problem, node);
+    build_problem(c, b, p, present, problem, node);
     memset(&plan, 0, sizeof plan);
     if ((rc = part_plan_solve(problem, &plan, e)) != 0)
         goto out;
-    /* Predictions are for one row and for saturation, whatever the objective was. */
-    build_problem(c, b, p, present, 1.0, problem, node);
-    const double gap = plan.gap;
-    part_plan_cost(problem, &plan);
     out->plan = plan;
-    out->plan.gap = gap;
     for (uint32_t s = 0; s < plan.n_stages; s++) {
-        out->stage_s[s] = part_stage_seconds(problem, &plan.stages[s]);
-        out->memory_bytes[s] = part_stage_memory(problem, &plan.stages[s]);
-        out->plan.stages[s].device = node[plan.stages[s].device];
+        out->stage_s[s] = part_stage_seconds(problem, &plan.stages[s], 1.0);
+        out->memory_bytes[s] = part_member_memory(problem, &plan.stages[s], 0);
+        for (uint32_t k = 0; k < plan.stages[s].n_members; k++)
+            out->plan.stages[s].members[k].device = node[plan.stages[s].members[k].device];
     }
     memset(out->plan.left_out, 0, sizeof out->plan.left_out);
     for (uint32_t d = 0; d < problem->n_devices; d++)
         memcpy(out->plan.left_out[node[d]], plan.left_out[d], PART_REASON_MAX);
-    const double rows = rows_at_saturation(c, plan.n_stages);
-    build_problem(c, b, p, present, rows, problem, node);
-    part_plan_cost(problem, &plan);
-    const double full =
-        c->slots >= plan.n_stages ? rows / plan.bottleneck_s : c->slots / plan.latency_s;
-    out->batch_rate = fmax(full, 1.0 / out->plan.latency_s);
+    out->batch_rate = fmax(c->slots / plan.cycle_s, 1.0 / plan.latency_s);
 out:
     base_free(problem);
     return rc;

@@ -30,7 +30,6 @@ struct path {
 /* Least cost from the start at `first` to every node. [device][cut] */
 static void forward(const struct part_view *v, struct part_bound *b, uint32_t first)
 {
-    const struct part_problem *p = v->p;
     const uint32_t n = v->n_devices, layers = v->n_layers;
     double(*enter)[PART_LAYERS_MAX + 1] = b->enter[first];
     double(*done)[PART_LAYERS_MAX + 1] = b->done[first];
@@ -41,30 +40,29 @@ static void forward(const struct part_view *v, struct part_bound *b, uint32_t fi
     for (uint32_t i = 0; i < layers; i++)
         for (uint32_t d = 0; d < n; d++) {
             for (uint32_t q = 0; i > 0 && d != first && q < n; q++)
-                if (part_view_hop(v, q, d) && done[q][i] + p->link_s[q][d] < enter[d][i])
-                    enter[d][i] = done[q][i] + p->link_s[q][d];
+                if (part_view_hop(v, q, d) && done[q][i] + v->link_s[q][d] < enter[d][i])
+                    enter[d][i] = done[q][i] + v->link_s[q][d];
             if (enter[d][i] == PART_NEVER)
                 continue;
-            const double base_s = enter[d][i] + b->price[d] + p->devices[d].pass_s -
-                                  v->sum_s[d][i] + (i == 0 ? p->devices[d].embed_s : 0.0);
+            const double base_s = enter[d][i] + b->price[d] + v->pass_s[d] - v->sum_s[d][i] +
+                                  (i == 0 ? v->embed_s[d] : 0.0);
             for (uint32_t j = v->near[d][i]; j <= v->reach[d][i]; j++) {
                 double c = base_s + v->sum_s[d][j];
                 done[d][j] = c < done[d][j] ? c : done[d][j];
             }
         }
     for (uint32_t d = 0; d < n; d++)
-        done[d][layers] += p->devices[d].output_s;
+        done[d][layers] += v->output_s[d];
 }
 
 /* Least cost from every node to the ring's closing at `first`. */
 static void backward(const struct part_view *v, struct part_bound *b, uint32_t first)
 {
-    const struct part_problem *p = v->p;
     const uint32_t n = v->n_devices, layers = v->n_layers;
     double(*go)[PART_LAYERS_MAX + 1] = b->go[first];
     double(*after)[PART_LAYERS_MAX + 1] = b->after[first];
     for (uint32_t d = 0; d < n; d++)
-        after[d][layers] = p->token_s[d][first];
+        after[d][layers] = v->token_s[d][first];
     for (uint32_t i = layers; i-- > 0;) {
         for (uint32_t d = 0; d < n; d++) {
             go[d][i] = PART_NEVER;
@@ -78,7 +76,7 @@ static void backward(const struct part_view *v, struct part_bound *b, uint32_t f
             after[d][i] = PART_NEVER;
             for (uint32_t q = 0; q < n; q++)
                 if (part_view_hop(v, d, q))
-                    after[d][i] = fmin(after[d][i], p->link_s[d][q] + go[q][i]);
+                    after[d][i] = fmin(after[d][i], v->link_s[d][q] + go[q][i]);
         }
     }
 }
@@ -103,8 +101,8 @@ static void trace(const struct part_view *v, const struct part_bound *b, uint32_
             return;
         least = PART_NEVER;
         for (uint32_t e = 0; e < v->n_devices; e++)
-            if (part_view_hop(v, e, d) && b->done[first][e][from] + v->p->link_s[e][d] < least) {
-                least = b->done[first][e][from] + v->p->link_s[e][d];
+            if (part_view_hop(v, e, d) && b->done[first][e][from] + v->link_s[e][d] < least) {
+                least = b->done[first][e][from] + v->link_s[e][d];
                 q = e;
             }
         d = q;
@@ -126,7 +124,7 @@ static bool relax(const struct part_view *v, struct part_bound *b, double deadli
             return false;
         forward(v, b, first);
         for (uint32_t d = 0; d < v->n_devices; d++) {
-            double c = b->done[first][d][v->n_layers] + v->p->token_s[d][first];
+            double c = b->done[first][d][v->n_layers] + v->token_s[d][first];
             if (c < path->cost_s) {
                 path->cost_s = c;
                 last = d;
@@ -213,12 +211,12 @@ double part_bound_hop(const struct part_view *v, const struct part_bound *b, uin
 {
     double least = PART_NEVER;
     for (uint32_t f = 0; f < v->n_devices; f++)
-        least = fmin(least, b->done[f][d][cut] + v->p->link_s[d][e] + b->go[f][e][cut]);
+        least = fmin(least, b->done[f][d][cut] + v->link_s[d][e] + b->go[f][e][cut]);
     return least;
 }
 
 double part_bound_ring(const struct part_view *v, const struct part_bound *b, uint32_t last,
                        uint32_t first)
 {
-    return b->done[first][last][v->n_layers] + v->p->token_s[last][first];
+    return b->done[first][last][v->n_layers] + v->token_s[last][first];
 }

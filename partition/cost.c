@@ -1,171 +1,401 @@
-/* What a plan costs and whether it is one: the single definition that the integer program, the
- * local search, the enumeration and the explanations are all held to.
+/* What a plan costs and whether it is one: the single definition that the integer programs, the
+ * local search, the enumeration and the explanations are all held to. docs/planner.md writes the
+ * same formulas down.
  *
- * A pass visits the stages in ring order. A stage takes its fixed cost, its layers, the embedding
- * where it holds layer 0 and the output matrix where it holds the last layer. Latency is the sum
- * over stages, the hand-overs between them and the token that closes the ring. The bottleneck is
- * the slowest stage or the busiest hand-over; the closing token is some bytes and keeps no link
- * busy, so it does not count.
+ * A pass visits the stages in ring order. A stage takes its leader's fixed cost, its layers, the
+ * embedding where it holds layer 0 and the output matrix where it has one. A layer is two halves,
+ * attention and feed-forward; a team computes each half side by side and then exchanges partial
+ * sums, so a half lasts until the last member's sum has come. What is charged for an exchange is the
+ * case in which all members end at once, so that their messages queue at one port; processors pay
+ * for every message and byte beside the link, which on small boards is more than the wire.
  *
- * Numbers are checked once, in part_problem_check: all finite, none negative, byte sums that cannot
- * wrap. Everything behind it adds without looking. What the numbers mean is not judged here. */
+ * Latency is the sum over stages and the hand-overs between them. With all slots in use, as many
+ * groups of rows circulate as there are stages (or slots, if fewer), and a slot gets its next token
+ * when its group has been round: after the slowest stage or link has served every group, but not
+ * before the group's own way round. */
 #include "partition/internal.h"
 
 #include <string.h>
 
-/* Bounds that keep every sum exact enough: a pass of 30 years, a memory need of 4 EiB. */
-#define SECONDS_MAX 1e9
-#define BYTES_MAX   (UINT64_C(1) << 62)
-
-static bool seconds_good(double s)
+static double message_seconds(const struct part_problem *p, uint32_t d, double bytes)
 {
-    return isfinite(s) && s >= 0.0 && s <= SECONDS_MAX;
+    return p->devices[d].message_s + bytes * p->devices[d].byte_s;
 }
 
-static int check_device(const struct part_problem *p, uint32_t d, struct err *e)
+uint32_t part_kv_heads(const struct part_problem *p, uint32_t head0, uint32_t head1)
+{
+    const uint32_t q0 = head0 * p->unit_heads, q1 = head1 * p->unit_heads, g = p->heads_per_kv;
+    return head1 > head0 ? (q1 + g - 1) / g - q0 / g : 0;
+}
+
+/* A share of a half whose whole takes `whole_s`, `fixed_s` of it whatever the share. */
+static double part_of(double whole_s, double fixed_s, double share)
+{
+    return fixed_s < whole_s ? fixed_s + share * (whole_s - fixed_s) : whole_s;
+}
+
+double part_attn_seconds(const struct part_problem *p, uint32_t d, uint32_t layer, double rows,
+                         uint32_t head0, uint32_t head1)
 {
     const struct part_device *dev = &p->devices[d];
-    if (memchr(dev->name, 0, sizeof dev->name) == NULL)
-        return err_set(e, ERR_RANGE, "the name of device %u has no end", d);
-    for (uint32_t l = 0; l < p->n_layers; l++)
-        if (!seconds_good(dev->layer_s[l]))
-            return err_set(e, ERR_RANGE, "%s: layer_s[%u] = %g is not a time", dev->name, l,
-                           dev->layer_s[l]);
-    if (!seconds_good(dev->embed_s))
-        return err_set(e, ERR_RANGE, "%s: embed_s = %g is not a time", dev->name, dev->embed_s);
-    if (!seconds_good(dev->output_s))
-        return err_set(e, ERR_RANGE, "%s: output_s = %g is not a time", dev->name, dev->output_s);
-    if (!seconds_good(dev->pass_s))
-        return err_set(e, ERR_RANGE, "%s: pass_s = %g is not a time", dev->name, dev->pass_s);
-    if (dev->memory_bytes > BYTES_MAX)
-        return err_set(e, ERR_RANGE, "%s: memory_bytes is beyond 4 EiB", dev->name);
-    if (dev->pin0 >= 0 && (dev->pin1 <= dev->pin0 || (uint32_t)dev->pin1 > p->n_layers))
-        return err_set(e, ERR_RANGE, "%s: pinned to layers %d-%d, the model has 0-%u", dev->name,
-                       dev->pin0, dev->pin1 - 1, p->n_layers - 1);
-    return 0;
+    const double kv = p->layers[layer].kv_share;
+    if (head1 <= head0)
+        return 0.0;
+    const double share = (1.0 - kv) * (head1 - head0) / p->n_head_units +
+                         kv * part_kv_heads(p, head0, head1) / part_kv_heads(p, 0, p->n_head_units);
+    return part_of(part_time_at(dev->attn[layer], rows), part_time_at(dev->half, rows), share);
 }
 
-static int check_links(const struct part_problem *p, struct err *e)
+double part_ff_seconds(const struct part_problem *p, uint32_t d, uint32_t layer, double rows,
+                       uint32_t n_units)
 {
-    static const char *const names[3] = {"link_s", "token_s", "busy_s"};
-    for (uint32_t d = 0; d < p->n_devices; d++)
-        for (uint32_t q = 0; q < p->n_devices; q++) {
-            const double s[3] = {p->link_s[d][q], p->token_s[d][q], p->busy_s[d][q]};
-            for (int k = 0; k < 3; k++)
-                if (!seconds_good(s[k]) || (d == q && s[k] != 0.0))
-                    return err_set(e, ERR_RANGE, "%s from %s to %s = %g is not a time%s", names[k],
-                                   p->devices[d].name, p->devices[q].name, s[k],
-                                   d == q ? " (to itself it is 0)" : "");
-        }
-    return 0;
+    const struct part_device *dev = &p->devices[d];
+    return n_units == 0 ? 0.0
+                        : part_of(part_time_at(dev->ff[layer], rows), part_time_at(dev->half, rows),
+                                  (double)n_units / p->n_ff_units);
 }
 
-static int check_bytes(const struct part_problem *p, struct err *e)
+/* Star (TPI-LLM, 2410.00531, §3; 2(N-1) messages): the leader encodes and sends the normed rows to
+ * every member that has a part, one after the other through its port, computes its own, and takes
+ * the sums, which come through that port too. */
+static double star_seconds(const struct part_problem *p, const struct part_team *t,
+                           const struct part_half *h)
 {
-    const uint64_t parts[4] = {p->embed_bytes, p->output_bytes, p->base_bytes, p->scratch_bytes};
-    uint64_t sum = 0;
-    for (uint32_t l = 0; l < p->n_layers; l++)
-        if (p->layer_bytes[l] > BYTES_MAX || (sum += p->layer_bytes[l]) > BYTES_MAX)
-            return err_set(e, ERR_RANGE, "layer_bytes[%u]: the layers need more than 4 EiB", l);
-    for (int k = 0; k < 4; k++)
-        if (parts[k] > BYTES_MAX || (sum += parts[k]) > BYTES_MAX)
-            return err_set(e, ERR_RANGE, "the model's parts need more than 4 EiB");
-    if (p->shared_bytes > p->embed_bytes || p->shared_bytes > p->output_bytes)
-        return err_set(e, ERR_RANGE, "shared_bytes exceeds the embedding or the output matrix");
-    return 0;
-}
-
-int part_problem_check(const struct part_problem *p, struct err *e)
-{
-    if (p->n_devices < 1 || p->n_devices > PART_DEVICES_MAX)
-        return err_set(e, ERR_RANGE, "n_devices = %u, must be 1 to %d", p->n_devices,
-                       PART_DEVICES_MAX);
-    if (p->n_layers < 1 || p->n_layers > PART_LAYERS_MAX)
-        return err_set(e, ERR_RANGE, "n_layers = %u, must be 1 to %d", p->n_layers,
-                       PART_LAYERS_MAX);
-    if (!seconds_good(p->time_limit_s))
-        return err_set(e, ERR_RANGE, "time_limit_s = %g is not a time", p->time_limit_s);
-    for (uint32_t d = 0; d < p->n_devices; d++) {
-        int rc = check_device(p, d, e);
-        if (rc != 0)
-            return rc;
+    const uint32_t lead = t->members[0];
+    double send_s = 0.0, out_s = 0.0, in_s = 0.0, take_s = 0.0, last_s;
+    for (uint32_t k = 1; k < t->n; k++) {
+        const uint32_t d = t->members[k];
+        if (!h->has[k])
+            continue;
+        send_s += message_seconds(p, lead, h->rows_bytes);
+        out_s += h->rows_bytes / p->rate[lead][d];
+        in_s += h->sum_bytes[k] / p->rate[d][lead];
+        take_s += message_seconds(p, lead, h->sum_bytes[k]);
     }
-    int rc = check_links(p, e);
-    return rc != 0 ? rc : check_bytes(p, e);
+    last_s = h->has[0] ? send_s + h->compute_s[0] : 0.0;
+    for (uint32_t k = 1; k < t->n; k++) {
+        const uint32_t d = t->members[k];
+        if (h->has[k])
+            last_s =
+                fmax(last_s, send_s + out_s + p->lat_s[lead][d] +
+                                 message_seconds(p, d, h->rows_bytes) + h->compute_s[k] +
+                                 message_seconds(p, d, h->sum_bytes[k]) + p->lat_s[d][lead] + in_s);
+    }
+    return last_s + take_s;
 }
 
-uint64_t part_stage_memory(const struct part_problem *p, const struct part_stage *s)
+/* Mesh (all-to-all of partial sums; N(N-1) messages, one way): every member that has a part encodes
+ * its sum for every other one; a member goes on when the last sum has come and been added. Sending
+ * and receiving ports work at the same time, so the busier one counts. */
+static double mesh_seconds(const struct part_problem *p, const struct part_team *t,
+                           const struct part_half *h)
 {
-    uint64_t bytes = p->base_bytes + p->scratch_bytes;
-    for (uint32_t l = s->layer0; l < s->layer1; l++)
-        bytes += p->layer_bytes[l];
-    if (s->layer0 == 0)
-        bytes += p->embed_bytes;
-    if (s->layer1 == p->n_layers)
-        bytes += p->output_bytes - (s->layer0 == 0 ? p->shared_bytes : 0);
-    return bytes;
+    double ready_s[PART_DEVICES_MAX], out_s[PART_DEVICES_MAX], last_s = 0.0;
+    for (uint32_t k = 0; k < t->n; k++) {
+        const uint32_t d = t->members[k];
+        ready_s[k] = out_s[k] = 0.0;
+        if (!h->has[k])
+            continue;
+        ready_s[k] = h->compute_s[k] + (t->n - 1) * message_seconds(p, d, h->sum_bytes[k]);
+        for (uint32_t q = 0; q < t->n; q++)
+            out_s[k] += q != k ? h->sum_bytes[k] / p->rate[d][t->members[q]] : 0.0;
+    }
+    for (uint32_t q = 0; q < t->n; q++) {
+        const uint32_t to = t->members[q];
+        double in_s = 0.0, take_s = 0.0, here_s = ready_s[q];
+        for (uint32_t k = 0; k < t->n; k++)
+            if (k != q && h->has[k]) {
+                in_s += h->sum_bytes[k] / p->rate[t->members[k]][to];
+                take_s += message_seconds(p, to, h->sum_bytes[k]);
+            }
+        for (uint32_t k = 0; k < t->n; k++)
+            if (k != q && h->has[k])
+                here_s =
+                    fmax(here_s, ready_s[k] + fmax(out_s[k], in_s) + p->lat_s[t->members[k]][to]);
+        last_s = fmax(last_s, here_s + take_s);
+    }
+    return last_s;
 }
 
-double part_stage_seconds(const struct part_problem *p, const struct part_stage *s)
+double part_half_seconds(const struct part_problem *p, const struct part_team *t,
+                         const struct part_half *h)
 {
-    const struct part_device *dev = &p->devices[s->device];
-    double seconds = dev->pass_s;
+    if (t->n == 1)
+        return h->compute_s[0];
+    return t->shape == PART_STAR ? star_seconds(p, t, h) : mesh_seconds(p, t, h);
+}
+
+double part_start_seconds(const struct part_problem *p, const struct part_team *t, double rows)
+{
+    const uint32_t lead = t->members[0];
+    const double bytes = rows * p->hidden_bytes;
+    double send_s = 0.0, out_s = 0.0, last_s = 0.0;
+    if (t->n == 1 || t->shape == PART_STAR)
+        return 0.0;
+    for (uint32_t k = 1; k < t->n; k++) {
+        const uint32_t d = t->members[k];
+        send_s += message_seconds(p, lead, bytes);
+        out_s += bytes / p->rate[lead][d];
+        last_s = fmax(last_s, p->lat_s[lead][d] + message_seconds(p, d, bytes));
+    }
+    return send_s + out_s + last_s;
+}
+
+static struct part_team team_of(const struct part_stage *s)
+{
+    struct part_team t = {.n = s->n_members, .shape = s->shape};
+    for (uint32_t k = 0; k < s->n_members; k++)
+        t.members[k] = s->members[k].device;
+    return t;
+}
+
+/* One half of a layer. */
+static double half_of(const struct part_problem *p, const struct part_stage *s,
+                      const struct part_team *t, uint32_t layer, bool attn, double rows,
+                      double *slowest_s)
+{
+    struct part_half h = {.rows_bytes = rows * p->normed_bytes};
+    *slowest_s = 0.0;
+    for (uint32_t k = 0; k < t->n; k++) {
+        const struct part_member *m = &s->members[k];
+        h.has[k] = attn ? m->head1 > m->head0 : m->ff1 > m->ff0;
+        h.compute_s[k] = attn ? part_attn_seconds(p, m->device, layer, rows, m->head0, m->head1)
+                              : part_ff_seconds(p, m->device, layer, rows, m->ff1 - m->ff0);
+        h.sum_bytes[k] = rows * p->sum_bytes;
+        *slowest_s = fmax(*slowest_s, h.compute_s[k]);
+    }
+    return part_half_seconds(p, t, &h);
+}
+
+/* A team cuts the rows of a prompt in two: one half of them computes while the other's sums
+ * travel. */
+static double layer_seconds(const struct part_problem *p, const struct part_stage *s,
+                            const struct part_team *t, uint32_t layer, double rows, bool prompt)
+{
+    const bool two = prompt && t->n > 1 && rows >= 2.0;
+    double sum_s = 0.0, slowest_s;
+    for (int half = 0; half < 2; half++) {
+        const double one_s =
+            half_of(p, s, t, layer, half == 0, two ? rows / 2.0 : rows, &slowest_s);
+        sum_s += two ? fmax(one_s, 2.0 * slowest_s) : one_s;
+    }
+    return sum_s;
+}
+
+static bool has_output(const struct part_stage *s)
+{
+    return s->members[s->n_members - 1].run1 > 0;
+}
+
+static double output_seconds(const struct part_problem *p, const struct part_stage *s,
+                             const struct part_team *t, double rows)
+{
+    struct part_team star = *t;
+    struct part_half h = {.rows_bytes = rows * p->normed_bytes};
+    star.shape = PART_STAR;
+    for (uint32_t k = 0; k < t->n; k++) {
+        const uint32_t runs = s->members[k].run1 - s->members[k].run0;
+        const double share = (double)runs / p->n_vocab_runs;
+        h.has[k] = runs > 0;
+        h.compute_s[k] = share * part_time_at(p->devices[t->members[k]].output, rows);
+        h.sum_bytes[k] = share * rows * p->logits_bytes;
+    }
+    return part_half_seconds(p, &star, &h);
+}
+
+static double stage_seconds(const struct part_problem *p, const struct part_stage *s, double rows,
+                            bool prompt)
+{
+    const struct part_team t = team_of(s);
+    const struct part_device *lead = &p->devices[t.members[0]];
+    double seconds = lead->pass_s + part_start_seconds(p, &t, rows);
     for (uint32_t l = s->layer0; l < s->layer1; l++)
-        seconds += dev->layer_s[l];
+        seconds += layer_seconds(p, s, &t, l, rows, prompt);
     if (s->layer0 == 0)
-        seconds += dev->embed_s;
-    if (s->layer1 == p->n_layers)
-        seconds += dev->output_s;
+        seconds += part_time_at(lead->embed, rows);
+    if (has_output(s)) {
+        seconds += output_seconds(p, s, &t, prompt ? 1.0 : rows);
+        /* The ring comes back to it with another message. */
+        if (s->layer1 < p->n_layers)
+            seconds += lead->pass_s;
+    }
     return seconds;
+}
+
+double part_stage_seconds(const struct part_problem *p, const struct part_stage *s, double rows)
+{
+    return stage_seconds(p, s, rows, false);
+}
+
+uint64_t part_member_memory(const struct part_problem *p, const struct part_stage *s,
+                            uint32_t member)
+{
+    const struct part_member *m = &s->members[member];
+    const uint64_t heads = m->head1 - m->head0, units = m->ff1 - m->ff0, runs = m->run1 - m->run0;
+    const uint64_t kv = part_kv_heads(p, m->head0, m->head1);
+    const bool embeds = s->layer0 == 0 && member == 0;
+    uint64_t bytes = p->base_bytes + p->scratch_bytes + (s->n_members > 1 ? p->team_bytes : 0);
+    for (uint32_t l = s->layer0; l < s->layer1; l++) {
+        const struct part_layer *y = &p->layers[l];
+        bytes += y->common_bytes + heads * y->head_bytes + kv * y->kv_bytes + units * y->ff_bytes;
+    }
+    bytes += runs * (p->run_bytes - (embeds ? p->shared_run_bytes : 0));
+    bytes += embeds ? p->embed_bytes : 0;
+    return bytes + (member == 0 && has_output(s) ? p->output_bytes : 0);
+}
+
+uint64_t part_layer_bytes(const struct part_problem *p, uint32_t layer)
+{
+    const struct part_layer *y = &p->layers[layer];
+    return y->common_bytes + p->n_head_units * y->head_bytes +
+           part_kv_heads(p, 0, p->n_head_units) * y->kv_bytes + p->n_ff_units * y->ff_bytes;
+}
+
+struct part_stage part_stage_single(const struct part_problem *p, uint32_t device, uint32_t layer0,
+                                    uint32_t layer1, bool output)
+{
+    return (struct part_stage){.layer0 = layer0,
+                               .layer1 = layer1,
+                               .n_members = 1,
+                               .members = {{.device = device,
+                                            .head1 = p->n_head_units,
+                                            .ff1 = p->n_ff_units,
+                                            .run1 = output ? p->n_vocab_runs : 0}}};
+}
+
+uint32_t part_plan_find(const struct part_plan *plan, uint32_t device, uint32_t *member)
+{
+    for (uint32_t s = 0; s < plan->n_stages; s++)
+        for (uint32_t k = 0; k < plan->stages[s].n_members; k++)
+            if (plan->stages[s].members[k].device == device) {
+                if (member != NULL)
+                    *member = k;
+                return s;
+            }
+    return plan->n_stages;
+}
+
+/* What a pass of `rows` rows costs the ring. */
+struct ring {
+    double sum_s, slowest_s; /* all stages and links; the slowest stage or link */
+};
+
+static struct ring ring_of(const struct part_problem *p, const struct part_plan *plan, double rows,
+                           bool prompt)
+{
+    struct ring r = {0.0, 0.0};
+    for (uint32_t k = 0; k < plan->n_stages; k++) {
+        const struct part_stage *s = &plan->stages[k];
+        const uint32_t from = s->members[0].device;
+        const bool closes = k + 1 == plan->n_stages;
+        const uint32_t to = plan->stages[closes ? 0 : k + 1].members[0].device;
+        const double seconds = stage_seconds(p, s, rows, prompt);
+        r.sum_s += seconds;
+        r.slowest_s = fmax(r.slowest_s, seconds);
+        if (from == to)
+            continue;
+        const double bytes = closes && !plan->output_first ? 0.0
+                             : closes && prompt            ? p->hidden_bytes
+                                                           : rows * p->hidden_bytes;
+        r.sum_s += p->lat_s[from][to] + bytes / p->rate[from][to];
+        r.slowest_s = fmax(r.slowest_s, bytes / p->rate[from][to]);
+    }
+    return r;
+}
+
+/* Chunks follow each other through the stages (Jupiter, 2504.08242: the sum for one chunk, and the
+ * slowest stage once more for each other). */
+static double ttft_of(const struct part_problem *p, const struct part_plan *plan)
+{
+    if (p->prompt_rows == 0)
+        return 0.0;
+    const uint32_t chunks = (p->prompt_rows + p->chunk_rows - 1) / p->chunk_rows;
+    const struct ring r = ring_of(p, plan, (double)p->prompt_rows / chunks, true);
+    return r.sum_s + (chunks - 1) * r.slowest_s;
+}
+
+double part_full_rows(const struct part_problem *p, uint32_t n_stages)
+{
+    return p->slots > n_stages ? (double)p->slots / n_stages : 1.0;
 }
 
 void part_plan_cost(const struct part_problem *p, struct part_plan *plan)
 {
-    double sum = 0.0, worst = 0.0;
-    for (uint32_t k = 0; k < plan->n_stages; k++) {
-        const struct part_stage *s = &plan->stages[k];
-        double seconds = part_stage_seconds(p, s);
-        sum += seconds;
-        worst = fmax(worst, seconds);
-        if (k + 1 < plan->n_stages) {
-            uint32_t to = plan->stages[k + 1].device;
-            sum += p->link_s[s->device][to];
-            worst = fmax(worst, p->busy_s[s->device][to]);
-        } else {
-            sum += p->token_s[s->device][plan->stages[0].device];
-        }
-    }
-    plan->latency_s = sum;
-    plan->bottleneck_s = worst;
+    const uint32_t groups = p->slots < plan->n_stages ? p->slots : plan->n_stages;
+    const struct ring full = ring_of(p, plan, part_full_rows(p, plan->n_stages), false);
+    plan->latency_s = ring_of(p, plan, 1.0, false).sum_s;
+    plan->bottleneck_s = ring_of(p, plan, part_full_rows(p, p->n_devices), false).slowest_s;
+    plan->cycle_s = fmax(groups * full.slowest_s, full.sum_s);
+    plan->ttft_s = ttft_of(p, plan);
 }
 
 double part_plan_objective(const struct part_problem *p, const struct part_plan *plan)
 {
-    return p->throughput ? plan->bottleneck_s : plan->latency_s;
+    const double token_s = plan->bottleneck_s;
+    return p->objective == PART_LATENCY ? plan->latency_s
+           : p->objective == PART_THROUGHPUT
+               ? token_s
+               : p->weight * plan->latency_s + (1.0 - p->weight) * token_s;
+}
+
+/* One kind of unit: ranges of the members one after the other, from 0 to `whole`. */
+static bool tiles(uint32_t *at, uint32_t from, uint32_t to)
+{
+    const bool good = from == *at && to >= from;
+    *at = to;
+    return good;
+}
+
+static bool stage_fits(const struct part_problem *p, const struct part_stage *s, bool output,
+                       uint32_t *used)
+{
+    uint32_t head = 0, ff = 0, run = 0;
+    if (s->n_members < 1 || s->n_members > p->n_devices || s->layer1 <= s->layer0 ||
+        s->layer1 > p->n_layers || (s->n_members == 1 && s->shape != PART_STAR))
+        return false;
+    for (uint32_t k = 0; k < s->n_members; k++) {
+        const struct part_member *m = &s->members[k];
+        if (m->device >= p->n_devices || (*used >> m->device & 1) != 0 ||
+            (k > 1 && m->device < s->members[k - 1].device))
+            return false;
+        *used |= 1u << m->device;
+        if (!tiles(&head, m->head0, m->head1) || !tiles(&ff, m->ff0, m->ff1) ||
+            !tiles(&run, m->run0, m->run1) ||
+            (m->head1 == m->head0 && m->ff1 == m->ff0 && m->run1 == m->run0))
+            return false;
+        const struct part_device *dev = &p->devices[m->device];
+        if (dev->pin0 >= 0 &&
+            (s->layer0 != (uint32_t)dev->pin0 || s->layer1 != (uint32_t)dev->pin1))
+            return false;
+        if ((dev->pin_heads >= 0 && m->head1 - m->head0 != (uint32_t)dev->pin_heads) ||
+            part_member_memory(p, s, k) > dev->memory_bytes)
+            return false;
+    }
+    return head == p->n_head_units && ff == p->n_ff_units && run == (output ? p->n_vocab_runs : 0);
 }
 
 bool part_plan_fits(const struct part_problem *p, const struct part_plan *plan)
 {
-    bool used[PART_DEVICES_MAX] = {false};
-    uint32_t next = 0;
-    if (plan->n_stages < 1 || plan->n_stages > p->n_devices)
+    uint32_t used = 0, next = 0;
+    if (plan->n_stages < 1 || plan->n_stages > p->n_devices ||
+        (plan->output_first && plan->n_stages == 1))
         return false;
     for (uint32_t k = 0; k < plan->n_stages; k++) {
         const struct part_stage *s = &plan->stages[k];
-        if (s->device >= p->n_devices || used[s->device] || s->layer0 != next ||
-            s->layer1 <= s->layer0 || s->layer1 > p->n_layers)
+        const bool output = k == (plan->output_first ? 0 : plan->n_stages - 1);
+        if (s->layer0 != next || !stage_fits(p, s, output, &used))
             return false;
-        const struct part_device *dev = &p->devices[s->device];
-        if (dev->pin0 >= 0 &&
-            (s->layer0 != (uint32_t)dev->pin0 || s->layer1 != (uint32_t)dev->pin1))
-            return false;
-        if (part_stage_memory(p, s) > dev->memory_bytes)
-            return false;
-        used[s->device] = true;
         next = s->layer1;
-    }
-    for (uint32_t d = 0; d < p->n_devices; d++)
-        if (!used[d] && (p->use_all || p->devices[d].pin0 >= 0))
+        if ((p->granularity == PART_LAYERS && s->n_members > 1) ||
+            (p->granularity == PART_HEADS && plan->n_stages > 1))
             return false;
-    return next == p->n_layers;
+    }
+    for (uint32_t d = 0; d < p->n_devices; d++) {
+        const struct part_device *dev = &p->devices[d];
+        if ((used >> d & 1) == 0 && (p->use_all || dev->pin0 >= 0 || dev->pin_heads > 0))
+            return false;
+        if (dev->pin_leader && plan->stages[0].members[0].device != d)
+            return false;
+    }
+    return next == p->n_layers && (p->ttft_max_s == 0.0 || ttft_of(p, plan) <= p->ttft_max_s);
 }

@@ -35,7 +35,7 @@ static void extend(struct enumeration *en, uint32_t cut)
         part_plan_cost(en->p, now);
         keep_better(en->p, now, &en->best);
         for (uint32_t k = 0; k < now->n_stages; k++)
-            keep_better(en->p, now, &en->with[now->stages[k].device]);
+            keep_better(en->p, now, &en->with[now->stages[k].members[0].device]);
         return;
     }
     if (now->n_stages == en->p->n_devices)
@@ -43,9 +43,10 @@ static void extend(struct enumeration *en, uint32_t cut)
     for (uint32_t d = 0; d < en->p->n_devices; d++) {
         bool used = false;
         for (uint32_t k = 0; k < now->n_stages; k++)
-            used = used || now->stages[k].device == d;
+            used = used || now->stages[k].members[0].device == d;
         for (uint32_t to = cut + 1; !used && to <= en->p->n_layers; to++) {
-            now->stages[now->n_stages++] = (struct part_stage){d, cut, to};
+            now->stages[now->n_stages++] =
+                part_stage_single(en->p, d, cut, to, to == en->p->n_layers);
             extend(en, to);
             now->n_stages--;
         }

@@ -71,8 +71,8 @@ static uint64_t least_need(const struct part_problem *p)
 {
     uint64_t least = UINT64_MAX;
     for (uint32_t l = 0; l < p->n_layers; l++) {
-        struct part_stage s = {0, l, l + 1};
-        uint64_t need = part_stage_memory(p, &s);
+        const struct part_stage s = part_stage_single(p, 0, l, l + 1, l + 1 == p->n_layers);
+        uint64_t need = part_member_memory(p, &s, 0);
         if (!layer_pinned(p, l) && need < least)
             least = need;
     }
@@ -84,10 +84,11 @@ static uint64_t least_need(const struct part_problem *p)
 static bool memory_sums(const struct part_problem *p, uint64_t *need, uint64_t *has)
 {
     const uint64_t each = p->base_bytes + p->scratch_bytes;
-    uint64_t parts = p->embed_bytes + p->output_bytes - p->shared_bytes, room = 0, all = 0,
-             boards = 0;
+    uint64_t parts = p->embed_bytes + p->output_bytes +
+                     p->n_vocab_runs * (p->run_bytes - p->shared_run_bytes),
+             room = 0, all = 0, boards = 0;
     for (uint32_t l = 0; l < p->n_layers; l++)
-        parts += p->layer_bytes[l];
+        parts += part_layer_bytes(p, l);
     for (uint32_t d = 0; d < p->n_devices; d++) {
         const uint64_t memory = p->devices[d].memory_bytes;
         if (__builtin_add_overflow(all, memory, &all))
@@ -112,8 +113,9 @@ static bool pin_impossible(const struct part_problem *p, struct err *e)
         const struct part_device *dev = &p->devices[d];
         if (!pinned(p, d))
             continue;
-        struct part_stage s = {d, (uint32_t)dev->pin0, (uint32_t)dev->pin1};
-        uint64_t need = part_stage_memory(p, &s);
+        const struct part_stage s = part_stage_single(
+            p, d, (uint32_t)dev->pin0, (uint32_t)dev->pin1, (uint32_t)dev->pin1 == p->n_layers);
+        uint64_t need = part_member_memory(p, &s, 0);
         if (need > dev->memory_bytes) {
             sizes_text(need, dev->memory_bytes, need_text, has_text);
             err_set(e, ERR_INFEASIBLE, "%s is pinned to %s, which need %s there; it has %s",
@@ -193,8 +195,8 @@ static bool layer_impossible(const struct part_problem *p, struct err *e)
         if (!pinned(p, d) && p->devices[d].memory_bytes > most)
             most = p->devices[d].memory_bytes;
     for (uint32_t l = 0; l < p->n_layers; l++) {
-        struct part_stage s = {0, l, l + 1};
-        uint64_t need = part_stage_memory(p, &s);
+        const struct part_stage s = part_stage_single(p, 0, l, l + 1, l + 1 == p->n_layers);
+        uint64_t need = part_member_memory(p, &s, 0);
         if (layer_pinned(p, l) || need <= most)
             continue;
         const char *with = l == 0                 ? " with the embedding"
@@ -252,9 +254,8 @@ void part_explain_left_out(const struct part_problem *p, struct part_plan *plan,
     char a[24], b[24];
     const uint64_t need = least_need(p), has = p->devices[device].memory_bytes;
     out[0] = '\0';
-    for (uint32_t k = 0; k < plan->n_stages; k++)
-        if (plan->stages[k].device == device)
-            return;
+    if (part_plan_find(plan, device, NULL) < plan->n_stages)
+        return;
     if (need == UINT64_MAX) {
         snprintf(out, PART_REASON_MAX, "the other boards' pins leave it no layer");
         return;
@@ -271,7 +272,7 @@ void part_explain_left_out(const struct part_problem *p, struct part_plan *plan,
         return;
     }
     const double now_s = part_plan_objective(p, plan), with_s = part_plan_objective(p, with);
-    const char *unit = p->throughput ? " in the slowest stage" : "/token";
+    const char *unit = p->objective == PART_THROUGHPUT ? " in the slowest stage" : "/token";
     ms_text(now_s, with_s, a, b);
     if (with_s <= now_s * (1.0 + 1e-9))
         snprintf(out, PART_REASON_MAX, "including it would not help: %s ms%s either way", a, unit);

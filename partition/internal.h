@@ -10,6 +10,43 @@
 /* A value that no cost reaches: "no way to get here". */
 #define PART_NEVER HUGE_VAL
 
+static inline double part_time_at(struct part_time t, double rows)
+{
+    return t.pass_s + rows * t.row_s;
+}
+
+/* ---- the cost model's parts (cost.c) --------------------------------------------------------- */
+
+/* Devices that work on the same layers; members[0] leads. */
+struct part_team {
+    uint32_t n, members[PART_DEVICES_MAX];
+    enum part_shape shape;
+};
+
+/* What a team does side by side before it exchanges results: member k computes for compute_s[k], if
+ * it has a part at all, and sends sum_bytes[k]; a star's leader sends rows_bytes to each first. */
+struct part_half {
+    bool has[PART_DEVICES_MAX];
+    double compute_s[PART_DEVICES_MAX], sum_bytes[PART_DEVICES_MAX];
+    double rows_bytes;
+};
+
+double part_half_seconds(const struct part_problem *p, const struct part_team *t,
+                         const struct part_half *h);
+/* Handing a pass to the members, once a stage. */
+double part_start_seconds(const struct part_problem *p, const struct part_team *t, double rows);
+double part_attn_seconds(const struct part_problem *p, uint32_t d, uint32_t layer, double rows,
+                         uint32_t head0, uint32_t head1);
+double part_ff_seconds(const struct part_problem *p, uint32_t d, uint32_t layer, double rows,
+                       uint32_t n_units);
+/* Everything of a layer, on one device. */
+uint64_t part_layer_bytes(const struct part_problem *p, uint32_t layer);
+uint32_t part_kv_heads(const struct part_problem *p, uint32_t head0, uint32_t head1);
+/* Rows of a pass when every slot is in use and the ring has so many stages. */
+double part_full_rows(const struct part_problem *p, uint32_t n_stages);
+
+/* ---- a problem laid out ---------------------------------------------------------------------- */
+
 /* A problem with what the search adds to it. Device d may take the layers [i, j) exactly when
  * near[d][i] <= j <= reach[d][i]: memory, pins and the cap on a stage's seconds are all monotone in
  * j, so one run of cuts says everything and no later code asks about memory again. */
@@ -20,11 +57,17 @@ struct part_view {
     bool slowest;                /* the objective is the slowest stage or link, not the sum */
     double cap_s;                /* no stage and no link is slower than this */
     double sum_s[PART_DEVICES_MAX][PART_LAYERS_MAX + 1]; /* seconds of layers [0, j) */
+    double pass_s[PART_DEVICES_MAX], embed_s[PART_DEVICES_MAX], output_s[PART_DEVICES_MAX];
+    /* A hand-over, the token that closes the ring, and how long a hand-over keeps the link busy. */
+    double link_s[PART_DEVICES_MAX][PART_DEVICES_MAX];
+    double token_s[PART_DEVICES_MAX][PART_DEVICES_MAX];
+    double busy_s[PART_DEVICES_MAX][PART_DEVICES_MAX];
     uint16_t near[PART_DEVICES_MAX][PART_LAYERS_MAX];
     uint16_t reach[PART_DEVICES_MAX][PART_LAYERS_MAX];
 };
 
-void part_view_init(struct part_view *v, const struct part_problem *p);
+/* `rows`: of a pass, for all seconds. */
+void part_view_init(struct part_view *v, const struct part_problem *p, double rows);
 /* Set cap_s and with it near and reach. */
 void part_view_cap(struct part_view *v, double cap_s);
 /* A necessary condition, quickly: false proves that no plan obeys the view. */
@@ -36,13 +79,12 @@ size_t part_view_runs(const struct part_view *v);
 static inline double part_view_seconds(const struct part_view *v, uint32_t d, uint32_t i,
                                        uint32_t j)
 {
-    const struct part_device *dev = &v->p->devices[d];
-    return dev->pass_s + (v->sum_s[d][j] - v->sum_s[d][i]) + (i == 0 ? dev->embed_s : 0.0) +
-           (j == v->n_layers ? dev->output_s : 0.0);
+    return v->pass_s[d] + (v->sum_s[d][j] - v->sum_s[d][i]) + (i == 0 ? v->embed_s[d] : 0.0) +
+           (j == v->n_layers ? v->output_s[d] : 0.0);
 }
 static inline bool part_view_hop(const struct part_view *v, uint32_t d, uint32_t e)
 {
-    return d != e && v->p->busy_s[d][e] <= v->cap_s;
+    return d != e && v->busy_s[d][e] <= v->cap_s;
 }
 
 /* Local search over ring orders (search.c). True with a plan that obeys the view; `plan` may hold a

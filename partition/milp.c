@@ -116,7 +116,7 @@ static double column_seconds(const struct part_view *v, const struct column *c)
 {
     if (c->kind == COLUMN_RUN)
         return part_view_seconds(v, c->d, c->i, c->j);
-    return c->kind == COLUMN_HOP ? v->p->link_s[c->d][c->e] : v->p->token_s[c->d][c->e];
+    return c->kind == COLUMN_HOP ? v->link_s[c->d][c->e] : v->token_s[c->d][c->e];
 }
 
 /* Rows are made as they are needed, since most (device, cut) nodes have lost their columns. */
@@ -186,13 +186,13 @@ static bool in_plan(const struct part_plan *plan, const struct column *c)
     for (uint32_t k = 0; k < plan->n_stages; k++) {
         const struct part_stage *s = &plan->stages[k];
         const bool is_last = k + 1 == plan->n_stages;
-        if (s->device != c->d)
+        if (s->members[0].device != c->d)
             continue;
         if (c->kind == COLUMN_RUN)
             return s->layer0 == c->i && s->layer1 == c->j;
         if (c->kind == COLUMN_RING)
-            return is_last && plan->stages[0].device == c->e;
-        return !is_last && s->layer1 == c->i && plan->stages[k + 1].device == c->e;
+            return is_last && plan->stages[0].members[0].device == c->e;
+        return !is_last && s->layer1 == c->i && plan->stages[k + 1].members[0].device == c->e;
     }
     return false;
 }
@@ -224,12 +224,13 @@ static bool read_plan(struct milp *m)
         uint32_t at = plan.n_stages++;
         for (; at > 0 && plan.stages[at - 1].layer0 > c->i; at--)
             plan.stages[at] = plan.stages[at - 1];
-        plan.stages[at] = (struct part_stage){c->d, c->i, c->j};
+        plan.stages[at] = part_stage_single(m->v->p, c->d, c->i, c->j, c->j == m->v->n_layers);
     }
     if (!part_plan_fits(m->v->p, &plan))
         return false;
     for (uint32_t k = 0; k + 1 < plan.n_stages; k++)
-        if (!part_view_hop(m->v, plan.stages[k].device, plan.stages[k + 1].device))
+        if (!part_view_hop(m->v, plan.stages[k].members[0].device,
+                           plan.stages[k + 1].members[0].device))
             return false;
     part_plan_cost(m->v->p, &plan);
     if (m->plan->n_stages == 0 || plan.latency_s < m->plan->latency_s)

@@ -5,6 +5,7 @@ noinst_LIBRARIES += %D%/libpart.a
 	%D%/partition.h \
 	%D%/internal.h \
 	%D%/bound.c \
+	%D%/check.c \
 	%D%/cost.c \
 	%D%/enumerate.c \
 	%D%/explain.c \

@@ -55,8 +55,8 @@ static void order_enter(struct search *s, const uint8_t *order, uint32_t k)
     }
     for (uint32_t q = k; q-- > 0;) {
         if (part_view_hop(v, order[q], order[k])) {
-            double link_s = v->p->link_s[order[q]][order[k]];
-            double busy_s = v->p->busy_s[order[q]][order[k]];
+            double link_s = v->link_s[order[q]][order[k]];
+            double busy_s = v->busy_s[order[q]][order[k]];
             for (uint32_t i = 1; i < v->n_layers; i++) {
                 double c = v->slowest ? fmax(s->done[q][i], busy_s) : s->done[q][i] + link_s;
                 if (c < s->enter[k][i]) {
@@ -107,7 +107,7 @@ static struct score order_score(struct search *s, const uint8_t *order, uint32_t
     for (uint32_t k = v->n_devices; k-- > 0;) {
         double c = s->done[k][v->n_layers];
         if (!v->slowest)
-            c += v->p->token_s[order[k]][order[0]];
+            c += v->token_s[order[k]][order[0]];
         if (c < sc.cost_s) {
             sc = (struct score){0, c};
             *last = k;
@@ -126,7 +126,7 @@ static void order_trace(const struct search *s, const uint8_t *order, uint32_t l
     uint32_t n = 0, k = last, cut = s->v->n_layers;
     while (cut > 0) {
         uint32_t from = s->begin[k][cut];
-        back[n++] = (struct part_stage){order[k], from, cut};
+        back[n++] = part_stage_single(s->v->p, order[k], from, cut, cut == s->v->n_layers);
         k = from > 0 ? s->before[k][from] : 0;
         cut = from;
     }
@@ -192,8 +192,8 @@ static void order_start(const struct part_view *v, const struct part_plan *plan,
     bool used[PART_DEVICES_MAX] = {false};
     uint32_t n = 0;
     for (uint32_t k = 0; k < plan->n_stages; k++) {
-        order[n++] = (uint8_t)plan->stages[k].device;
-        used[plan->stages[k].device] = true;
+        order[n++] = (uint8_t)plan->stages[k].members[0].device;
+        used[plan->stages[k].members[0].device] = true;
     }
     while (n < v->n_devices) {
         uint32_t pick = PART_DEVICES_MAX;

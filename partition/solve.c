@@ -126,7 +126,7 @@ static double *list_caps(struct part_view *v, double low_s, double below_s, size
                 *n += caps[*n] >= low_s && caps[*n] < below_s ? 1 : 0;
             }
         for (uint32_t q = 0; q < v->n_devices; q++) {
-            caps[*n] = v->p->busy_s[d][q];
+            caps[*n] = v->busy_s[d][q];
             *n += caps[*n] >= low_s && caps[*n] < below_s ? 1 : 0;
         }
     }
@@ -198,7 +198,7 @@ static bool explain(struct solving *s, double deadline_s, struct part_plan *plan
     for (uint32_t d = 0; d < p->n_devices; d++) {
         bool has_layers = s->view->must[d];
         for (uint32_t k = 0; k < plan->n_stages; k++)
-            has_layers = has_layers || plan->stages[k].device == d;
+            has_layers = has_layers || plan->stages[k].members[0].device == d;
         if (has_layers)
             continue;
         s->view->must[d] = true;
@@ -245,14 +245,15 @@ int part_plan_solve(const struct part_problem *p, struct part_plan *plan, struct
         rc = err_set(e, ERR_NOMEM, "no memory to plan");
         goto out;
     }
-    part_view_init(s.view, p);
+    part_view_init(s.view, p,
+                   p->objective == PART_THROUGHPUT ? part_full_rows(p, p->n_devices) : 1.0);
     s.deadline_s = from_now(end_s, p->use_all ? 1.0 : share_plan);
     rc = solve_view(&s, e);
     if (rc != 0) {
         rc = failed(p, rc, e);
         goto out;
     }
-    if (p->throughput)
+    if (p->objective == PART_THROUGHPUT)
         settle_ties(&s);
     const double lower_s = s.lower_s;
     *plan = s.plan;

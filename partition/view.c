@@ -14,7 +14,8 @@ static bool run_fits(const struct part_view *v, uint32_t d, uint32_t i, uint32_t
     if (i == 0)
         need += p->embed_bytes;
     if (j == v->n_layers)
-        need += p->output_bytes - (i == 0 ? p->shared_bytes : 0);
+        need +=
+            p->output_bytes + p->n_vocab_runs * (p->run_bytes - (i == 0 ? p->shared_run_bytes : 0));
     return need <= p->devices[d].memory_bytes && part_view_seconds(v, d, i, j) <= v->cap_s;
 }
 
@@ -40,8 +41,8 @@ static void cap_device(struct part_view *v, uint32_t d)
             bytes = 0;
         }
         while (j < v->n_layers && !pinned_elsewhere(p, d, j) &&
-               run_fits(v, d, i, j + 1, bytes + p->layer_bytes[j]))
-            bytes += p->layer_bytes[j++];
+               run_fits(v, d, i, j + 1, bytes + part_layer_bytes(p, j)))
+            bytes += part_layer_bytes(p, j++);
         v->near[d][i] = (uint16_t)(i + 1);
         v->reach[d][i] = (uint16_t)j;
         if (dev->pin0 >= 0) {
@@ -52,7 +53,7 @@ static void cap_device(struct part_view *v, uint32_t d)
                 v->reach[d][i] = (uint16_t)dev->pin1;
         }
         if (j > i)
-            bytes -= p->layer_bytes[i];
+            bytes -= part_layer_bytes(p, i);
     }
 }
 
@@ -63,17 +64,34 @@ void part_view_cap(struct part_view *v, double cap_s)
         cap_device(v, d);
 }
 
-void part_view_init(struct part_view *v, const struct part_problem *p)
+static void view_links(struct part_view *v, double rows)
+{
+    const struct part_problem *p = v->p;
+    for (uint32_t d = 0; d < p->n_devices; d++)
+        for (uint32_t e = 0; e < p->n_devices; e++) {
+            v->token_s[d][e] = d != e ? p->lat_s[d][e] : 0.0;
+            v->busy_s[d][e] = d != e ? rows * p->hidden_bytes / p->rate[d][e] : 0.0;
+            v->link_s[d][e] = v->token_s[d][e] + v->busy_s[d][e];
+        }
+}
+
+void part_view_init(struct part_view *v, const struct part_problem *p, double rows)
 {
     v->p = p;
     v->n_devices = p->n_devices;
     v->n_layers = p->n_layers;
-    v->slowest = p->throughput;
+    v->slowest = p->objective == PART_THROUGHPUT;
+    view_links(v, rows);
     for (uint32_t d = 0; d < p->n_devices; d++) {
-        v->must[d] = p->use_all || p->devices[d].pin0 >= 0;
+        const struct part_device *dev = &p->devices[d];
+        v->pass_s[d] = dev->pass_s;
+        v->embed_s[d] = part_time_at(dev->embed, rows);
+        v->output_s[d] = part_time_at(dev->output, rows);
+        v->must[d] = p->use_all || dev->pin0 >= 0;
         v->sum_s[d][0] = 0.0;
         for (uint32_t l = 0; l < p->n_layers; l++)
-            v->sum_s[d][l + 1] = v->sum_s[d][l] + p->devices[d].layer_s[l];
+            v->sum_s[d][l + 1] =
+                v->sum_s[d][l] + part_time_at(dev->attn[l], rows) + part_time_at(dev->ff[l], rows);
     }
     part_view_cap(v, PART_NEVER);
 }

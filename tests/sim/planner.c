@@ -61,7 +61,11 @@ static void share(struct sim *s, const uint32_t *nodes, uint32_t n, struct part_
         if (!s->setup.in_order)
             take = least + (uint32_t)sim_draw(s, most - least + 1);
         take = take < least ? least : take > most ? most : take;
-        plan->stages[i] = (struct part_stage){nodes[i], layer, layer + take};
+        plan->stages[i] = (struct part_stage){
+            .layer0 = layer,
+            .layer1 = layer + take,
+            .n_members = 1,
+            .members = {{.device = nodes[i], .head1 = 1, .ff1 = 1, .run1 = i + 1 == n ? 1 : 0}}};
         layer += take;
     }
     plan->n_stages = n;
@@ -73,7 +77,7 @@ static bool again(struct sim *s, uint32_t present)
     uint32_t nodes[SIM_WORKERS_MAX];
     const uint32_t n = s->answer.n_stages;
     for (uint32_t i = 0; i < n; i++) {
-        nodes[i] = s->answer.stages[i].device;
+        nodes[i] = s->answer.stages[i].members[0].device;
         if ((present >> nodes[i] & 1) == 0)
             return false;
     }
@@ -121,7 +125,7 @@ void sim_planner_answer(struct sim *s, const struct sim_event *ev, struct coord_
     for (uint32_t i = 0; i < s->setup.n_workers; i++)
         snprintf(plan->left_out[i], sizeof plan->left_out[i], "it would make no difference");
     for (uint32_t i = 0; i < n; i++) {
-        plan->left_out[plan->stages[i].device][0] = 0;
+        plan->left_out[plan->stages[i].members[0].device][0] = 0;
         stage_s[i] = plan->bottleneck_s;
     }
     out->plan = plan;

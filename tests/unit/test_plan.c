@@ -44,13 +44,33 @@ static void plain(uint32_t n_devices, uint32_t n_layers)
     prob.n_devices = n_devices;
     prob.n_layers = n_layers;
     prob.time_limit_s = 20.0;
+    prob.granularity = PART_LAYERS;
+    prob.n_head_units = prob.unit_heads = prob.heads_per_kv = 1;
+    prob.n_ff_units = prob.n_vocab_runs = 1;
+    prob.slots = 1;
+    prob.hidden_bytes = 4096.0;
+    for (uint32_t d = 0; d < n_devices; d++)
+        for (uint32_t e = 0; e < n_devices; e++)
+            prob.rate[d][e] = 1e9;
     for (uint32_t l = 0; l < n_layers; l++)
-        prob.layer_bytes[l] = 100 * MIB;
+        prob.layers[l].common_bytes = 100 * MIB;
     for (uint32_t d = 0; d < n_devices; d++) {
         snprintf(prob.devices[d].name, PART_NAME_MAX, "board%u", d);
         prob.devices[d].memory_bytes = 100000 * MIB;
-        prob.devices[d].pin0 = -1;
+        prob.devices[d].pin0 = prob.devices[d].pin_heads = -1;
     }
+}
+
+static struct part_stage single(uint32_t device, uint32_t layer0, uint32_t layer1)
+{
+    return part_stage_single(&prob, device, layer0, layer1, layer1 == prob.n_layers);
+}
+
+/* A hand-over of one row from d to e: seconds under way and of the link's time. */
+static void set_link(uint32_t d, uint32_t e, double lat_s, double busy_s)
+{
+    prob.lat_s[d][e] = lat_s;
+    prob.rate[d][e] = prob.hidden_bytes / busy_s;
 }
 
 static void random_times(uint64_t *seed)
@@ -61,19 +81,17 @@ static void random_times(uint64_t *seed)
         struct part_device *dev = &prob.devices[d];
         double speed = between(seed, 1e-3, 9e-3);
         for (uint32_t l = 0; l < prob.n_layers; l++)
-            dev->layer_s[l] = same_layers ? speed : speed * between(seed, 0.5, 1.5);
-        dev->embed_s = between(seed, 0.0, 1e-3);
-        dev->output_s = speed * between(seed, 0.0, 3.0);
+            dev->attn[l].row_s = same_layers ? speed : speed * between(seed, 0.5, 1.5);
+        dev->embed.row_s = between(seed, 0.0, 1e-3);
+        dev->output.row_s = speed * between(seed, 0.0, 3.0);
         dev->pass_s = chance(seed, 0.2) ? 0.0 : between(seed, 1e-4, 2e-3);
     }
     for (uint32_t d = 0; d < prob.n_devices; d++)
         for (uint32_t e = 0; e < prob.n_devices; e++) {
             if (d == e)
                 continue;
-            double rtt = same_links ? 1e-3 : between(seed, 1e-4, 8e-3);
-            prob.busy_s[d][e] = same_links ? 1e-3 : between(seed, 1e-4, slow_links ? 4e-2 : 2e-3);
-            prob.link_s[d][e] = rtt + prob.busy_s[d][e];
-            prob.token_s[d][e] = same_links ? 1e-3 : between(seed, 1e-4, 8e-3);
+            set_link(d, e, same_links ? 1e-3 : between(seed, 1e-4, 8e-3),
+                     same_links ? 1e-3 : between(seed, 1e-4, slow_links ? 4e-2 : 2e-3));
         }
 }
 
@@ -83,18 +101,18 @@ static void random_memory(uint64_t *seed, double slack_low, double slack_high)
     uint64_t total = 0;
     double share[PART_DEVICES_MAX], sum = 0.0;
     for (uint32_t l = 0; l < prob.n_layers; l++) {
-        prob.layer_bytes[l] = same_layers ? 100 * MIB : (50 + below(seed, 100)) * MIB;
-        total += prob.layer_bytes[l];
+        prob.layers[l].common_bytes = same_layers ? 100 * MIB : (50 + below(seed, 100)) * MIB;
+        total += prob.layers[l].common_bytes;
     }
     prob.embed_bytes = below(seed, 150) * MIB;
-    prob.output_bytes = below(seed, 150) * MIB;
+    prob.run_bytes = below(seed, 150) * MIB;
     if (chance(seed, 0.5)) { /* a tied matrix, and a norm on top of it at the output */
-        prob.output_bytes = prob.embed_bytes + MIB;
-        prob.shared_bytes = prob.embed_bytes;
+        prob.run_bytes = prob.embed_bytes + MIB;
+        prob.shared_run_bytes = prob.embed_bytes;
     }
     prob.base_bytes = below(seed, 20) * MIB;
     prob.scratch_bytes = below(seed, 20) * MIB;
-    total += prob.embed_bytes + prob.output_bytes;
+    total += prob.embed_bytes + prob.run_bytes;
     for (uint32_t d = 0; d < prob.n_devices; d++)
         sum += share[d] = between(seed, 0.3, 1.0);
     double slack = between(seed, slack_low, slack_high);
@@ -117,29 +135,24 @@ static void random_pins(uint64_t *seed)
 /* ---- by hand ---- */
 
 /* Two boards, two layers. a: 1 ms a layer, pass 0.1; b: 3 ms a layer, pass 0.2. Embedding 0.5 and
- * 0.6, output 2 and 4. a to b 0.7 (busy 0.4), b to a 0.9 (busy 5.5), tokens 0.3 from a and 0.25
- * from b. */
+ * 0.6, output 2 and 4. a to b 0.3 and 0.4 of the link's time, b to a 0.25 and 0.65. */
 static void two_boards(void)
 {
     plain(2, 2);
     const double layer[2] = {1e-3, 3e-3}, pass[2] = {1e-4, 2e-4};
     const double embed[2] = {5e-4, 6e-4}, output[2] = {2e-3, 4e-3};
     for (int d = 0; d < 2; d++) {
-        prob.devices[d].layer_s[0] = prob.devices[d].layer_s[1] = layer[d];
+        prob.devices[d].attn[0].row_s = prob.devices[d].attn[1].row_s = layer[d];
         prob.devices[d].pass_s = pass[d];
-        prob.devices[d].embed_s = embed[d];
-        prob.devices[d].output_s = output[d];
+        prob.devices[d].embed.row_s = embed[d];
+        prob.devices[d].output.row_s = output[d];
         prob.devices[d].memory_bytes = 1000 * MIB;
     }
-    prob.link_s[0][1] = 7e-4;
-    prob.link_s[1][0] = 9e-4;
-    prob.busy_s[0][1] = 4e-4;
-    prob.busy_s[1][0] = 5.5e-3;
-    prob.token_s[0][1] = 3e-4;
-    prob.token_s[1][0] = 2.5e-4;
+    set_link(0, 1, 3e-4, 4e-4);
+    set_link(1, 0, 2.5e-4, 6.5e-4);
     prob.embed_bytes = 40 * MIB;
-    prob.output_bytes = 50 * MIB;
-    prob.shared_bytes = 40 * MIB;
+    prob.run_bytes = 50 * MIB;
+    prob.shared_run_bytes = 40 * MIB;
     prob.base_bytes = 3 * MIB;
     prob.scratch_bytes = 4 * MIB;
 }
@@ -154,36 +167,39 @@ static void test_cost_by_hand(void **state)
 {
     (void)state;
     two_boards();
-    struct part_plan plan = {.n_stages = 2, .stages = {{0, 0, 1}, {1, 1, 2}}};
+    struct part_plan plan = {.n_stages = 2, .stages = {single(0, 0, 1), single(1, 1, 2)}};
     part_plan_cost(&prob, &plan);
     /* a: 0.1 + 1 + 0.5; link 0.7; b: 0.2 + 3 + 4; token 0.25 */
     near(plan.latency_s, 1.6e-3 + 0.7e-3 + 7.2e-3 + 0.25e-3);
     near(plan.bottleneck_s, 7.2e-3);
-    assert_int_equal(part_stage_memory(&prob, &plan.stages[0]), 147 * MIB);
-    assert_int_equal(part_stage_memory(&prob, &plan.stages[1]), 157 * MIB);
+    assert_int_equal(part_member_memory(&prob, &plan.stages[0], 0), 147 * MIB);
+    assert_int_equal(part_member_memory(&prob, &plan.stages[1], 0), 157 * MIB);
     assert_true(part_plan_fits(&prob, &plan));
 
-    plan = (struct part_plan){.n_stages = 2, .stages = {{1, 0, 1}, {0, 1, 2}}};
+    plan = (struct part_plan){.n_stages = 2, .stages = {single(1, 0, 1), single(0, 1, 2)}};
     part_plan_cost(&prob, &plan);
-    /* b: 0.2 + 3 + 0.6; link 0.9; a: 0.1 + 1 + 2; token 0.3; the link is busy for 5.5 */
+    /* b: 0.2 + 3 + 0.6; link 0.9; a: 0.1 + 1 + 2; token 0.3 */
     near(plan.latency_s, 3.8e-3 + 0.9e-3 + 3.1e-3 + 0.3e-3);
-    near(plan.bottleneck_s, 5.5e-3);
+    near(plan.bottleneck_s, 3.8e-3);
+    set_link(1, 0, 2.5e-4, 5.5e-3);
+    part_plan_cost(&prob, &plan);
+    near(plan.bottleneck_s, 5.5e-3); /* the link */
 
-    plan = (struct part_plan){.n_stages = 1, .stages = {{0, 0, 2}}};
+    plan = (struct part_plan){.n_stages = 1, .stages = {single(0, 0, 2)}};
     part_plan_cost(&prob, &plan);
     near(plan.latency_s, 0.1e-3 + 2e-3 + 0.5e-3 + 2e-3);
     near(plan.bottleneck_s, plan.latency_s);
     /* the tied 40 MiB once: 7 + 200 + 40 + 50 - 40 */
-    assert_int_equal(part_stage_memory(&prob, &plan.stages[0]), 257 * MIB);
+    assert_int_equal(part_member_memory(&prob, &plan.stages[0], 0), 257 * MIB);
 }
 
 static void test_fits(void **state)
 {
     (void)state;
     two_boards();
-    struct part_plan good = {.n_stages = 2, .stages = {{0, 0, 1}, {1, 1, 2}}};
+    struct part_plan good = {.n_stages = 2, .stages = {single(0, 0, 1), single(1, 1, 2)}};
     struct part_plan bad = good;
-    bad.stages[1].device = 0;
+    bad.stages[1].members[0].device = 0;
     assert_false(part_plan_fits(&prob, &bad)); /* a board twice */
     bad = good;
     bad.stages[1].layer1 = 1;
@@ -192,9 +208,9 @@ static void test_fits(void **state)
     bad.n_stages = 1;
     assert_false(part_plan_fits(&prob, &bad)); /* a layer missing */
     bad = good;
-    bad.stages[1] = (struct part_stage){1, 0, 2};
+    bad.stages[1] = single(1, 0, 2);
     assert_false(part_plan_fits(&prob, &bad)); /* a layer twice */
-    bad.stages[1] = (struct part_stage){7, 1, 2};
+    bad.stages[1] = single(7, 1, 2);
     assert_false(part_plan_fits(&prob, &bad)); /* no such board */
     prob.devices[1].memory_bytes = 157 * MIB;
     assert_true(part_plan_fits(&prob, &good));
@@ -205,7 +221,7 @@ static void test_fits(void **state)
     prob.devices[1].pin1 = 1;
     assert_false(part_plan_fits(&prob, &good)); /* pinned elsewhere */
     two_boards();
-    struct part_plan alone = {.n_stages = 1, .stages = {{0, 0, 2}}};
+    struct part_plan alone = {.n_stages = 1, .stages = {single(0, 0, 2)}};
     assert_true(part_plan_fits(&prob, &alone));
     prob.use_all = true;
     assert_false(part_plan_fits(&prob, &alone)); /* a board without layers */
@@ -226,7 +242,7 @@ static void expect(double objective_s, uint32_t n_stages, uint32_t first)
         assert_int_equal(rc, 0);
         near(part_plan_objective(&prob, &plan), objective_s);
         assert_int_equal(plan.n_stages, n_stages);
-        assert_int_equal(plan.stages[0].device, first);
+        assert_int_equal(plan.stages[0].members[0].device, first);
         near(plan.gap, 0.0);
     }
 }
@@ -238,11 +254,13 @@ static void test_two_boards_by_hand(void **state)
     expect(4.6e-3, 1, 0); /* a alone; b alone takes 10.8, a-b 9.75, b-a 8.1 */
     prob.use_all = true;
     expect(8.1e-3, 2, 1);
-    prob.throughput = true;
+    prob.objective = PART_THROUGHPUT;
+    set_link(1, 0, 2.5e-4, 5.5e-3);
     expect(5.5e-3, 2, 1); /* the busy link; a-b would be 7.2 */
     prob.use_all = false;
     expect(4.6e-3, 1, 0);
-    prob.throughput = false;
+    set_link(1, 0, 2.5e-4, 6.5e-4);
+    prob.objective = PART_LATENCY;
     prob.devices[0].memory_bytes = 257 * MIB - 1; /* a cannot hold both layers any more */
     expect(8.1e-3, 2, 1);
     prob.devices[0].memory_bytes = 157 * MIB - 1; /* nor the last one with the output matrix */
@@ -288,13 +306,13 @@ static void same_as_enumeration(uint64_t number, int *feasible)
     for (uint32_t d = 0; d < prob.n_devices; d++) {
         bool used = false;
         for (uint32_t k = 0; k < mine.n_stages; k++)
-            used = used || mine.stages[k].device == d;
+            used = used || mine.stages[k].members[0].device == d;
         assert_int_equal(used, mine.left_out[d][0] == '\0');
     }
     /* Where both took the same boards, they give the same reasons, numbers included. */
     bool same = mine.n_stages == truth.n_stages;
     for (uint32_t k = 0; same && k < mine.n_stages; k++)
-        same = mine.stages[k].device == truth.stages[k].device &&
+        same = mine.stages[k].members[0].device == truth.stages[k].members[0].device &&
                mine.stages[k].layer1 == truth.stages[k].layer1;
     for (uint32_t d = 0; same && d < prob.n_devices; d++)
         assert_string_equal(mine.left_out[d], truth.left_out[d]);
@@ -308,7 +326,7 @@ static void test_random_small(void **state)
     for (uint64_t number = 0; number < PROBLEMS; number++) {
         uint64_t seed = base_mix64(number + 1);
         plain(2 + below(&seed, 3), 3 + below(&seed, 6));
-        prob.throughput = number % 2 == 1;
+        prob.objective = number % 2 == 1 ? PART_THROUGHPUT : PART_LATENCY;
         prob.use_all = number % 4 >= 2;
         random_times(&seed);
         if (number % 8 < 5)
@@ -350,22 +368,26 @@ static double optimum_with_first(uint32_t first)
                 for (uint32_t q = 0; i > 0 && q < n; q++)
                     if (q != d && (set >> q & 1) != 0) {
                         double before = best[set & ~(1u << d)][q][i];
-                        enter = fmin(enter, prob.throughput ? fmax(before, prob.busy_s[q][d])
-                                                            : before + prob.link_s[q][d]);
+                        double busy = prob.hidden_bytes / prob.rate[q][d];
+                        enter = fmin(enter, prob.objective == PART_THROUGHPUT
+                                                ? fmax(before, busy)
+                                                : before + prob.lat_s[q][d] + busy);
                     }
                 for (uint32_t j = i + 1; j <= layers && enter < HUGE_VAL; j++) {
-                    struct part_stage s = {d, i, j};
-                    if (part_stage_memory(&prob, &s) > prob.devices[d].memory_bytes)
+                    struct part_stage s = part_stage_single(&prob, d, i, j, j == layers);
+                    if (part_member_memory(&prob, &s, 0) > prob.devices[d].memory_bytes)
                         break;
-                    double t = part_stage_seconds(&prob, &s);
-                    double c = prob.throughput ? fmax(enter, t) : enter + t;
+                    double t = part_stage_seconds(&prob, &s, 1.0);
+                    double c = (prob.objective == PART_THROUGHPUT) ? fmax(enter, t) : enter + t;
                     best[set][d][j] = fmin(best[set][d][j], c);
                 }
             }
     for (uint32_t set = prob.use_all ? (1u << n) - 1 : 1; set < (1u << n); set++)
         for (uint32_t d = 0; d < n; d++)
-            least = fmin(least,
-                         best[set][d][layers] + (prob.throughput ? 0.0 : prob.token_s[d][first]));
+            least =
+                fmin(least, best[set][d][layers] + (d == first || prob.objective == PART_THROUGHPUT
+                                                        ? 0.0
+                                                        : prob.lat_s[d][first]));
     return least;
 }
 
@@ -407,7 +429,7 @@ static void test_random_middling(void **state)
     for (uint64_t number = 0; number < 48; number++) {
         uint64_t seed = base_mix64(1000 + number);
         plain(5 + below(&seed, 2), 16 + below(&seed, 9));
-        prob.throughput = number % 2 == 1;
+        prob.objective = number % 2 == 1 ? PART_THROUGHPUT : PART_LATENCY;
         prob.use_all = number % 4 >= 2;
         random_times(&seed);
         if (number % 8 < 5)
@@ -442,7 +464,7 @@ static void test_time_limit(void **state)
         plain(sizes[k / 2].devices, sizes[k / 2].layers);
         random_times(&seed);
         random_memory(&seed, sizes[k / 2].slack, sizes[k / 2].slack);
-        prob.throughput = k % 2 == 1;
+        prob.objective = k % 2 == 1 ? PART_THROUGHPUT : PART_LATENCY;
         prob.time_limit_s = 0.3;
         int rc = part_plan_solve(&prob, &plan, &e);
         if (rc != 0)
@@ -465,7 +487,7 @@ static void test_out_of_memory(void **state)
         plain(5, 20);
         random_times(&seed);
         random_memory(&seed, 1.4, 1.4);
-        prob.throughput = nth % 2 == 1;
+        prob.objective = nth % 2 == 1 ? PART_THROUGHPUT : PART_LATENCY;
         int64_t live = base_alloc_live();
         base_alloc_fail_nth(nth);
         int rc = part_plan_solve(&prob, &plan, &e);
@@ -510,7 +532,7 @@ static void test_infeasible_sentences(void **state)
     impossible("the model needs 900.0 MiB for weights, KV and scratch and the cluster has "
                "900.0 MiB, but no division into whole layers fits every board");
     plain(2, 8);
-    prob.layer_bytes[5] = 2000 * MIB;
+    prob.layers[5].common_bytes = 2000 * MIB;
     prob.devices[0].memory_bytes = prob.devices[1].memory_bytes = 1500 * MIB;
     impossible("layer 5 and scratch need 2.0 GiB; no board has more than 1.5 GiB");
     plain(3, 2);
@@ -549,7 +571,8 @@ static void test_left_out_sentences(void **state)
     assert_int_equal(part_plan_solve(&prob, &plan, &e), 0);
     assert_string_equal(plan.left_out[0], "");
     assert_string_equal(plan.left_out[1], "including it would raise 4.60 to 8.10 ms/token");
-    prob.throughput = true;
+    prob.objective = PART_THROUGHPUT;
+    set_link(1, 0, 2.5e-4, 5.5e-3);
     assert_int_equal(part_plan_solve(&prob, &plan, &e), 0);
     assert_string_equal(plan.left_out[1],
                         "including it would raise 4.60 to 5.50 ms in the slowest stage");
@@ -562,13 +585,13 @@ static void test_left_out_sentences(void **state)
     assert_int_equal(part_plan_solve(&prob, &plan, &e), 0);
     assert_string_equal(plan.left_out[1], "the other boards' pins leave it no layer");
     two_boards();
-    memset(prob.link_s, 0, sizeof prob.link_s);
-    memset(prob.token_s, 0, sizeof prob.token_s);
+    memset(prob.lat_s, 0, sizeof prob.lat_s);
+    prob.hidden_bytes = 0.0;
     prob.devices[1] = prob.devices[0];
     prob.devices[1].pass_s = prob.devices[0].pass_s = 0.0;
     assert_int_equal(part_plan_solve(&prob, &plan, &e), 0);
     if (plan.n_stages == 1)
-        assert_string_equal(plan.left_out[1 - plan.stages[0].device],
+        assert_string_equal(plan.left_out[1 - plan.stages[0].members[0].device],
                             "including it would not help: 4.50 ms/token either way");
 }
 
@@ -604,40 +627,37 @@ static void test_check(void **state)
     prob.time_limit_s = NAN;
     refused("time_limit_s");
     two_boards();
-    prob.devices[1].layer_s[1] = -1e-3;
-    refused("layer_s[1]");
+    prob.devices[1].attn[1].row_s = -1e-3;
+    refused("attn[1]");
     two_boards();
-    prob.devices[1].output_s = HUGE_VAL;
-    refused("output_s");
+    prob.devices[1].output.row_s = HUGE_VAL;
+    refused("output");
     two_boards();
-    prob.devices[0].embed_s = NAN;
-    refused("embed_s");
+    prob.devices[0].embed.row_s = NAN;
+    refused("embed");
     two_boards();
     prob.devices[0].pass_s = 1e30;
     refused("pass_s");
     two_boards();
-    prob.link_s[0][1] = -1.0;
-    refused("link_s from board0 to board1");
+    prob.lat_s[0][1] = -1.0;
+    refused("lat_s from board0 to board1");
     two_boards();
-    prob.token_s[1][1] = 1e-3;
-    refused("to itself it is 0");
-    two_boards();
-    prob.busy_s[1][0] = NAN;
-    refused("busy_s");
+    prob.rate[1][0] = NAN;
+    refused("rate");
     two_boards();
     pin(1, 1, 3);
     refused("board1: pinned to layers 1-2");
     pin(1, 1, 1);
     refused("board1: pinned");
     two_boards();
-    prob.layer_bytes[0] = prob.layer_bytes[1] = UINT64_MAX / 2;
-    refused("layer_bytes");
+    prob.layers[0].common_bytes = prob.layers[1].common_bytes = UINT64_MAX / 2;
+    refused("layers[");
     two_boards();
     prob.scratch_bytes = UINT64_MAX;
     refused("parts");
     two_boards();
-    prob.shared_bytes = prob.embed_bytes + 1;
-    refused("shared_bytes");
+    prob.shared_run_bytes = prob.run_bytes + 1;
+    refused("shared_run_bytes");
     two_boards();
     prob.devices[0].memory_bytes = UINT64_MAX;
     refused("memory_bytes");
@@ -654,7 +674,7 @@ static void test_free_lunch(void **state)
     struct err e;
     for (int k = 0; k < 2; k++) {
         plain(3, 6);
-        prob.throughput = k == 1;
+        prob.objective = k == 1 ? PART_THROUGHPUT : PART_LATENCY;
         assert_int_equal(part_plan_solve(&prob, &plan, &e), 0);
         assert_true(part_plan_fits(&prob, &plan));
         assert_true(plan.gap == 0.0 && part_plan_objective(&prob, &plan) == 0.0);
