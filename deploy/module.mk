@@ -3,3 +3,8 @@ EXTRA_DIST += \
 	%D%/packages.sh \
 	%D%/quickstart.sh \
 	%D%/selftest.sh
+
+# The laboratory's links (lab.sh).
+noinst_PROGRAMS += %D%/linkemu %D%/linkprobe
+%C%_linkemu_SOURCES = %D%/linkemu.c
+%C%_linkprobe_SOURCES = %D%/linkprobe.c

@@ -5,7 +5,7 @@
 FUZZ_TARGETS =
 if FUZZ
 FUZZ_MAIN =
-noinst_PROGRAMS = $(FUZZ_TARGETS)
+noinst_PROGRAMS += $(FUZZ_TARGETS)
 else
 FUZZ_MAIN = %D%/run_corpus.c
 check_PROGRAMS += $(FUZZ_TARGETS)
