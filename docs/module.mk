@@ -3,6 +3,7 @@ dist_doc_DATA += \
 	%D%/arm.md \
 	%D%/code.md \
 	%D%/configuration.md \
+	%D%/lab.md \
 	%D%/measured.md \
 	%D%/numerics.md \
 	%D%/protocol.md
