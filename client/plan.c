@@ -71,9 +71,10 @@ static int read_inputs(const struct cli_options *o, struct solver *s, struct err
         rc = model_open(s->config.model, &m, e);
     if (rc != 0)
         return rc;
-    match(s);
     coord_blocks_of(m, &s->config, &s->blocks);
     model_close(m);
+    coord_profile_complete(&s->read, &s->blocks);
+    match(s);
     if (s->blocks.n_layers != s->read.n_layers)
         return err_set(e, ERR_MISMATCH, "%s was measured on a model of %u layers, %s has %u",
                        o->profile, s->read.n_layers, s->config.model, s->blocks.n_layers);
@@ -121,7 +122,7 @@ static void describe(const struct solver *s, struct cli_cluster_status *out)
         n->layer1 = plan->stages[k].layer1;
         n->heads = s->blocks.n_heads;
         n->columns = s->blocks.n_ff;
-        n->memory_planned = s->solution.memory_bytes[k];
+        n->memory_planned = s->solution.memory_bytes[plan->stages[k].members[0].device];
         n->ms_predicted = s->solution.stage_s[k] * 1e3;
     }
 }

@@ -25,12 +25,24 @@ enum {
 
 /* What a worker said of itself, and the links. Seconds, bytes, bytes a second; NAN: not measured.
  */
+enum { COORD_BATCHES = 3 }; /* one row; a row of each slot; a tile of one prompt */
+struct coord_batch {
+    double attention[MODEL_LAYERS_MAX], ffn[MODEL_LAYERS_MAX]; /* halves with all heads, columns */
+    double attention_fixed, ffn_fixed; /* the part of a half that a smaller share does not shrink */
+    double embed, output;              /* of all output runs */
+};
+/* What describes a board in the place of measurements: coordinator/profile_ini.c. 0: not given. */
+struct coord_figures {
+    double bandwidth, int8, half; /* bytes a second; operations a second; seconds */
+    double rate, latency;         /* of its port, bytes a second; its part of a one-way time */
+};
 struct coord_node_profile {
     char name[NET_NAME_MAX];
     bool measured;
-    uint32_t rows; /* of the larger batch */
-    double layer_one[MODEL_LAYERS_MAX], layer_many[MODEL_LAYERS_MAX];
-    double embed_one, embed_many, output_one, output_many, pass;
+    struct coord_figures figures;
+    uint32_t rows[COORD_BATCHES]; /* ascending from 1 */
+    struct coord_batch batches[COORD_BATCHES];
+    double sample, wake, throttle, pass; /* as in PROFILED */
     uint64_t memory_bytes, base_bytes;
 };
 struct coord_profile {
@@ -40,33 +52,51 @@ struct coord_profile {
     double rate[NET_WORKERS_MAX][NET_WORKERS_MAX]; /* from row to column */
     double coord_rtt[NET_WORKERS_MAX], coord_up[NET_WORKERS_MAX], coord_down[NET_WORKERS_MAX];
 };
-/* Profiles as ini files: [profile] layers, then [node NAME] and [link FROM TO] sections. ERR_IO,
- * ERR_FORMAT. */
-int coord_profile_read(const char *path, struct coord_profile *out, struct err *e);
-int coord_profile_write(const char *path, const struct coord_profile *p, struct err *e);
-
-/* The model's side of the placement problem: bytes by layer and of the ends, as the executor will
- * use them. */
-struct coord_blocks {
-    uint32_t n_layers, n_embd, n_heads, n_ff;
-    uint64_t layer_weights[MODEL_LAYERS_MAX], layer_kv;
-    uint64_t embed_bytes, output_bytes, shared_bytes, scratch_bytes;
+/* The model's side of the placement problem: bytes of the parts that a layer can be cut into and of
+ * the ends, as the executor will use them. Of units that are not all of one size, the largest. */
+struct coord_layer {
+    uint64_t common_bytes, head_bytes, kv_bytes, ff_bytes; /* weights; a unit's, a KV head's */
 };
+struct coord_blocks {
+    uint32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab;
+    uint32_t unit_heads, n_head_units, n_ff_units, n_vocab_runs, slots;
+    struct coord_layer layers[MODEL_LAYERS_MAX];
+    uint64_t cache_bytes; /* of one KV head of a layer, all slots at the whole context */
+    uint64_t embed_bytes, run_bytes, final_bytes;
+    uint64_t shared_run_bytes;          /* of run_bytes, what a device that embeds has already */
+    uint64_t scratch_bytes, team_bytes; /* at most; the latter in a team besides */
+};
+/* Profiles as ini files (coordinator/profile_ini.c). Boards that are described by figures have no
+ * times before coord_profile_complete, which computes those of the model's blocks. ERR_IO,
+ * ERR_FORMAT, ERR_RANGE. */
+int coord_profile_read(const char *path, struct coord_profile *out, struct err *e);
+void coord_profile_complete(struct coord_profile *p, const struct coord_blocks *b);
+int coord_profile_write(const char *path, const struct coord_profile *p, struct err *e);
 void coord_blocks_of(const struct model *m, const struct net_config *c, struct coord_blocks *out);
 /* Positions of a slot: as configured, otherwise the model's own, at most 4096. */
 uint32_t coord_context(const struct net_config *c, const struct model *m);
 
-/* Solve for the nodes in `present`: the plan and its left_out come back by node, with each stage's
- * predicted seconds for one row and the predicted tokens a second with all slots in use. Codes of
- * part_plan_solve. */
+/* Solve for the nodes in `present`: the plan and its left_out come back by node. Codes of
+ * part_plan_solve; ERR_RANGE for a pin that this model has no heads for. */
 struct coord_solution {
     struct part_plan plan;
-    double stage_s[PART_DEVICES_MAX], batch_rate;
-    uint64_t memory_bytes[PART_DEVICES_MAX]; /* by stage, as the program charges it */
+    double stage_s[PART_DEVICES_MAX];        /* predicted seconds of a pass of one row */
+    double batch_rate;                       /* predicted tokens a second with all slots in use */
+    uint32_t chunk;                          /* prompt rows of a pass */
+    uint64_t memory_bytes[PART_DEVICES_MAX]; /* by node, as the program charges it */
 };
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
                 const struct coord_profile *p, uint32_t present, struct coord_solution *out,
                 struct err *e);
+
+/* What a worker holds by a plan: layers, its share of each, and the ends. */
+struct coord_shard {
+    uint32_t layer0, layer1;
+    struct part_member part;
+    bool embed;  /* all of the embedding */
+    bool output; /* the final norm; runs of the output matrix are the part's */
+};
+struct coord_shard coord_shard_of(const struct part_plan *plan, uint32_t stage, uint32_t member);
 
 /* ---- the core -------------------------------------------------------------------------------- */
 
@@ -97,6 +127,7 @@ struct coord_event {
     const struct part_plan *plan; /* PLANNED: devices and left_out are by node */
     const double *stage_s;        /* PLANNED: [n_stages] predicted seconds of a pass of one row */
     double batch_rate;            /* PLANNED: predicted tokens a second with all slots in use */
+    uint32_t chunk;               /* PLANNED: prompt rows of a pass */
     int code;                     /* READ: of common.h, where not ok */
     const int32_t *tokens;        /* READ: the prompt's ids, as many of n_tokens as the context has
                                      room for */

@@ -100,6 +100,45 @@ static bool numbers_ok(struct net_list l)
     return true;
 }
 
+static bool profile_ok(const struct net_msg_PROFILED *m, uint32_t n_layers)
+{
+    const struct net_list of_batches[] = {m->rows, m->attention_fixed, m->ffn_fixed, m->embed,
+                                          m->output};
+    bool ok = m->attention.n == COORD_BATCHES * n_layers && m->ffn.n == m->attention.n &&
+              numbers_ok(m->attention) && numbers_ok(m->ffn) && m->throttle > 0 &&
+              m->throttle <= 1 && m->sample >= 0 && m->wake >= 0 && m->pass >= 0;
+    for (size_t i = 0; i < sizeof of_batches / sizeof *of_batches; i++)
+        ok = ok && of_batches[i].n == COORD_BATCHES && (i == 0 || numbers_ok(of_batches[i]));
+    for (uint32_t i = 0; ok && i < COORD_BATCHES; i++)
+        ok = i == 0 ? net_u32_at(m->rows, 0) == 1
+                    : net_u32_at(m->rows, i) > net_u32_at(m->rows, i - 1);
+    return ok;
+}
+
+static void keep_profile(const struct net_msg_PROFILED *m, uint32_t n_layers,
+                         struct coord_node_profile *p)
+{
+    for (uint32_t i = 0; i < COORD_BATCHES; i++) {
+        struct coord_batch *b = &p->batches[i];
+        p->rows[i] = net_u32_at(m->rows, i);
+        for (uint32_t l = 0; l < n_layers; l++) {
+            b->attention[l] = net_f64_at(m->attention, i * n_layers + l);
+            b->ffn[l] = net_f64_at(m->ffn, i * n_layers + l);
+        }
+        b->attention_fixed = net_f64_at(m->attention_fixed, i);
+        b->ffn_fixed = net_f64_at(m->ffn_fixed, i);
+        b->embed = net_f64_at(m->embed, i);
+        b->output = net_f64_at(m->output, i);
+    }
+    p->sample = m->sample;
+    p->wake = m->wake;
+    p->throttle = m->throttle;
+    p->pass = m->pass;
+    p->memory_bytes = m->memory_bytes;
+    p->base_bytes = m->base_bytes;
+    p->measured = true;
+}
+
 void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_msg_PROFILED *m,
                          struct coord_actions *out)
 {
@@ -108,28 +147,16 @@ void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_m
     struct coord_node_profile *p = &c->profile.nodes[node];
     char error[301];
     snprintf(error, sizeof error, "%.*s", (int)m->error.len, (const char *)m->error.ptr);
-    if (error[0] == 0 &&
-        (m->layer_one.n != c->model.n_layers || m->layer_many.n != c->model.n_layers ||
-         m->rows < 2 || !numbers_ok(m->layer_one) || !numbers_ok(m->layer_many)))
+    if (error[0] == 0 && !profile_ok(m, c->model.n_layers))
         snprintf(error, sizeof error, "its profile does not fit the model");
     if (error[0] == 0) {
-        p->measured = true;
-        p->rows = m->rows;
-        for (uint32_t i = 0; i < c->model.n_layers; i++) {
-            p->layer_one[i] = net_f64_at(m->layer_one, i);
-            p->layer_many[i] = net_f64_at(m->layer_many, i);
-        }
-        p->embed_one = m->embed_one;
-        p->embed_many = m->embed_many;
-        p->output_one = m->output_one;
-        p->output_many = m->output_many;
-        p->pass = m->pass;
-        p->memory_bytes = m->memory_bytes;
-        p->base_bytes = m->base_bytes;
+        keep_profile(m, c->model.n_layers, p);
         coord_core_log(out, false,
-                       "profiled name=%s layer_ms=%.3f output_ms=%.3f pass_ms=%.3f memory=%llu",
-                       c->config.workers[node].name, p->layer_one[0] * 1e3, p->output_one * 1e3,
-                       p->pass * 1e3, (unsigned long long)p->memory_bytes);
+                       "profiled name=%s attention_ms=%.3f ffn_ms=%.3f output_ms=%.3f pass_ms=%.3f "
+                       "wake_ms=%.3f throttle=%.2f memory=%llu",
+                       c->config.workers[node].name, p->batches[0].attention[0] * 1e3,
+                       p->batches[0].ffn[0] * 1e3, p->batches[0].output * 1e3, p->pass * 1e3,
+                       p->wake * 1e3, p->throttle, (unsigned long long)p->memory_bytes);
     }
     end_task(c, error, out);
 }

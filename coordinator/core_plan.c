@@ -205,24 +205,6 @@ static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
            0.95 * ((1 - w) * now->plan.latency_s + w / now->batch_rate);
 }
 
-/* Prompt rows of a pass: as many as take about 50 ms on the slowest stage, so that decode rows do
- * not wait long. */
-static uint32_t choose_chunk(const struct coord_core *c, const struct part_plan *plan)
-{
-    double row_s = 1e-6;
-    if (c->config.chunk != 0)
-        return c->config.chunk;
-    for (uint32_t s = 0; s < plan->n_stages; s++) {
-        const struct coord_node_profile *p = &c->profile.nodes[plan->stages[s].members[0].device];
-        double sum = 0;
-        for (uint32_t l = plan->stages[s].layer0; l < plan->stages[s].layer1; l++)
-            sum += p->layer_many[l] / p->rows;
-        row_s = sum > row_s ? sum : row_s;
-    }
-    const double rows = 0.05 / row_s;
-    return rows < 16 ? 16 : rows > CHUNK_DEFAULT ? CHUNK_DEFAULT : (uint32_t)rows;
-}
-
 static void send_plan(struct coord_core *c, uint32_t stage, struct coord_actions *out)
 {
     const struct part_stage *g = &c->next.plan.stages[stage];
@@ -253,7 +235,7 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
     c->next = (struct ring_plan){.epoch = c->incarnation << 32 | ++c->count,
                                  .plan = *ev->plan,
                                  .batch_rate = ev->batch_rate,
-                                 .chunk = choose_chunk(c, ev->plan)};
+                                 .chunk = ev->chunk};
     memcpy(c->next.stage_s, ev->stage_s, ev->plan->n_stages * sizeof *ev->stage_s);
     c->next.max_rows = coord_core_rows_max(&c->config, c->next.chunk);
     c->plan_state = PLAN_PREPARING;

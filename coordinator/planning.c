@@ -1,12 +1,14 @@
 /* From measurements to the placement problem and back: shared by the coordinator and `shoal plan`.
  *
- * A device's time for a pass of r rows is taken as linear between the two batch sizes that were
- * measured. A hidden state is n_embd F32 values a row; one way is half a round trip. A link that was
- * not measured (NAN) costs LINK_UNUSABLE_S, so that a ring avoids it where another is to be had.
+ * A device's time for a pass of r rows is taken as a line over r. It goes through what one row took
+ * and what a row of each slot took; where a prompt is asked about, through one row and a tile of a
+ * prompt, since a processor that waits for memory at few rows computes at many. A hidden state is
+ * n_embd F32 values a row; one way is half a round trip. A link that was not measured (NAN) costs
+ * LINK_UNUSABLE_S, so that a ring avoids it where another is to be had.
  *
- * Memory: weights and KV are exact, from the model; the queues of a stage are an upper bound here,
- * since they depend on the stage's place; the worker, which knows, refuses before anything is
- * shipped. */
+ * Memory: weights and KV are exact but for units that are shorter than the others, from the model;
+ * the queues of a stage are an upper bound here, since they depend on the stage's place; the worker,
+ * which knows, refuses before anything is shipped. */
 #include "coordinator/core_private.h"
 
 #include <math.h>
@@ -30,13 +32,9 @@ static struct model_exec_config exec_config(const struct net_config *c, const st
                                       .fast = c->fast};
 }
 
-static uint64_t weights(const struct model *m, const struct model_exec_config *c, uint32_t a,
-                        bool embed, bool output)
+static uint64_t piece_bytes(const struct model *m, enum model_piece_kind kind, uint32_t layer)
 {
-    struct model_slice s = model_slice_layers(m, a, a + 1);
-    s.embed = embed;
-    s.output = output;
-    return model_slice_memory(m, &s, c).weight_bytes;
+    return model_piece_bytes(m, (struct model_piece){kind, layer, 0});
 }
 
 void coord_blocks_of(const struct model *m, const struct net_config *config,
@@ -46,47 +44,70 @@ void coord_blocks_of(const struct model *m, const struct net_config *config,
     const struct model_exec_config c = exec_config(config, m);
     struct model_slice whole = model_slice_layers(m, 0, 1);
     whole.embed = whole.output = true;
-    memset(out, 0, sizeof *out);
-    out->n_layers = shape->n_layers;
-    out->n_embd = shape->n_embd;
-    out->n_heads = shape->n_heads;
-    out->n_ff = shape->n_ff;
+    *out = (struct coord_blocks){.n_layers = shape->n_layers,
+                                 .n_embd = shape->n_embd,
+                                 .n_heads = shape->n_heads,
+                                 .n_kv_heads = shape->n_kv_heads,
+                                 .head_dim = shape->head_dim,
+                                 .n_ff = shape->n_ff,
+                                 .n_vocab = shape->n_vocab,
+                                 .unit_heads = shape->unit_heads,
+                                 .n_head_units = shape->n_head_units,
+                                 .n_ff_units = shape->n_ff_units,
+                                 .n_vocab_runs = shape->n_vocab_runs,
+                                 .slots = config->slots};
     for (uint32_t l = 0; l < shape->n_layers; l++)
-        out->layer_weights[l] = weights(m, &c, l, false, false);
-    out->layer_kv = model_slice_memory(m, &whole, &c).kv_bytes;
-    out->embed_bytes = weights(m, &c, 0, true, false) - out->layer_weights[0];
-    out->output_bytes = weights(m, &c, 0, false, true) - out->layer_weights[0];
-    if (shape->tied)
-        out->shared_bytes =
-            out->embed_bytes < out->output_bytes ? out->embed_bytes : out->output_bytes;
+        out->layers[l] = (struct coord_layer){
+            piece_bytes(m, MODEL_PIECE_COMMON, l), piece_bytes(m, MODEL_PIECE_HEAD, l),
+            piece_bytes(m, MODEL_PIECE_KV, l), piece_bytes(m, MODEL_PIECE_FFN, l)};
+    out->cache_bytes = model_slice_memory(m, &whole, &c).kv_bytes / shape->n_kv_heads;
+    for (uint32_t i = 0; i < shape->n_vocab_runs; i++)
+        out->embed_bytes += model_piece_bytes(m, (struct model_piece){MODEL_PIECE_EMBED, 0, i});
+    out->run_bytes = piece_bytes(m, MODEL_PIECE_OUTPUT, 0);
+    out->final_bytes = piece_bytes(m, MODEL_PIECE_FINAL, 0);
+    out->shared_run_bytes = shape->tied ? out->run_bytes : 0;
     /* Waiting rows: a decode row a slot, up to five chunks of prompt, the pass itself; and some
      * logits. */
     const uint64_t rows = c.n_slots + 5ull * coord_core_chunk_max(config) + c.max_rows;
-    out->scratch_bytes = model_slice_memory(m, &whole, &c).scratch_bytes +
-                         rows * shape->n_embd * sizeof(float) +
-                         8ull * shape->n_vocab * sizeof(float);
+    out->scratch_bytes =
+        piece_bytes(m, MODEL_PIECE_GLOBAL, 0) + model_slice_memory(m, &whole, &c).scratch_bytes +
+        rows * shape->n_embd * sizeof(float) + 8ull * shape->n_vocab * sizeof(float);
 }
 
-/* The line through what one row took and what `rows_many` rows took. */
-static struct part_time line(double one, double many, uint32_t rows_many)
+/* ---- the problem ----------------------------------------------------------------------------- */
+
+/* The line through what one row took and what `rows` rows took. */
+static struct part_time line(double one, double many, uint32_t rows)
 {
-    const double row = rows_many < 2 || many < one ? 0.0 : (many - one) / (rows_many - 1);
+    const double row = many < one ? 0.0 : (many - one) / (rows - 1);
     return row > one ? (struct part_time){0.0, row} : (struct part_time){one - row, row};
 }
 
+/* `batch`: through which of the larger batches the lines go. */
 static void fill_device(struct part_device *d, const struct net_config_worker *w,
-                        const struct coord_node_profile *p, uint32_t n_layers)
+                        const struct coord_node_profile *p, const struct coord_blocks *b,
+                        uint32_t batch)
 {
+    const struct coord_batch *one = &p->batches[0], *many = &p->batches[batch];
+    const uint32_t rows = p->rows[batch];
     snprintf(d->name, sizeof d->name, "%s", p->name);
-    for (uint32_t l = 0; l < n_layers; l++)
-        d->attn[l] = line(p->layer_one[l], p->layer_many[l], p->rows);
-    d->embed = line(p->embed_one, p->embed_many, p->rows);
-    d->output = line(p->output_one, p->output_many, p->rows);
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        d->attn[l] = line(one->attention[l], many->attention[l], rows);
+        d->ff[l] = line(one->ffn[l], many->ffn[l], rows);
+    }
+    d->half = line((one->attention_fixed + one->ffn_fixed) / 2,
+                   (many->attention_fixed + many->ffn_fixed) / 2, rows);
+    d->embed = line(one->embed, many->embed, rows);
+    d->output = line(one->output, many->output, rows);
+    d->output.row_s += p->sample;
     d->pass_s = p->pass;
+    /* A half that a message begins wakes the threads up once, and has a message at each end. */
+    d->message_s = p->wake / 2;
     d->memory_bytes = p->memory_bytes;
     d->pin0 = w->layer0;
     d->pin1 = w->layer1;
-    d->pin_heads = -1;
+    d->pin_heads = w->heads > 0 ? (int)(w->heads / b->unit_heads) : -1;
+    d->pin_leader = w->leader;
 }
 
 static void fill_link(struct part_problem *out, uint32_t d, uint32_t e, double rtt, double rate)
@@ -96,38 +117,150 @@ static void fill_link(struct part_problem *out, uint32_t d, uint32_t e, double r
     out->rate[d][e] = ok ? rate : out->hidden_bytes / LINK_UNUSABLE_S;
 }
 
+/* Bytes a row on the wire. */
+static void fill_messages(struct part_problem *out, const struct net_config *c,
+                          const struct coord_blocks *b)
+{
+    static const double sum_bytes[] = {
+        [NET_SUMS_EXACT] = 4, [NET_SUMS_F16] = 2, [NET_SUMS_Q8] = 36.0 / 32};
+    out->hidden_bytes = b->n_embd * 4.0;
+    out->normed_bytes = b->n_embd * 4.0;
+    out->sum_bytes = b->n_embd * sum_bytes[c->wire];
+    out->logits_bytes = b->n_vocab * 4.0;
+}
+
+static void fill_bytes(struct part_problem *out, const struct coord_blocks *b)
+{
+    /* Multiply-adds of a row: Q and the output projection go by query heads, K and V by KV heads. */
+    const double kv = 2.0 * b->n_kv_heads, all = 2.0 * b->n_heads + kv;
+    out->n_layers = b->n_layers;
+    out->n_head_units = b->n_head_units;
+    out->unit_heads = b->unit_heads;
+    out->heads_per_kv = b->n_heads / b->n_kv_heads;
+    out->n_ff_units = b->n_ff_units;
+    out->n_vocab_runs = b->n_vocab_runs;
+    for (uint32_t l = 0; l < b->n_layers; l++)
+        out->layers[l] = (struct part_layer){.common_bytes = b->layers[l].common_bytes,
+                                             .head_bytes = b->layers[l].head_bytes,
+                                             .kv_bytes = b->layers[l].kv_bytes + b->cache_bytes,
+                                             .ff_bytes = b->layers[l].ff_bytes,
+                                             .kv_share = kv / all};
+    out->embed_bytes = b->embed_bytes;
+    out->output_bytes = b->final_bytes;
+    out->run_bytes = b->run_bytes;
+    out->shared_run_bytes = b->shared_run_bytes;
+    out->scratch_bytes = b->scratch_bytes;
+    out->team_bytes = b->team_bytes;
+}
+
+static void fill_wishes(struct part_problem *out, const struct net_config *c)
+{
+    out->slots = c->slots;
+    out->objective = c->objective <= 0   ? PART_LATENCY
+                     : c->objective >= 1 ? PART_THROUGHPUT
+                                         : PART_WEIGHTED;
+    out->weight = 1 - c->objective;
+    /* Workers do not form teams yet. */
+    out->granularity = c->granularity == NET_HEADS ? PART_HEADS : PART_LAYERS;
+    out->chunk_rows = coord_core_chunk_max(c);
+    out->prompt_rows = c->ttft_ms > 0 ? c->prompt : 0;
+    out->ttft_max_s = c->ttft_ms / 1e3;
+    out->use_all = c->use_all;
+    out->time_limit_s = c->solve_s;
+}
+
 static void build_problem(const struct net_config *c, const struct coord_blocks *b,
-                          const struct coord_profile *p, uint32_t present, struct part_problem *out,
-                          uint32_t *device_node)
+                          const struct coord_profile *p, uint32_t present, uint32_t batch,
+                          struct part_problem *out, uint32_t *device_node)
 {
     memset(out, 0, sizeof *out);
     for (uint32_t i = 0; i < p->n_nodes; i++)
         if ((present >> i & 1) != 0 && p->nodes[i].measured) {
             device_node[out->n_devices] = i;
-            fill_device(&out->devices[out->n_devices++], &c->workers[i], &p->nodes[i], b->n_layers);
+            fill_device(&out->devices[out->n_devices++], &c->workers[i], &p->nodes[i], b, batch);
             if (p->nodes[i].base_bytes > out->base_bytes)
                 out->base_bytes = p->nodes[i].base_bytes;
         }
-    out->hidden_bytes = b->n_embd * 4.0;
+    fill_messages(out, c, b);
     for (uint32_t d = 0; d < out->n_devices; d++)
         for (uint32_t e = 0; e < out->n_devices; e++)
             if (d != e)
                 fill_link(out, d, e, p->rtt[device_node[d]][device_node[e]],
                           p->rate[device_node[d]][device_node[e]]);
-    out->n_layers = b->n_layers;
-    for (uint32_t l = 0; l < b->n_layers; l++)
-        out->layers[l].common_bytes = b->layer_weights[l] + b->layer_kv;
-    out->n_head_units = out->unit_heads = out->heads_per_kv = 1;
-    out->n_ff_units = out->n_vocab_runs = 1;
-    out->granularity = PART_LAYERS;
-    out->slots = c->slots;
-    out->embed_bytes = b->embed_bytes;
-    out->run_bytes = b->output_bytes;
-    out->shared_run_bytes = b->shared_bytes;
-    out->scratch_bytes = b->scratch_bytes;
-    out->objective = c->objective > 0.5 ? PART_THROUGHPUT : PART_LATENCY;
-    out->use_all = c->use_all;
-    out->time_limit_s = c->solve_s;
+    fill_bytes(out, b);
+    fill_wishes(out, c);
+}
+
+/* What a person asks of the heads must be possible with this model. */
+static int check_pins(const struct net_config *c, const struct coord_blocks *b, struct err *e)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        const uint32_t heads = c->workers[i].heads;
+        if (heads > b->n_heads || heads % b->unit_heads != 0)
+            return err_set(e, ERR_RANGE,
+                           "[worker %s] heads: %u: this model has %u heads, in units of %u",
+                           c->workers[i].name, heads, b->n_heads, b->unit_heads);
+    }
+    return 0;
+}
+
+/* ---- the answer ------------------------------------------------------------------------------ */
+
+struct coord_shard coord_shard_of(const struct part_plan *plan, uint32_t stage, uint32_t member)
+{
+    const struct part_stage *g = &plan->stages[stage];
+    const uint32_t ends = plan->output_first ? 0 : plan->n_stages - 1;
+    return (struct coord_shard){.layer0 = g->layer0,
+                                .layer1 = g->layer1,
+                                .part = g->members[member],
+                                .embed = stage == 0 && member == 0,
+                                .output = stage == ends && member == 0};
+}
+
+/* Prompt rows of a pass: as many as take about 50 ms on the slowest stage, so that decode rows do
+ * not wait long. */
+static uint32_t choose_chunk(const struct net_config *c, const struct coord_blocks *b,
+                             const struct coord_profile *p, const struct part_plan *plan)
+{
+    double row_s = 1e-6;
+    if (c->chunk != 0)
+        return c->chunk;
+    for (uint32_t s = 0; s < plan->n_stages; s++)
+        for (uint32_t k = 0; k < plan->stages[s].n_members; k++) {
+            const struct part_member *m = &plan->stages[s].members[k];
+            const struct coord_node_profile *n = &p->nodes[m->device];
+            const struct coord_batch *t = &n->batches[COORD_BATCHES - 1];
+            const double heads = (double)(m->head1 - m->head0) / b->n_head_units,
+                         columns = (double)(m->ff1 - m->ff0) / b->n_ff_units;
+            double sum = 0;
+            for (uint32_t l = plan->stages[s].layer0; l < plan->stages[s].layer1; l++)
+                sum += heads * t->attention[l] + columns * t->ffn[l];
+            row_s = fmax(row_s, sum / n->rows[COORD_BATCHES - 1]);
+        }
+    const double rows = 0.05 / row_s;
+    return rows < 16                        ? 16
+           : rows > coord_core_chunk_max(c) ? coord_core_chunk_max(c)
+                                            : (uint32_t)rows;
+}
+
+/* The plan by nodes. */
+static void keep_plan(const struct part_problem *problem, const struct part_plan *plan,
+                      const uint32_t *node, struct coord_solution *out)
+{
+    out->plan = *plan;
+    memset(out->memory_bytes, 0, sizeof out->memory_bytes);
+    for (uint32_t s = 0; s < plan->n_stages; s++) {
+        out->stage_s[s] = part_stage_seconds(problem, &plan->stages[s], 1.0);
+        for (uint32_t k = 0; k < plan->stages[s].n_members; k++) {
+            const uint32_t i = node[plan->stages[s].members[k].device];
+            out->plan.stages[s].members[k].device = i;
+            out->memory_bytes[i] = part_member_memory(problem, &plan->stages[s], k);
+        }
+    }
+    memset(out->plan.left_out, 0, sizeof out->plan.left_out);
+    for (uint32_t d = 0; d < problem->n_devices; d++)
+        memcpy(out->plan.left_out[node[d]], plan->left_out[d], PART_REASON_MAX);
+    out->batch_rate = fmax(problem->slots / plan->cycle_s, 1.0 / plan->latency_s);
 }
 
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
@@ -140,21 +273,24 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     int rc = ERR_NOMEM;
     if (problem == NULL)
         return err_set(e, rc, "out of memory for the placement problem");
-    build_problem(c, b, p, present, problem, node);
+    if ((rc = check_pins(c, b, e)) != 0)
+        goto out;
+    build_problem(c, b, p, present, c->ttft_ms > 0 ? COORD_BATCHES - 1 : 1, problem, node);
     memset(&plan, 0, sizeof plan);
     if ((rc = part_plan_solve(problem, &plan, e)) != 0)
         goto out;
-    out->plan = plan;
-    for (uint32_t s = 0; s < plan.n_stages; s++) {
-        out->stage_s[s] = part_stage_seconds(problem, &plan.stages[s], 1.0);
-        out->memory_bytes[s] = part_member_memory(problem, &plan.stages[s], 0);
-        for (uint32_t k = 0; k < plan.stages[s].n_members; k++)
-            out->plan.stages[s].members[k].device = node[plan.stages[s].members[k].device];
-    }
-    memset(out->plan.left_out, 0, sizeof out->plan.left_out);
-    for (uint32_t d = 0; d < problem->n_devices; d++)
-        memcpy(out->plan.left_out[node[d]], plan.left_out[d], PART_REASON_MAX);
-    out->batch_rate = fmax(c->slots / plan.cycle_s, 1.0 / plan.latency_s);
+    const double gap = plan.gap, solve_s = plan.solve_s;
+    build_problem(c, b, p, present, 1, problem, node);
+    part_plan_cost(problem, &plan);
+    keep_plan(problem, &plan, node, out);
+    out->chunk = choose_chunk(c, b, p, &out->plan);
+    build_problem(c, b, p, present, COORD_BATCHES - 1, problem, node);
+    problem->prompt_rows = c->prompt;
+    problem->chunk_rows = out->chunk;
+    part_plan_cost(problem, &plan);
+    out->plan.ttft_s = plan.ttft_s;
+    out->plan.gap = gap;
+    out->plan.solve_s = solve_s;
 out:
     base_free(problem);
     return rc;

@@ -77,7 +77,8 @@ static void plan_done(struct shell *sh, struct plan_job *j)
                              .serial = j->serial,
                              .plan = &j->solution.plan,
                              .stage_s = j->solution.stage_s,
-                             .batch_rate = j->solution.batch_rate};
+                             .batch_rate = j->solution.batch_rate,
+                             .chunk = j->solution.chunk};
     for (int i = 0; i < PLANS_MAX; i++)
         if (sh->plans[i] == j)
             sh->plans[i] = NULL;

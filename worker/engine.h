@@ -47,16 +47,24 @@ void worker_engine_gather(struct worker_engine *g, const struct worker_pass *p);
 /* Compute thread: run the pass, sample, summarise. No allocation. */
 void worker_engine_run(struct worker_engine *g, struct worker_pass *p);
 
-/* worker/profile.c: fill the lists of a PROFILED message; [n_layers] doubles each, owned by the
- * caller. */
-struct worker_profile {
-    double layer_one[MODEL_LAYERS_MAX], layer_many[MODEL_LAYERS_MAX];
-    double embed_one, embed_many, output_one, output_many;
-    uint32_t rows;
+/* worker/profile.c: what PROFILED says, in seconds. */
+enum { WORKER_BATCHES = 3, WORKER_PROMPT_ROWS = 64 };
+struct worker_batch {
+    double attention[MODEL_LAYERS_MAX], ffn[MODEL_LAYERS_MAX]; /* halves of each layer */
+    double attention_fixed, ffn_fixed; /* the part of a half that a smaller share does not shrink */
+    double embed, output;
 };
-/* Compute thread: measure the real kernels on the card's shapes, with made-up weights. ERR_NOMEM.
- */
-int worker_profile_run(const struct model *m, const struct model_exec_config *c,
+struct worker_profile {
+    uint32_t
+        rows[WORKER_BATCHES]; /* in: ascending from 1, the last one at most the rows of a tile */
+    struct worker_batch batches[WORKER_BATCHES];
+    double sample;   /* choosing one token */
+    double wake;     /* what a half takes longer when its threads slept before */
+    double throttle; /* share of the time that a CPU quota lets the threads run; 1: none */
+};
+/* Compute thread: measure the real kernels on the card's shapes, with made-up weights. `root` as in
+ * worker/resources.h; the configuration's max_rows is that of the largest batch. ERR_NOMEM. */
+int worker_profile_run(const struct model *m, const struct model_exec_config *c, const char *root,
                        struct worker_profile *out, struct err *e);
 
 #endif

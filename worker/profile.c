@@ -1,10 +1,19 @@
 /* A worker measures itself: the real kernels on the real shapes, with made-up weights.
  *
+ * A layer is timed by its halves, attention and feed-forward, since a team splits them one by one:
+ * once with all heads and columns, and once with a quarter of them, which together give the part of
+ * a half that a smaller share does not shrink (norms, closing the sums, the threads' meeting). Each
+ * at three sizes of batch: one row; a row of each slot; a tile of one prompt.
+ *
  * Layers whose pieces have the same sizes are of one kind; each kind is timed once. Where all
  * layers are of one kind, as in most files, as many of them as SPAN_BYTES hold are run in a row, so
  * that weights come from memory as they will in service and not from a cache that one layer fits.
- * Rows stand at half the context, because attention's share grows with the position. Each figure is
- * the median of several runs after one that is not counted.
+ * Rows stand at half the context, because attention's share grows with the position.
+ *
+ * Each figure is the median of several runs after one that is not counted. Under a CPU quota the
+ * threads run freely for the first part of each period and stand still for the rest, so there a
+ * figure is the mean over many periods: that is what a stage which always computes gets. `throttle`
+ * is what the quota leaves, for those who know how much a worker idles.
  *
  * The weights' bytes are FILL: as F16 0.26, as F32 and BF16 1.7e-7, as int8 52, so that no value
  * overflows a unit sum or becomes denormal, either of which would time something else. Frequency
@@ -12,24 +21,37 @@
  * before the timed one are the system's zero page: attention over a long context comes out a little
  * fast. */
 #include "worker/engine.h"
+#include "worker/resources.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { FILL = 0x34, SPAN_BYTES = 64 << 20, RUNS_MIN = 5, RUNS_MAX = 50 };
+enum {
+    FILL = 0x34,
+    SPAN_BYTES = 64 << 20,
+    RUNS_MIN = 5,
+    RUNS_MAX = 400,
+    PERIODS = 10, /* of a quota that a mean goes over */
+    SHARE = 4     /* the smaller share is one part in so many */
+};
 static const double RUN_S = 0.06; /* time spent on one figure, where RUNS_MIN do not take longer */
 
 struct bench {
     const struct model *m;
     const struct model_exec_config *c;
+    struct worker_quota quota;
     struct model_exec *exec;
+    struct model_sampler *sampler;
+    uint32_t layer0, layer1;
     struct model_row rows[MODEL_ROWS_MAX];
     float *hidden, *logits;
+    int64_t *sum;
     uint32_t bad[MODEL_ROWS_MAX];
+    double lap[2]; /* seconds of the run at hand: of the two halves, or of all in the first */
     void **pieces; /* [model_n_pieces] made-up content, NULL where not needed yet */
 };
-
 static void fill(void *to, struct model_piece p, size_t bytes)
 {
     const float one = 1.0f;
@@ -65,23 +87,80 @@ static void free_pieces(struct bench *b)
     }
 }
 
+/* As model_exec_run does it, the halves timed one by one; all rows are one tile. */
 static void run_layers(struct bench *b, uint32_t n)
 {
-    model_exec_run(b->exec, b->rows, n, b->hidden, NULL, b->bad);
+    const size_t sum_bytes = (size_t)n * model_shape(b->m)->n_embd * sizeof *b->sum;
+    memset(b->bad, 0, n * sizeof *b->bad);
+    for (uint32_t layer = b->layer0; layer < b->layer1; layer++) {
+        const double t = base_clock_s();
+        memset(b->sum, 0, sum_bytes);
+        model_exec_attention(b->exec, layer, b->rows, n, b->hidden, b->sum, b->bad);
+        model_exec_attention_close(b->exec, layer, n, b->sum, b->hidden, b->bad);
+        const double middle = base_clock_s();
+        memset(b->sum, 0, sum_bytes);
+        model_exec_ffn(b->exec, layer, n, b->hidden, b->sum, b->bad);
+        model_exec_ffn_close(b->exec, layer, n, b->sum, b->hidden, b->bad);
+        b->lap[0] += middle - t;
+        b->lap[1] += base_clock_s() - middle;
+    }
 }
 
 static void run_embed(struct bench *b, uint32_t n)
 {
+    const double t = base_clock_s();
     model_exec_embed(b->exec, b->rows, n, b->hidden, b->bad);
+    b->lap[0] = base_clock_s() - t;
 }
 
 static void run_logits(struct bench *b, uint32_t n)
 {
+    const double t = base_clock_s();
     for (uint32_t i = 0; i < n; i += WORKER_LOGIT_ROWS) {
         const uint32_t k = n - i < WORKER_LOGIT_ROWS ? n - i : WORKER_LOGIT_ROWS;
         model_exec_logits(b->exec, b->rows + i, k,
                           b->hidden + (size_t)i * model_shape(b->m)->n_embd, b->logits, b->bad);
     }
+    b->lap[0] = base_clock_s() - t;
+}
+
+/* One token, from logits that no two of are alike. */
+static void run_sample(struct bench *b, uint32_t n)
+{
+    const struct model_sampling how = model_sampling_default();
+    uint64_t draw = 1;
+    for (uint32_t i = 0; i < model_shape(b->m)->n_vocab; i++)
+        b->logits[i] = (float)(base_rng_next(&draw) >> 40) / (float)(1 << 20);
+    const double t = base_clock_s();
+    (void)model_sample(b->sampler, &how, b->logits, n, NULL, 0);
+    b->lap[0] = base_clock_s() - t;
+}
+
+/* The first half of one layer, begun when the threads have gone to sleep, as a team's member
+ * does when the others' sums come; and the same without a pause. */
+static void run_warm(struct bench *b, uint32_t n)
+{
+    b->layer1 = b->layer0 + 1;
+    run_layers(b, n);
+}
+
+static void run_cold(struct bench *b, uint32_t n)
+{
+    const struct timespec pause = {.tv_nsec = 1500000};
+    nanosleep(&pause, NULL);
+    run_warm(b, n);
+}
+
+/* A row of each slot at half the context; or, of more rows than slots, a piece of one prompt. */
+static void set_rows(struct bench *b, uint32_t n)
+{
+    const uint32_t width = model_shape(b->m)->n_embd, middle = b->c->context / 2;
+    for (size_t i = 0; i < (size_t)n * width; i++)
+        b->hidden[i] = (float)(i % 17) / 16.0f - 0.5f;
+    for (uint32_t i = 0; i < n; i++)
+        b->rows[i] = n <= b->c->n_slots
+                         ? (struct model_row){i, middle, 0, true}
+                         : (struct model_row){0, middle + i % (b->c->context - middle), 0, true};
 }
 
 static int by_value(const void *a, const void *b)
@@ -90,49 +169,115 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Median seconds of run(b, n). */
-static double measure(struct bench *b, void (*run)(struct bench *, uint32_t), uint32_t n)
+/* Seconds of run(b, n), both laps: the median of some runs, under a quota the mean. */
+static void measure(struct bench *b, void (*run)(struct bench *, uint32_t), uint32_t n,
+                    double out[static 2])
 {
-    const uint32_t width = model_shape(b->m)->n_embd;
-    double s[RUNS_MAX], total = 0;
+    const double window = fmax(RUN_S, PERIODS * b->quota.period_s);
+    double s[2][RUNS_MAX], total = 0;
     int k = -1;
-    while (k < RUNS_MAX && (k < RUNS_MIN || total < RUN_S)) {
-        for (size_t i = 0; i < (size_t)n * width; i++)
-            b->hidden[i] = (float)(i % 17) / 16.0f - 0.5f;
-        for (uint32_t i = 0; i < n; i++)
-            b->rows[i] = (struct model_row){i % b->c->n_slots, b->c->context / 2, 0, true};
-        const double t = base_clock_s();
+    while (k < RUNS_MAX && (k < RUNS_MIN || total < window)) {
+        set_rows(b, n);
+        b->lap[0] = b->lap[1] = 0;
         run(b, n);
-        if (k >= 0)
-            total += s[k] = base_clock_s() - t;
+        for (int i = 0; i < 2 && k >= 0; i++)
+            total += s[i][k] = b->lap[i];
         k++;
     }
-    qsort(s, (size_t)k, sizeof *s, by_value);
-    return s[k / 2];
+    for (int i = 0; i < 2; i++) {
+        double sum = 0;
+        for (int r = 0; r < k; r++)
+            sum += s[i][r];
+        qsort(s[i], (size_t)k, sizeof s[i][0], by_value);
+        out[i] = b->quota.period_s > 0 ? sum / k : s[i][k / 2];
+    }
 }
 
-/* Time layers [a, z): seconds a layer at one row and at `rows`. */
-static int time_layers(struct bench *b, uint32_t a, uint32_t z, uint32_t rows, double *one,
-                       double *many, struct err *e)
+/* Layers [a, z) with the first `heads` head units and `units` feed-forward units, no ends. */
+static struct model_slice slice_of(uint32_t a, uint32_t z, uint32_t heads, uint32_t units)
 {
-    struct model_slice s = model_slice_layers(b->m, a, z);
-    s.embed = s.output = false;
+    struct model_slice s = {.layer0 = a, .layer1 = z, .unit1 = units};
+    for (uint32_t u = 0; u < heads; u++)
+        s.head_units[u / 64] |= (uint64_t)1 << (u % 64);
+    return s;
+}
+
+/* Time layers [a, z) with so many units: seconds a layer, [batch][half]. */
+static int time_layers(struct bench *b, uint32_t a, uint32_t z, uint32_t heads, uint32_t units,
+                       const uint32_t *rows, double out[WORKER_BATCHES][2], struct err *e)
+{
+    const struct model_slice s = slice_of(a, z, heads, units);
     const int rc = model_exec_new(b->m, &s, b->c, make_piece, b, &b->exec, e);
-    if (rc == 0) {
-        *one = measure(b, run_layers, 1) / (z - a);
-        *many = measure(b, run_layers, rows) / (z - a);
+    b->layer0 = a;
+    b->layer1 = z;
+    for (int i = 0; rc == 0 && i < WORKER_BATCHES; i++) {
+        measure(b, run_layers, rows[i], out[i]);
+        out[i][0] /= z - a;
+        out[i][1] /= z - a;
     }
+    return rc;
+}
+
+static void drop_exec(struct bench *b)
+{
     model_exec_free(b->exec);
     b->exec = NULL;
-    free_pieces(b);
-    return rc;
+}
+
+/* Of `all` units `part` take t_part and all take t_all: what none would take. */
+static double fixed_part(double t_all, double t_part, uint32_t all, uint32_t part)
+{
+    if (all <= part)
+        return 0;
+    return fmin(t_part, fmax(0, (t_part * all - t_all * part) / (all - part)));
 }
 
 static uint64_t layer_bytes(const struct bench *b, uint32_t layer)
 {
-    struct model_slice s = model_slice_layers(b->m, layer, layer + 1);
-    s.embed = s.output = false;
-    return model_slice_memory(b->m, &s, b->c).weight_bytes;
+    const struct model_shape *s = model_shape(b->m);
+    const struct model_slice slice = slice_of(layer, layer + 1, s->n_head_units, s->n_ff_units);
+    return model_slice_memory(b->m, &slice, b->c).weight_bytes;
+}
+
+/* What a half takes longer when the threads slept before; the quota has filled up while they did. */
+static double wake_up(struct bench *b, double throttle)
+{
+    double warm[2], cold[2];
+    measure(b, run_warm, 1, warm);
+    measure(b, run_cold, 1, cold);
+    return fmax(0, cold[0] - warm[0] * throttle);
+}
+
+/* Layers [l, l + span) of one kind: all of each, then a share; for the latter as many more layers,
+ * so that they, too, are no cache's. The first kind's fixed parts stand for all. */
+static int time_kind(struct bench *b, struct worker_profile *out, uint32_t l, uint32_t span,
+                     struct err *e)
+{
+    const struct model_shape *s = model_shape(b->m);
+    const uint32_t heads = (s->n_head_units + SHARE - 1) / SHARE,
+                   units = (s->n_ff_units + SHARE - 1) / SHARE,
+                   more = span > 1 && span * SHARE < s->n_layers ? span * SHARE
+                          : span > 1                             ? s->n_layers
+                                                                 : 1;
+    double all[WORKER_BATCHES][2], part[WORKER_BATCHES][2];
+    int rc = time_layers(b, l, l + span, s->n_head_units, s->n_ff_units, out->rows, all, e);
+    drop_exec(b);
+    for (int i = 0; rc == 0 && i < WORKER_BATCHES; i++) {
+        out->batches[i].attention[l] = all[i][0];
+        out->batches[i].ffn[l] = all[i][1];
+    }
+    if (rc == 0 && l == 0 &&
+        (rc = time_layers(b, 0, more, heads, units, out->rows, part, e)) == 0) {
+        for (int i = 0; i < WORKER_BATCHES; i++) {
+            out->batches[i].attention_fixed =
+                fixed_part(all[i][0], part[i][0], s->n_head_units, heads);
+            out->batches[i].ffn_fixed = fixed_part(all[i][1], part[i][1], s->n_ff_units, units);
+        }
+        out->wake = wake_up(b, out->throttle);
+    }
+    drop_exec(b);
+    free_pieces(b);
+    return rc;
 }
 
 static int time_kinds(struct bench *b, struct worker_profile *out, struct err *e)
@@ -146,36 +291,60 @@ static int time_kinds(struct bench *b, struct worker_profile *out, struct err *e
         uint32_t same = 0;
         while (same < l && layer_bytes(b, same) != layer_bytes(b, l))
             same++;
-        if (same < l) {
-            out->layer_one[l] = out->layer_one[same];
-            out->layer_many[l] = out->layer_many[same];
-            continue;
+        for (int i = 0; same < l && i < WORKER_BATCHES; i++) {
+            out->batches[i].attention[l] = out->batches[i].attention[same];
+            out->batches[i].ffn[l] = out->batches[i].ffn[same];
         }
         const uint64_t fit = SPAN_BYTES / layer_bytes(b, l);
         const uint32_t span = !alike || fit < 1 ? 1 : fit > n ? n : (uint32_t)fit;
-        rc = time_layers(b, l, l + span, out->rows, &out->layer_one[l], &out->layer_many[l], e);
+        if (same == l)
+            rc = time_kind(b, out, l, span, e);
     }
     return rc;
 }
 
+/* Embedding, output matrix and sampler. Logits of a whole tile are never wanted: a larger batch's
+ * are on the line through the two smaller ones. */
 static int time_ends(struct bench *b, struct worker_profile *out, struct err *e)
 {
-    struct model_slice s = model_slice_layers(b->m, 0, 1);
+    struct model_slice s = slice_of(0, 0, 0, 0);
+    double t[2];
     s.embed = s.output = true;
     const int rc = model_exec_new(b->m, &s, b->c, make_piece, b, &b->exec, e);
-    if (rc == 0) {
-        out->embed_one = measure(b, run_embed, 1);
-        out->embed_many = measure(b, run_embed, out->rows);
-        out->output_one = measure(b, run_logits, 1);
-        out->output_many = measure(b, run_logits, out->rows);
+    for (int i = 0; rc == 0 && i < WORKER_BATCHES; i++) {
+        measure(b, run_embed, out->rows[i], t);
+        out->batches[i].embed = t[0];
+        if (i < 2) {
+            measure(b, run_logits, out->rows[i], t);
+            out->batches[i].output = t[0];
+        } else {
+            const double one = out->batches[0].output, many = out->batches[1].output;
+            out->batches[i].output = many + fmax(0, many - one) * (out->rows[i] - out->rows[1]) /
+                                                (out->rows[1] - out->rows[0]);
+        }
     }
-    model_exec_free(b->exec);
-    b->exec = NULL;
+    if (rc == 0) {
+        measure(b, run_sample, 1, t);
+        out->sample = t[0];
+    }
+    drop_exec(b);
     free_pieces(b);
     return rc;
 }
 
-int worker_profile_run(const struct model *m, const struct model_exec_config *c,
+static void bench_free(struct bench *b)
+{
+    if (b->pieces != NULL)
+        free_pieces(b);
+    model_sampler_free(b->sampler);
+    base_free(b->pieces);
+    base_free(b->logits);
+    base_free(b->hidden);
+    base_free(b->sum);
+    base_free(b);
+}
+
+int worker_profile_run(const struct model *m, const struct model_exec_config *c, const char *root,
                        struct worker_profile *out, struct err *e)
 {
     struct bench *b = base_zalloc(1, sizeof *b);
@@ -184,18 +353,17 @@ int worker_profile_run(const struct model *m, const struct model_exec_config *c,
         return rc;
     b->m = m;
     b->c = c;
+    b->quota = worker_cpu_quota(root);
+    out->throttle = b->quota.period_s > 0 ? fmin(1, b->quota.cores / c->n_threads) : 1;
     b->hidden = base_zalloc((size_t)c->max_rows * model_shape(m)->n_embd, sizeof(float));
+    b->sum = base_zalloc((size_t)c->max_rows * model_shape(m)->n_embd, sizeof *b->sum);
     b->logits = base_zalloc((size_t)WORKER_LOGIT_ROWS * model_shape(m)->n_vocab, sizeof(float));
     b->pieces = base_zalloc(model_n_pieces(m), sizeof *b->pieces);
-    if (b->hidden != NULL && b->logits != NULL && b->pieces != NULL &&
-        (rc = time_kinds(b, out, e)) == 0)
+    b->sampler = model_sampler_new(model_shape(m)->n_vocab);
+    if (b->hidden != NULL && b->sum != NULL && b->logits != NULL && b->pieces != NULL &&
+        b->sampler != NULL && (rc = time_kinds(b, out, e)) == 0)
         rc = time_ends(b, out, e);
-    if (b->pieces != NULL)
-        free_pieces(b);
-    base_free(b->pieces);
-    base_free(b->logits);
-    base_free(b->hidden);
-    base_free(b);
+    bench_free(b);
     return rc == ERR_NOTFOUND
                ? err_set(e, ERR_NOMEM, "out of memory for profiling: a layer's weights do not fit")
                : rc;

@@ -367,33 +367,42 @@ uint64_t worker_memory_resident(const char *root)
 
 /* ---- cores ----------------------------------------------------------------------------------- */
 
-static uint64_t cores_of(uint64_t quota_us, uint64_t period_us)
+/* A quota as one number, so that the smallest share of a core wins and brings its period: millionths
+ * of a core in the high half, microseconds in the low. */
+static uint64_t quota_of(uint64_t quota_us, uint64_t period_us)
 {
-    return period_us == 0 ? UNLIMITED : quota_us / period_us;
+    uint64_t share;
+
+    if (period_us == 0 || period_us > UINT32_MAX ||
+        __builtin_mul_overflow(quota_us, (uint64_t)1000000, &share) ||
+        share / period_us >= UINT32_MAX) {
+        return UNLIMITED;
+    }
+    return share / period_us << 32 | period_us;
 }
 
 /* cpu.max is "QUOTA PERIOD", with "max" for no quota. */
-static uint64_t cores_v2(const char *root, const char *folder)
+static uint64_t quota_v2(const char *root, const char *folder)
 {
     char path[PATH_BYTES];
     int length = snprintf(path, sizeof path, "%s/cpu.max", folder);
     char *text =
         length >= 0 && (size_t)length < sizeof path ? read_text(root, path, SMALL_FILE_MAX) : NULL;
-    uint64_t quota, period, cores = UNLIMITED;
+    uint64_t quota, period, answer = UNLIMITED;
 
     if (text != NULL && parse_number(text, &quota)) {
         const char *space = strchr(text, ' ');
 
         if (space != NULL && parse_number(space + 1, &period)) {
-            cores = cores_of(quota, period);
+            answer = quota_of(quota, period);
         }
     }
     base_free(text);
-    return cores;
+    return answer;
 }
 
 /* A quota of -1, which is no number here, is none. */
-static uint64_t cores_v1(const char *root, const char *folder)
+static uint64_t quota_v1(const char *root, const char *folder)
 {
     uint64_t quota, period;
 
@@ -401,7 +410,18 @@ static uint64_t cores_v1(const char *root, const char *folder)
         !read_number(root, folder, "cpu.cfs_period_us", &period)) {
         return UNLIMITED;
     }
-    return cores_of(quota, period);
+    return quota_of(quota, period);
+}
+
+struct worker_quota worker_cpu_quota(const char *root)
+{
+    const uint64_t v2 = ask_upwards(root, NULL, quota_v2), v1 = ask_upwards(root, "cpu", quota_v1);
+    const uint64_t least = v2 < v1 ? v2 : v1;
+
+    if (least == UNLIMITED) {
+        return (struct worker_quota){0, 0};
+    }
+    return (struct worker_quota){(double)(least >> 32) / 1e6, (double)(uint32_t)least / 1e6};
 }
 
 unsigned worker_cores(const char *root)
@@ -409,14 +429,14 @@ unsigned worker_cores(const char *root)
     cpu_set_t allowed;
     long online = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t cores = online > 0 ? (uint64_t)online : 1;
-    uint64_t answers[2] = {ask_upwards(root, NULL, cores_v2), ask_upwards(root, "cpu", cores_v1)};
+    const struct worker_quota quota = worker_cpu_quota(root);
 
     /* Fails on a machine with more cores than the set has bits; then all that are online count. */
     if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
         cores = (uint64_t)CPU_COUNT(&allowed);
     }
-    for (size_t i = 0; i < 2; i++) {
-        cores = answers[i] < cores ? answers[i] : cores;
+    if (quota.period_s > 0 && quota.cores < (double)cores) {
+        cores = (uint64_t)quota.cores;
     }
     return cores > 0 ? (unsigned)cores : 1;
 }

@@ -17,6 +17,13 @@ uint64_t worker_memory_available(const char *root, uint64_t limit_bytes);
  * its resident set, which counts shared pages in full. 0 where neither can be read. */
 uint64_t worker_memory_resident(const char *root);
 
+/* The tightest CPU quota of the control groups above this process: so many cores, counted anew each
+ * period, after which its threads stand still. Zeros: there is none. */
+struct worker_quota {
+    double cores, period_s;
+};
+struct worker_quota worker_cpu_quota(const char *root);
+
 /* Cores that this process can keep busy: those it may run on, and no more than the whole ones in
  * the quota of each control group above it, as a thread that is held back stalls the others. At
  * least 1. */

@@ -118,7 +118,7 @@ static void run_job(void *arg)
         break;
     case JOB_PROFILE:
         kern_fp_init();
-        j->rc = worker_profile_run(j->with, &j->config, &j->profile, &j->e);
+        j->rc = worker_profile_run(j->with, &j->config, "", &j->profile, &j->e);
         break;
     case JOB_FREE:
         worker_engine_free(j->engine);
@@ -477,19 +477,34 @@ static void profile_done(struct worker_shell *sh, struct job *j)
 {
     const struct worker_profile *p = &j->profile;
     const uint32_t n = j->rc == 0 ? model_shape(j->with)->n_layers : 0;
+    double layers[2][WORKER_BATCHES * MODEL_LAYERS_MAX], others[4][WORKER_BATCHES];
+    uint8_t rows[WORKER_BATCHES * sizeof(uint32_t)];
     if (j->serial != sh->profile_serial)
         return;
     qsort(sh->noop_s, WORKER_NOOPS, sizeof *sh->noop_s, by_value);
+    for (uint32_t i = 0; i < WORKER_BATCHES; i++) {
+        const struct worker_batch *b = &p->batches[i];
+        net_put_u32(rows, i, p->rows[i]);
+        memcpy(layers[0] + i * n, b->attention, n * sizeof *layers[0]);
+        memcpy(layers[1] + i * n, b->ffn, n * sizeof *layers[1]);
+        others[0][i] = b->attention_fixed;
+        others[1][i] = b->ffn_fixed;
+        others[2][i] = b->embed;
+        others[3][i] = b->output;
+    }
     const struct net_msg m = {
         .code = NET_MSG_PROFILED,
         .u.PROFILED = {
-            .rows = p->rows,
-            .layer_one = net_list_f64(p->layer_one, n),
-            .layer_many = net_list_f64(p->layer_many, n),
-            .embed_one = p->embed_one,
-            .embed_many = p->embed_many,
-            .output_one = p->output_one,
-            .output_many = p->output_many,
+            .rows = {rows, WORKER_BATCHES},
+            .attention = net_list_f64(layers[0], WORKER_BATCHES * n),
+            .ffn = net_list_f64(layers[1], WORKER_BATCHES * n),
+            .attention_fixed = net_list_f64(others[0], WORKER_BATCHES),
+            .ffn_fixed = net_list_f64(others[1], WORKER_BATCHES),
+            .embed = net_list_f64(others[2], WORKER_BATCHES),
+            .output = net_list_f64(others[3], WORKER_BATCHES),
+            .sample = p->sample,
+            .wake = p->wake,
+            .throttle = p->throttle,
             .pass = sh->noop_s[WORKER_NOOPS / 2],
             .memory_bytes = worker_memory_available("", sh->self.memory_bytes),
             .base_bytes = sh->base_bytes,
@@ -521,7 +536,7 @@ void worker_shell_profile_tick(struct worker_shell *sh)
  * in a ring, with both threads asleep before. */
 void worker_shell_profile(struct worker_shell *sh, uint32_t rows)
 {
-    sh->profile_rows = rows < 2 ? 2 : rows > MODEL_SLOTS_MAX ? MODEL_SLOTS_MAX : rows;
+    sh->profile_rows = rows < 2 ? 2 : rows > WORKER_PROMPT_ROWS / 2 ? WORKER_PROMPT_ROWS / 2 : rows;
     sh->noops = 0;
     sh->noop_due_ms = 0;
     sh->profile_serial++;
@@ -542,8 +557,10 @@ static void noop_done(struct worker_shell *sh, uint32_t serial)
         return;
     j->serial = sh->profile_serial;
     j->with = sh->model;
-    j->config = exec_config(sh, sh->profile_rows);
-    j->profile.rows = sh->profile_rows;
+    j->config = exec_config(sh, WORKER_PROMPT_ROWS);
+    j->profile.rows[0] = 1;
+    j->profile.rows[1] = sh->profile_rows;
+    j->profile.rows[2] = WORKER_PROMPT_ROWS;
     post(sh, sh->compute, j);
 }
 

@@ -131,4 +131,5 @@ void sim_planner_answer(struct sim *s, const struct sim_event *ev, struct coord_
     out->plan = plan;
     out->stage_s = stage_s;
     out->batch_rate = s->setup.in_order ? 10.0 : (double)(5 + sim_draw(s, 10));
+    out->chunk = s->setup.chunk != 0 ? s->setup.chunk : 64;
 }

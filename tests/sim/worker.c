@@ -276,19 +276,24 @@ static void step(struct sim *s, uint32_t w, struct worker_event *ev)
 
 static void on_profiled(struct sim *s, uint32_t w, struct net_msg *m)
 {
-    static double one[SIM_LAYERS_MAX], many[SIM_LAYERS_MAX];
+    static double layers[COORD_BATCHES * SIM_LAYERS_MAX];
+    static const double few[COORD_BATCHES] = {1e-6, 2e-6, 4e-6};
+    static uint8_t rows[COORD_BATCHES * sizeof(uint32_t)];
     const uint32_t n = s->setup.n_layers;
     const bool fails = s->setup.trouble && sim_draw(s, 20) == 0;
-    for (uint32_t i = 0; i < n; i++) {
-        one[i] = 1e-6 * (double)s->setup.row_us;
-        many[i] = one[i] * 2;
-    }
+    for (uint32_t i = 0; i < COORD_BATCHES * n; i++)
+        layers[i] = 0.5e-6 * (double)s->setup.row_us * (1 + i / n);
+    for (uint32_t i = 0; i < COORD_BATCHES; i++)
+        net_put_u32(rows, i, 1 + 7 * i);
     *m = (struct net_msg){.code = NET_MSG_PROFILED,
-                          .u.PROFILED = {.rows = s->setup.slots > 1 ? s->setup.slots : 2,
-                                         .layer_one = net_list_f64(one, n),
-                                         .layer_many = net_list_f64(many, n),
-                                         .embed_one = 1e-6,
-                                         .output_one = 1e-4,
+                          .u.PROFILED = {.rows = {rows, COORD_BATCHES},
+                                         .attention = net_list_f64(layers, COORD_BATCHES * n),
+                                         .ffn = net_list_f64(layers, COORD_BATCHES * n),
+                                         .attention_fixed = net_list_f64(few, COORD_BATCHES),
+                                         .ffn_fixed = net_list_f64(few, COORD_BATCHES),
+                                         .embed = net_list_f64(few, COORD_BATCHES),
+                                         .output = net_list_f64(few, COORD_BATCHES),
+                                         .throttle = 1,
                                          .pass = 1e-6 * (double)s->setup.pass_us,
                                          .memory_bytes = 1u << 20,
                                          .error = base_span_str(fails ? "no memory for it" : "")}};

@@ -196,6 +196,11 @@ UNIT_TESTS += %D%/test_wire
 
 STORE_FIXTURE = %D%/store_fixture.c %D%/store_fixture.h
 
+UNIT_TESTS += %D%/test_measure
+%C%_test_measure_SOURCES = %D%/test_measure.c $(MAKE_MODEL)
+%C%_test_measure_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_measure_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_resources
 %C%_test_resources_SOURCES = %D%/test_resources.c
 %C%_test_resources_CFLAGS = $(UNIT_CFLAGS)
@@ -217,6 +222,11 @@ UNIT_TESTS += %D%/test_manifest
 %C%_test_manifest_SOURCES = %D%/test_manifest.c $(MAKE_MODEL)
 %C%_test_manifest_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_manifest_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
+
+UNIT_TESTS += %D%/test_profile
+%C%_test_profile_SOURCES = %D%/test_profile.c $(MAKE_MODEL)
+%C%_test_profile_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_profile_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
 
 UNIT_TESTS += %D%/test_reader
 %C%_test_reader_SOURCES = %D%/test_reader.c $(TINY_MODEL)

@@ -2,6 +2,7 @@
  * mounted the ways that systems mount them, and this machine, whatever it is. */
 #include "worker/resources.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -317,6 +318,14 @@ static unsigned at_most(unsigned n)
     return n < all ? n : all;
 }
 
+/* Of the tightest group above the process. */
+static void quota_is(double cores, double period_s)
+{
+    const struct worker_quota q = worker_cpu_quota(root);
+
+    assert_true(fabs(q.cores - cores) < 1e-9 && fabs(q.period_s - period_s) < 1e-9);
+}
+
 static void test_cores(void **state)
 {
     static const struct {
@@ -334,14 +343,24 @@ static void test_cores(void **state)
         have("/sys/fs/cgroup/a/b/cpu.max", v2[i].max);
         assert_int_equal(worker_cores(root), at_most(v2[i].cores));
     }
+    have("/sys/fs/cgroup/a/b/cpu.max", "2000 5000\n");
+    quota_is(0.4, 0.005);
+    have("/sys/fs/cgroup/a/cpu.max", "30000 100000\n");
+    quota_is(0.3, 0.1);
+    have("/sys/fs/cgroup/a/cpu.max", "max 100000\n");
+    quota_is(0.4, 0.005);
+    have("/sys/fs/cgroup/a/b/cpu.max", "max 100000\n");
+    quota_is(0, 0);
     have("/sys/fs/cgroup/a/cpu.max", "100000 100000\n");
     assert_int_equal(worker_cores(root), 1);
     have("/proc/self/mountinfo", "41 31 0:32 / /cg/cpu rw - cgroup cgroup rw,cpuacct,cpu\n");
     have("/cg/cpu/c/cpu.cfs_quota_us", "-1\n");
     have("/cg/cpu/c/cpu.cfs_period_us", "100000\n");
     assert_int_equal(worker_cores(root), at_most(UINT32_MAX));
+    quota_is(0, 0);
     have("/cg/cpu/c/cpu.cfs_quota_us", "199999\n");
     assert_int_equal(worker_cores(root), 1);
+    quota_is(1.99999, 0.1);
 }
 
 /* ---- this machine ---------------------------------------------------------------------------- */
