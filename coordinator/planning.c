@@ -42,8 +42,8 @@ void coord_blocks_of(const struct model *m, const struct net_config *config,
 {
     const struct model_shape *shape = model_shape(m);
     const struct model_exec_config c = exec_config(config, m);
-    struct model_slice whole = model_slice_layers(m, 0, 1);
-    whole.embed = whole.output = true;
+    const struct model_slice whole = model_slice_part(
+        0, 1, 0, shape->n_head_units, 0, shape->n_ff_units, 0, shape->n_vocab_runs, true, true);
     *out = (struct coord_blocks){.n_layers = shape->n_layers,
                                  .n_embd = shape->n_embd,
                                  .n_heads = shape->n_heads,

@@ -65,7 +65,7 @@ static struct kern_matrix *matrix_of(struct model_exec *x, struct model_layer *l
     case MODEL_TENSOR_EMBED:
         return &x->embed[p.index];
     case MODEL_TENSOR_OUTPUT:
-        return &x->output[p.index];
+        return &x->output[p.index - x->slice.run0];
     case MODEL_TENSOR_Q:
         return &l->q[x->heads.unit_at[p.index]];
     case MODEL_TENSOR_ATTN_OUT:
@@ -292,7 +292,7 @@ void model_exec_run(struct model_exec *x, const struct model_row *rows, uint32_t
             run_layer(x, layer, rows + at, n_tile, hidden + at * n_embd, bad + at);
         }
     }
-    if (x->slice.output) {
+    if (x->slice.output && x->slice.layer1 == x->model->shape.n_layers) {
         model_exec_logits(x, rows, n, hidden, logits, bad);
         bury(x, n, bad, hidden);
     }

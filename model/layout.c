@@ -52,6 +52,12 @@ static void carve_layer(struct model_exec *x, struct model_carver *c, struct mod
     l->down = carve(c, x->n_ff, sizeof *l->down);
 }
 
+/* Whether rows come here that the final norm has gone over. */
+static bool has_ends(const struct model_exec *x)
+{
+    return x->slice.output || x->slice.run0 < x->slice.run1;
+}
+
 /* Which forms of activations the slice's layers need, over all of them. */
 struct forms {
     bool normed, mixed, wide;
@@ -70,7 +76,7 @@ static struct forms forms_of(const struct model_exec *x)
         f.mixed = f.mixed || model_tensor_integer(m, layer, MODEL_TENSOR_ATTN_OUT);
         f.wide = f.wide || model_tensor_integer(m, layer, MODEL_TENSOR_DOWN);
     }
-    if (x->slice.output)
+    if (has_ends(x))
         f.normed = f.normed || model_tensor_integer(
                                    m, 0, m->shape.tied ? MODEL_TENSOR_EMBED : MODEL_TENSOR_OUTPUT);
     return f;
@@ -86,11 +92,11 @@ void model_exec_carve_all(struct model_exec *x, struct model_carver *c)
     for (uint32_t i = 0; i < x->n_layers; i++)
         carve_layer(x, c, x->layers != NULL ? &x->layers[i] : &none);
     x->embed = carve(c, x->slice.embed ? s->n_vocab_runs : 0, sizeof *x->embed);
-    x->output = carve(c, x->slice.output ? s->n_vocab_runs : 0, sizeof *x->output);
+    x->output = carve(c, x->slice.run1 - x->slice.run0, sizeof *x->output);
     bool factors = x->heads.n_units > 0 && (s->rope_factors || x->model->rope_scale != 1.0f);
     x->rope_factors = carve(c, factors ? s->rope_dims / 2 : 0, sizeof *x->rope_factors);
 
-    carve_act(c, &x->normed, x->n_layers > 0 || x->slice.output ? s->n_embd : 0, forms.normed);
+    carve_act(c, &x->normed, x->n_layers > 0 || has_ends(x) ? s->n_embd : 0, forms.normed);
     carve_act(c, &x->mixed, (size_t)x->heads.n_units * x->unit_width, forms.mixed);
     carve_act(c, &x->wide, (size_t)x->n_ff * s->unit_cols, forms.wide);
     x->q = carve(c, tile * x->heads.n_units * x->unit_width, sizeof *x->q);
@@ -101,8 +107,9 @@ void model_exec_carve_all(struct model_exec *x, struct model_carver *c)
     x->rope_window = carve(c, x->heads.n_units > 0 && s->window != 0 ? tile * s->rope_dims : 0,
                            sizeof *x->rope_window);
     x->rope_position = carve(c, x->heads.n_units > 0 ? tile : 0, sizeof *x->rope_position);
-    x->tail = carve(c, x->slice.output && s->n_vocab % KERN_GROUP != 0 ? s->vocab_run : 0,
-                    sizeof *x->tail);
+    bool tail = x->slice.run0 < x->slice.run1 && x->slice.run1 == s->n_vocab_runs &&
+                s->n_vocab % KERN_GROUP != 0;
+    x->tail = carve(c, tail ? s->vocab_run : 0, sizeof *x->tail);
     bool post_norm =
         x->n_layers > 0 && (model_tensor(x->model, 0, MODEL_TENSOR_ATTN_POST_NORM)->file != NULL ||
                             model_tensor(x->model, 0, MODEL_TENSOR_FFN_POST_NORM)->file != NULL);
@@ -158,8 +165,8 @@ static uint64_t weight_bytes(const struct model_exec *x)
         bytes += kind_bytes(m, MODEL_PIECE_EMBED, 0, 0, s->n_vocab_runs);
     if (x->slice.output)
         bytes += kind_bytes(m, MODEL_PIECE_FINAL, 0, 0, 1);
-    if (x->slice.output && !(s->tied && x->slice.embed))
-        bytes += kind_bytes(m, MODEL_PIECE_OUTPUT, 0, 0, s->n_vocab_runs);
+    if (!(s->tied && x->slice.embed))
+        bytes += kind_bytes(m, MODEL_PIECE_OUTPUT, 0, x->slice.run0, x->slice.run1);
     for (uint32_t layer = x->slice.layer0; layer < x->slice.layer1; layer++) {
         bytes += kind_bytes(m, MODEL_PIECE_COMMON, layer, 0, 1);
         bytes += x->heads.n_kv * kind_bytes(m, MODEL_PIECE_KV, layer, 0, 1);

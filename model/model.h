@@ -283,16 +283,25 @@ uint32_t model_piece_number(const struct model *m, struct model_piece p);
 /* ---- slices ---------------------------------------------------------------------------------- */
 
 /* What one worker computes: layers [layer0, layer1), in each of them the query heads whose unit bit
- * is set and feed-forward units [unit0, unit1), optionally the embedding, optionally final norm and
- * output. */
+ * is set and feed-forward units [unit0, unit1); runs [run0, run1) of the output matrix, optionally
+ * the embedding, optionally the final norm. Ends and layers are independent of each other: the
+ * output may stand with the first layers, and its runs with several workers, of which one has the
+ * norm. */
 struct model_slice {
     uint32_t layer0, layer1;
     uint64_t head_units[MODEL_HEADS_MAX / 64]; /* bit u: head unit u */
     uint32_t unit0, unit1;
-    bool embed, output;
+    uint32_t run0, run1; /* vocabulary runs of the output matrix; empty: none of it */
+    bool embed;
+    bool output; /* the final norm */
 };
 /* All heads and columns of layers [a, b); embedding and output where they end the model. */
 struct model_slice model_slice_layers(const struct model *m, uint32_t layer0, uint32_t layer1);
+/* The same of ranges: head units [head0, head1), feed-forward units [unit0, unit1), output runs
+ * [run0, run1). Any may be empty, and out of bounds: model_slice_check looks. */
+struct model_slice model_slice_part(uint32_t layer0, uint32_t layer1, uint32_t head0,
+                                    uint32_t head1, uint32_t unit0, uint32_t unit1, uint32_t run0,
+                                    uint32_t run1, bool embed, bool output);
 /* ERR_RANGE with the reason where the slice does not fit the model. */
 int model_slice_check(const struct model *m, const struct model_slice *s, struct err *e);
 /* Numbers of the slice's pieces, ascending, into out[max] (NULL: count only); returns their count.
@@ -338,8 +347,9 @@ int model_exec_new(const struct model *m, const struct model_slice *s,
 void model_exec_free(struct model_exec *x);
 
 /* One pass of n rows through the slice. hidden [n, n_embd] F32: in where the slice does not embed,
- * out always (residual stream). logits [n_wanted, n_vocab] F32: where the slice has the output, for
- * the rows that want them, in row order; NULL otherwise. bad[i] is 0, or 1 + the layer in which a
+ * out always (residual stream). logits [n_wanted, n_vocab] F32: where the slice has the last layer
+ * and the final norm, for the rows that want them, in row order, the columns of its runs; NULL
+ * otherwise. bad[i] is 0, or 1 + the layer in which a
  * value of row i went out of range (1 + n_layers: in the output); such a row's results are zeros
  * and the other rows' are as if it had not been there. Rows of one slot come in ascending
  * positions; position p reads KV rows [0, p]. No allocation. */
@@ -360,6 +370,7 @@ void model_exec_ffn(struct model_exec *x, uint32_t layer, uint32_t n, const floa
                     int64_t *sum, uint32_t *bad);
 void model_exec_ffn_close(struct model_exec *x, uint32_t layer, uint32_t n, const int64_t *sum,
                           float *hidden, uint32_t *bad);
+/* Needs the final norm. Writes the columns of the slice's runs and leaves the others alone. */
 void model_exec_logits(struct model_exec *x, const struct model_row *rows, uint32_t n,
                        const float *hidden, float *logits, uint32_t *bad);
 

@@ -163,7 +163,7 @@ struct model_exec {
     uint64_t kv_half_bytes, kv_map_bytes; /* of one layer and KV head: K alone, both */
 
     struct model_layer *layers;         /* [n_layers] */
-    struct kern_matrix *embed, *output; /* [n_vocab_runs] or NULL */
+    struct kern_matrix *embed, *output; /* [n_vocab_runs], [run1 - run0], or NULL */
     const float *final_norm;            /* [n_embd] */
     float *rope_factors;                /* [rope_dims / 2], scale included, or NULL */
 
@@ -177,7 +177,7 @@ struct model_exec {
     float *rope_window;      /* [tile, rope_dims] of layers with a window; NULL where none has */
     uint32_t *rope_position; /* [tile] whose rotation both hold; UINT32_MAX: none */
     float *closed;           /* [threads][n_embd] a half's output before its norm, or NULL */
-    float *tail;             /* [vocab_run] for the last group of an uneven vocabulary */
+    float *tail;             /* [vocab_run] for the last group of an uneven vocabulary, or NULL */
     uint8_t *flags;          /* [threads][tile] rows that a thread found out of range */
     float *panel;            /* [threads][KERN_FAST_PANEL], NULL unless fast */
     float *unit;             /* [tile, unit_stride] sums before they become fixed point; likewise */

@@ -1,7 +1,7 @@
 /* The ends of a model: rows of the embedding in, final norm and output matrix out.
  *
- * Both matrices come in runs of vocabulary rows (pieces). Threads share the groups of all runs as
- * if they were one matrix. Kernels write whole groups of 16 rows; where the vocabulary does not end
+ * Both matrices come in runs of vocabulary rows (pieces). Threads share the groups of all runs that
+ * the slice has as if they were one matrix. Kernels write whole groups of 16 rows; where the vocabulary does not end
  * on a group, the last one is computed row by row into a scratch of its own and its valid part
  * copied, so that nothing is written behind a row of logits.
  *
@@ -38,12 +38,14 @@ void model_exec_embed(struct model_exec *x, const struct model_row *rows, uint32
 
 struct logits_job {
     struct model_exec *x;
-    float *logits; /* [n, n_vocab] */
+    float *logits;       /* [n, n_vocab] */
+    uint32_t col0, col1; /* columns of the slice's runs */
     uint32_t n;
 };
 
-/* The last group of a vocabulary that does not end on a group. */
-static void uneven_group(const struct logits_job *j, const struct kern_matrix *w, uint32_t run)
+/* The last group of a vocabulary that does not end on a group. `col` is its matrix's first column
+ * of logits. */
+static void uneven_group(const struct logits_job *j, const struct kern_matrix *w, uint32_t col)
 {
     const struct model_exec *x = j->x;
     const struct model_shape *s = &x->model->shape;
@@ -51,7 +53,7 @@ static void uneven_group(const struct logits_job *j, const struct kern_matrix *w
     for (uint32_t t = 0; t < j->n; t++) {
         struct kern_act in = model_act_row(&x->normed, t);
         x->kern->matmul[w->type](w, group, group + 1, &in, 1, x->tail, s->vocab_run);
-        memcpy(j->logits + (size_t)t * s->n_vocab + run * s->vocab_run + row, x->tail + row,
+        memcpy(j->logits + (size_t)t * s->n_vocab + col + row, x->tail + row,
                (w->n_rows - row) * sizeof(float));
     }
 }
@@ -64,60 +66,67 @@ static void logits_part(void *arg, unsigned part, unsigned n_parts)
     uint32_t per_run = s->vocab_run / KERN_GROUP, first, last;
     struct kern_act in = model_act_view(&x->normed);
     uint8_t *flags = model_flags(x, part);
-    model_share((s->n_vocab + KERN_GROUP - 1) / KERN_GROUP, part, n_parts, &first, &last);
-    uint32_t row0 = first * KERN_GROUP,
-             row1 = last * KERN_GROUP < s->n_vocab ? last * KERN_GROUP : s->n_vocab;
+    model_share((j->col1 - j->col0 + KERN_GROUP - 1) / KERN_GROUP, part, n_parts, &first, &last);
+    uint32_t col0 = j->col0 + first * KERN_GROUP, col1 = j->col0 + last * KERN_GROUP;
+    if (col1 > j->col1)
+        col1 = j->col1;
     while (first < last) {
         uint32_t run = first / per_run, group0 = first % per_run, group1 = group0 + (last - first);
+        uint32_t col = j->col0 + run * s->vocab_run;
         const struct kern_matrix *w = &x->output[run];
         if (group1 > per_run)
             group1 = per_run;
         uint32_t whole = w->n_rows / KERN_GROUP < group1 ? w->n_rows / KERN_GROUP : group1;
         if (group0 < whole)
-            model_product(x, part, w, group0, whole, &in, j->n,
-                          j->logits + (size_t)run * s->vocab_run, s->n_vocab);
+            model_product(x, part, w, group0, whole, &in, j->n, j->logits + col, s->n_vocab);
         if (whole < group1)
-            uneven_group(j, w, run);
+            uneven_group(j, w, col);
         first += group1 - group0;
     }
     for (uint32_t t = 0; t < j->n; t++) {
         const float *row = j->logits + (size_t)t * s->n_vocab;
-        for (uint32_t i = row0; i < row1; i++) {
+        for (uint32_t i = col0; i < col1; i++) {
             if (!model_f32_finite(row[i]))
                 flags[t] = 1;
         }
     }
 }
 
-/* Logits of the n rows pick[t]. */
-static void logits_tile(struct model_exec *x, const uint32_t *pick, uint32_t n, const float *hidden,
-                        float *logits, uint32_t *bad)
+/* Columns of logits of n rows in x->normed, which are pick[t]. */
+static void logits_tile(struct model_exec *x, const uint32_t *pick, uint32_t n, float *logits,
+                        uint32_t *bad)
 {
     const struct model_shape *s = &x->model->shape;
-    struct logits_job j = {x, logits, n};
-    uint32_t mark = 1 + s->n_layers;
-    bool integer = kern_type_info(x->output[0].type)->integer;
-    model_norm_rows(x, x->final_norm, integer, hidden, pick, n, mark, bad);
+    struct logits_job j = {x, logits, x->slice.run0 * s->vocab_run, x->slice.run1 * s->vocab_run,
+                           n};
+    if (x->slice.run0 == x->slice.run1)
+        return;
+    if (j.col1 > s->n_vocab)
+        j.col1 = s->n_vocab;
     model_phase(x, logits_part, &j, x->config.n_threads);
-    model_settle(x, n, mark, pick, bad);
+    model_settle(x, n, 1 + s->n_layers, pick, bad);
     for (uint32_t t = 0; t < n; t++) {
         if (bad[pick[t]] != 0)
-            memset(logits + (size_t)t * s->n_vocab, 0, s->n_vocab * sizeof *logits);
+            memset(logits + (size_t)t * s->n_vocab + j.col0, 0, (j.col1 - j.col0) * sizeof *logits);
     }
 }
 
 void model_exec_logits(struct model_exec *x, const struct model_row *rows, uint32_t n,
                        const float *hidden, float *logits, uint32_t *bad)
 {
+    const struct model_shape *s = &x->model->shape;
     uint32_t pick[MODEL_TILE_ROWS], n_pick = 0;
-    assert(x->output != NULL && n <= x->config.max_rows);
+    bool integer =
+        model_tensor_integer(x->model, 0, s->tied ? MODEL_TENSOR_EMBED : MODEL_TENSOR_OUTPUT);
+    assert(x->final_norm != NULL && n <= x->config.max_rows);
     kern_fp_init();
     for (uint32_t t = 0; t < n; t++) {
         if (rows[t].want_logits)
             pick[n_pick++] = t;
         if (n_pick == MODEL_TILE_ROWS || (n_pick > 0 && t + 1 == n)) {
-            logits_tile(x, pick, n_pick, hidden, logits, bad);
-            logits += (size_t)n_pick * x->model->shape.n_vocab;
+            model_norm_rows(x, x->final_norm, integer, hidden, pick, n_pick, 1 + s->n_layers, bad);
+            logits_tile(x, pick, n_pick, logits, bad);
+            logits += (size_t)n_pick * s->n_vocab;
             n_pick = 0;
         }
     }

@@ -1,6 +1,6 @@
 /* Slices: which part of a model one worker computes, and what that part takes in pieces.
  *
- * A slice names layers, head units and feed-forward units; everything else follows. The KV heads
+ * A slice names layers, head units, feed-forward units and the model's ends; everything else follows. The KV heads
  * are derived from the query heads, because a KV head without a query head would be stored for
  * nobody. The list of pieces ascends, so two sides that agree on a slice agree on the list.
  *
@@ -17,16 +17,27 @@ static bool has_unit(const struct model_slice *s, uint32_t unit)
 struct model_slice model_slice_layers(const struct model *m, uint32_t layer0, uint32_t layer1)
 {
     const struct model_shape *shape = &m->shape;
+    const bool output = layer1 == shape->n_layers;
+    return model_slice_part(layer0, layer1, 0, shape->n_head_units, 0, shape->n_ff_units, 0,
+                            output ? shape->n_vocab_runs : 0, layer0 == 0, output);
+}
+
+struct model_slice model_slice_part(uint32_t layer0, uint32_t layer1, uint32_t head0,
+                                    uint32_t head1, uint32_t unit0, uint32_t unit1, uint32_t run0,
+                                    uint32_t run1, bool embed, bool output)
+{
     struct model_slice s = {.layer0 = layer0,
                             .layer1 = layer1,
-                            .unit1 = shape->n_ff_units,
-                            .embed = layer0 == 0,
-                            .output = layer1 == shape->n_layers};
-    for (uint32_t u = 0; u < shape->n_head_units; u++)
+                            .unit0 = unit0,
+                            .unit1 = unit1,
+                            .run0 = run0,
+                            .run1 = run1,
+                            .embed = embed,
+                            .output = output};
+    for (uint32_t u = head0; u < head1 && u < MODEL_HEADS_MAX; u++)
         s.head_units[u / 64] |= (uint64_t)1 << (u % 64);
     return s;
 }
-
 int model_slice_check(const struct model *m, const struct model_slice *s, struct err *e)
 {
     const struct model_shape *shape = &m->shape;
@@ -36,12 +47,15 @@ int model_slice_check(const struct model *m, const struct model_slice *s, struct
     if (s->unit0 > s->unit1 || s->unit1 > shape->n_ff_units)
         return err_set(e, ERR_RANGE, "feed-forward units %u to %u of a model that has %u", s->unit0,
                        s->unit1, shape->n_ff_units);
+    if (s->run0 > s->run1 || s->run1 > shape->n_vocab_runs)
+        return err_set(e, ERR_RANGE, "output runs %u to %u of a model that has %u", s->run0,
+                       s->run1, shape->n_vocab_runs);
     for (uint32_t u = shape->n_head_units; u < MODEL_HEADS_MAX; u++) {
         if (has_unit(s, u))
             return err_set(e, ERR_RANGE, "head unit %u of a model that has %u", u,
                            shape->n_head_units);
     }
-    if (s->layer0 == s->layer1 && !s->embed && !s->output)
+    if (s->layer0 == s->layer1 && s->run0 == s->run1 && !s->embed && !s->output)
         return err_set(e, ERR_RANGE, "the slice holds nothing");
     return 0;
 }
@@ -109,7 +123,7 @@ uint32_t model_slice_pieces(const struct model *m, const struct model_slice *s, 
     }
     if (s->output)
         add(&l, MODEL_PIECE_FINAL, 0, 0);
-    for (uint32_t i = 0; s->output && i < shape->n_vocab_runs; i++)
+    for (uint32_t i = s->run0; i < s->run1; i++)
         add(&l, MODEL_PIECE_OUTPUT, 0, i);
     return l.n;
 }

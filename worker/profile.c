@@ -193,20 +193,12 @@ static void measure(struct bench *b, void (*run)(struct bench *, uint32_t), uint
     }
 }
 
-/* Layers [a, z) with the first `heads` head units and `units` feed-forward units, no ends. */
-static struct model_slice slice_of(uint32_t a, uint32_t z, uint32_t heads, uint32_t units)
-{
-    struct model_slice s = {.layer0 = a, .layer1 = z, .unit1 = units};
-    for (uint32_t u = 0; u < heads; u++)
-        s.head_units[u / 64] |= (uint64_t)1 << (u % 64);
-    return s;
-}
-
-/* Time layers [a, z) with so many units: seconds a layer, [batch][half]. */
+/* Time layers [a, z) with the first `heads` head units and `units` feed-forward units, without the
+ * model's ends: seconds a layer, [batch][half]. */
 static int time_layers(struct bench *b, uint32_t a, uint32_t z, uint32_t heads, uint32_t units,
                        const uint32_t *rows, double out[WORKER_BATCHES][2], struct err *e)
 {
-    const struct model_slice s = slice_of(a, z, heads, units);
+    const struct model_slice s = model_slice_part(a, z, 0, heads, 0, units, 0, 0, false, false);
     const int rc = model_exec_new(b->m, &s, b->c, make_piece, b, &b->exec, e);
     b->layer0 = a;
     b->layer1 = z;
@@ -235,7 +227,8 @@ static double fixed_part(double t_all, double t_part, uint32_t all, uint32_t par
 static uint64_t layer_bytes(const struct bench *b, uint32_t layer)
 {
     const struct model_shape *s = model_shape(b->m);
-    const struct model_slice slice = slice_of(layer, layer + 1, s->n_head_units, s->n_ff_units);
+    const struct model_slice slice = model_slice_part(layer, layer + 1, 0, s->n_head_units, 0,
+                                                      s->n_ff_units, 0, 0, false, false);
     return model_slice_memory(b->m, &slice, b->c).weight_bytes;
 }
 
@@ -307,9 +300,9 @@ static int time_kinds(struct bench *b, struct worker_profile *out, struct err *e
  * are on the line through the two smaller ones. */
 static int time_ends(struct bench *b, struct worker_profile *out, struct err *e)
 {
-    struct model_slice s = slice_of(0, 0, 0, 0);
+    const struct model_slice s =
+        model_slice_part(0, 0, 0, 0, 0, 0, 0, model_shape(b->m)->n_vocab_runs, true, true);
     double t[2];
-    s.embed = s.output = true;
     const int rc = model_exec_new(b->m, &s, b->c, make_piece, b, &b->exec, e);
     for (int i = 0; rc == 0 && i < WORKER_BATCHES; i++) {
         measure(b, run_embed, out->rows[i], t);

@@ -612,12 +612,54 @@ static void test_slice_pieces(void **state)
     bad.head_units[3] = 1;
     assert_int_equal(model_slice_check(m, &bad, &e), ERR_RANGE);
     assert_non_null(strstr(e.text, "192"));
+    bad = s;
+    bad.run1 = model_shape(m)->n_vocab_runs + 1;
+    assert_int_equal(model_slice_check(m, &bad, &e), ERR_RANGE);
+    bad.run0 = 1;
+    bad.run1 = 0;
+    assert_int_equal(model_slice_check(m, &bad, &e), ERR_RANGE);
     bad = (struct model_slice){.layer0 = 1, .layer1 = 1};
     assert_int_equal(model_slice_check(m, &bad, &e), ERR_RANGE);
     bad = model_slice_layers(m, 0, 1);
-    assert_true(bad.embed && !bad.output);
+    assert_true(bad.embed && !bad.output && bad.run0 == bad.run1);
     bad = model_slice_layers(m, 1, 2);
-    assert_true(!bad.embed && bad.output);
+    assert_true(!bad.embed && bad.output && bad.run0 == 0 &&
+                bad.run1 == model_shape(m)->n_vocab_runs);
+    s = model_slice_part(1, 2, 3, 4, 2, 3, 0, 0, false, false);
+    assert_int_equal(model_slice_pieces(m, &s, n, 64), 4);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(n[i], model_piece_number(m, expected[i]));
+    model_close(m);
+}
+
+/* Runs of the output matrix with and without the final norm, with and without layers. */
+static void test_output_pieces(void **state)
+{
+    (void)state;
+    struct tiny_model c = tiny_model_default(KERN_Q8_0);
+    c.n_embd = 256;
+    c.n_vocab = 2500;
+    struct model *m = must_open(&c);
+    struct err e = {0};
+    uint32_t n[64], n_runs = model_shape(m)->n_vocab_runs;
+    struct model_exec_config config = {3, 100, 16, KERN_KV_F16, 1, kern_table_select(NULL), false};
+    assert_true(n_runs >= 3);
+    const struct model_piece final = {MODEL_PIECE_FINAL, 0, 0}, middle = {MODEL_PIECE_OUTPUT, 0, 1};
+    struct model_slice s = model_slice_part(0, 0, 0, 0, 0, 0, 1, 2, false, false);
+    assert_int_equal(model_slice_check(m, &s, &e), 0);
+    assert_int_equal(model_slice_pieces(m, &s, n, 64), 1);
+    assert_int_equal(n[0], model_piece_number(m, middle));
+    assert_int_equal(model_slice_memory(m, &s, &config).weight_bytes, model_piece_bytes(m, middle));
+    s.output = true;
+    assert_int_equal(model_slice_pieces(m, &s, n, 64), 2);
+    assert_int_equal(n[0], model_piece_number(m, final));
+    s.run1 = s.run0;
+    assert_int_equal(model_slice_pieces(m, &s, n, 64), 1);
+    s.output = false;
+    assert_int_equal(model_slice_check(m, &s, &e), ERR_RANGE);
+    s = model_slice_part(0, 1, 0, 1, 0, 0, 0, n_runs, true, true);
+    assert_int_equal(model_slice_check(m, &s, &e), 0);
+    assert_int_equal(model_slice_pieces(m, &s, NULL, 0), 2 * n_runs + 1 + 3);
     model_close(m);
 }
 
@@ -759,6 +801,7 @@ int main(void)
         cmocka_unit_test(test_common_piece_content),
         cmocka_unit_test(test_cut_super_blocks),
         cmocka_unit_test(test_slice_pieces),
+        cmocka_unit_test(test_output_pieces),
         cmocka_unit_test(test_memory_figures),
         cmocka_unit_test(test_exec_refusals),
         cmocka_unit_test(test_rope_factors_checked),

@@ -77,6 +77,7 @@ static void add_stage(struct machine *m, uint32_t layer0, uint32_t layer1, bool 
                                 .layer1 = layer1,
                                 .unit0 = p->ff_border[k],
                                 .unit1 = p->ff_border[k + 1],
+                                .run1 = output && k == 0 ? m->f->shape->n_vocab_runs : 0,
                                 .embed = embed && k == 0,
                                 .output = output && k == 0};
         struct model_exec_config c = {.n_slots = SLOTS,
