@@ -294,8 +294,9 @@ static void attend_rows(struct attention_job *j)
     model_phase(j->x, attend_part, &a, items * a.split);
 }
 
+/* A tile of rows that stand in x->normed. */
 static void attention_tile(struct model_exec *x, uint32_t layer, const struct model_row *rows,
-                           uint32_t n, const float *hidden, int64_t *sum, uint32_t *bad)
+                           uint32_t n, int64_t *sum, uint32_t *bad)
 {
     const struct model_layer *l = &x->layers[layer - x->slice.layer0];
     bool windowed = model_shape_windowed(&x->model->shape, layer);
@@ -307,7 +308,6 @@ static void attention_tile(struct model_exec *x, uint32_t layer, const struct mo
                               .window = windowed ? x->model->shape.window : UINT32_MAX,
                               .rope = windowed ? x->rope_window : x->rope};
     uint32_t mark = 1 + layer;
-    model_norm_rows(x, l->attn_norm, l->qkv_integer, hidden, NULL, n, mark, bad);
     prepare_rotations(x, rows, n);
     model_phase(x, project_part, &j, x->config.n_threads);
     model_phase(x, store_part, &j, n * x->heads.n_kv);
@@ -317,19 +317,40 @@ static void attention_tile(struct model_exec *x, uint32_t layer, const struct mo
     model_add_units(x, l->out, x->heads.n_units, x->unit_width, &x->mixed, n, mark, sum, bad);
 }
 
-void model_exec_attention(struct model_exec *x, uint32_t layer, const struct model_row *rows,
-                          uint32_t n, const float *hidden, int64_t *sum, uint32_t *bad)
+/* Rows from one of two places: hidden, or normed where that is not NULL. */
+static void attention(struct model_exec *x, uint32_t layer, const struct model_row *rows,
+                      uint32_t n, const float *hidden, const uint8_t *normed, int64_t *sum,
+                      uint32_t *bad)
 {
-    uint32_t n_embd = x->model->shape.n_embd;
+    const struct model_layer *l = &x->layers[layer - x->slice.layer0];
+    size_t n_embd = x->model->shape.n_embd;
+    size_t row_bytes = model_normed_bytes(x->model, MODEL_NORM_ATTENTION, layer);
     assert(layer >= x->slice.layer0 && layer < x->slice.layer1 && n <= x->config.max_rows);
     for (uint32_t t = 0; t < n; t++)
         assert(rows[t].slot < x->config.n_slots && rows[t].position < x->config.context);
     kern_fp_init();
     for (uint32_t at = 0; at < n && x->heads.n_units > 0; at += MODEL_TILE_ROWS) {
         uint32_t n_tile = n - at < MODEL_TILE_ROWS ? n - at : MODEL_TILE_ROWS;
-        attention_tile(x, layer, rows + at, n_tile, hidden + (size_t)at * n_embd,
-                       sum + (size_t)at * n_embd, bad + at);
+        if (normed != NULL)
+            model_take_normed(x, MODEL_NORM_ATTENTION, layer, n_tile, normed + at * row_bytes,
+                              bad + at);
+        else
+            model_norm_rows(x, l->attn_norm, l->qkv_integer, hidden + at * n_embd, NULL, n_tile,
+                            1 + layer, bad + at);
+        attention_tile(x, layer, rows + at, n_tile, sum + at * n_embd, bad + at);
     }
+}
+
+void model_exec_attention(struct model_exec *x, uint32_t layer, const struct model_row *rows,
+                          uint32_t n, const float *hidden, int64_t *sum, uint32_t *bad)
+{
+    attention(x, layer, rows, n, hidden, NULL, sum, bad);
+}
+
+void model_exec_attention_normed(struct model_exec *x, uint32_t layer, const struct model_row *rows,
+                                 uint32_t n, const uint8_t *normed, int64_t *sum, uint32_t *bad)
+{
+    attention(x, layer, rows, n, NULL, normed, sum, bad);
 }
 
 void model_exec_attention_close(struct model_exec *x, uint32_t layer, uint32_t n,

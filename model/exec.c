@@ -184,12 +184,9 @@ static void set_forms(struct model_exec *x)
     for (uint32_t i = 0; i < x->n_layers; i++) {
         struct model_layer *l = &x->layers[i];
         uint32_t layer = x->slice.layer0 + i;
-        l->qkv_integer = model_tensor_integer(m, layer, MODEL_TENSOR_Q) ||
-                         model_tensor_integer(m, layer, MODEL_TENSOR_K) ||
-                         model_tensor_integer(m, layer, MODEL_TENSOR_V);
+        l->qkv_integer = model_norm_forms(m, MODEL_NORM_ATTENTION, layer).some;
         l->out_integer = model_tensor_integer(m, layer, MODEL_TENSOR_ATTN_OUT);
-        l->ffn_integer = model_tensor_integer(m, layer, MODEL_TENSOR_GATE) ||
-                         model_tensor_integer(m, layer, MODEL_TENSOR_UP);
+        l->ffn_integer = model_norm_forms(m, MODEL_NORM_FFN, layer).some;
         l->down_integer = model_tensor_integer(m, layer, MODEL_TENSOR_DOWN);
     }
 }

@@ -60,29 +60,47 @@ static void gate_part(void *arg, unsigned part, unsigned n_parts)
     }
 }
 
-static void ffn_tile(struct model_exec *x, uint32_t layer, uint32_t n, const float *hidden,
-                     int64_t *sum, uint32_t *bad)
+/* A tile of rows that stand in x->normed. */
+static void ffn_tile(struct model_exec *x, uint32_t layer, uint32_t n, int64_t *sum, uint32_t *bad)
 {
     const struct model_layer *l = &x->layers[layer - x->slice.layer0];
     struct ffn_job j = {x, l, n};
     uint32_t mark = 1 + layer;
-    model_norm_rows(x, l->ffn_norm, l->ffn_integer, hidden, NULL, n, mark, bad);
     model_phase(x, gate_part, &j, x->config.n_threads);
     model_settle(x, n, mark, NULL, bad);
     model_add_units(x, l->down, x->n_ff, x->model->shape.unit_cols, &x->wide, n, mark, sum, bad);
 }
 
-void model_exec_ffn(struct model_exec *x, uint32_t layer, uint32_t n, const float *hidden,
-                    int64_t *sum, uint32_t *bad)
+/* Rows from one of two places: hidden, or normed where that is not NULL. */
+static void ffn(struct model_exec *x, uint32_t layer, uint32_t n, const float *hidden,
+                const uint8_t *normed, int64_t *sum, uint32_t *bad)
 {
-    uint32_t n_embd = x->model->shape.n_embd;
+    const struct model_layer *l = &x->layers[layer - x->slice.layer0];
+    size_t n_embd = x->model->shape.n_embd;
+    size_t row_bytes = model_normed_bytes(x->model, MODEL_NORM_FFN, layer);
     assert(layer >= x->slice.layer0 && layer < x->slice.layer1 && n <= x->config.max_rows);
     kern_fp_init();
     for (uint32_t at = 0; at < n && x->n_ff > 0; at += MODEL_TILE_ROWS) {
         uint32_t n_tile = n - at < MODEL_TILE_ROWS ? n - at : MODEL_TILE_ROWS;
-        ffn_tile(x, layer, n_tile, hidden + (size_t)at * n_embd, sum + (size_t)at * n_embd,
-                 bad + at);
+        if (normed != NULL)
+            model_take_normed(x, MODEL_NORM_FFN, layer, n_tile, normed + at * row_bytes, bad + at);
+        else
+            model_norm_rows(x, l->ffn_norm, l->ffn_integer, hidden + at * n_embd, NULL, n_tile,
+                            1 + layer, bad + at);
+        ffn_tile(x, layer, n_tile, sum + at * n_embd, bad + at);
     }
+}
+
+void model_exec_ffn(struct model_exec *x, uint32_t layer, uint32_t n, const float *hidden,
+                    int64_t *sum, uint32_t *bad)
+{
+    ffn(x, layer, n, hidden, NULL, sum, bad);
+}
+
+void model_exec_ffn_normed(struct model_exec *x, uint32_t layer, uint32_t n, const uint8_t *normed,
+                           int64_t *sum, uint32_t *bad)
+{
+    ffn(x, layer, n, NULL, normed, sum, bad);
 }
 
 void model_exec_ffn_close(struct model_exec *x, uint32_t layer, uint32_t n, const int64_t *sum,

@@ -25,6 +25,28 @@ bool model_tensor_integer(const struct model *m, uint32_t layer, enum model_tens
     return kern_type_info(model_tensor(m, layer, id)->type)->integer;
 }
 
+struct model_forms model_norm_forms(const struct model *m, enum model_norm norm, uint32_t layer)
+{
+    static const struct {
+        unsigned n;
+        enum model_tensor_id readers[3];
+    } of[] = {
+        [MODEL_NORM_ATTENTION] = {3, {MODEL_TENSOR_Q, MODEL_TENSOR_K, MODEL_TENSOR_V}},
+        [MODEL_NORM_FFN] = {2, {MODEL_TENSOR_GATE, MODEL_TENSOR_UP}},
+        [MODEL_NORM_OUTPUT] = {1, {MODEL_TENSOR_OUTPUT}},
+    };
+    struct model_forms f = {false, true};
+    for (unsigned i = 0; i < of[norm].n; i++) {
+        enum model_tensor_id id = of[norm].readers[i];
+        if (id == MODEL_TENSOR_OUTPUT && m->shape.tied)
+            id = MODEL_TENSOR_EMBED;
+        bool integer = model_tensor_integer(m, layer, id);
+        f.some = f.some || integer;
+        f.all = f.all && integer;
+    }
+    return f;
+}
+
 static void carve_act(struct model_carver *c, struct model_act *a, size_t cols, bool integer)
 {
     a->stride = base_round_up(cols, KERN_BLOCK);
@@ -68,17 +90,13 @@ static struct forms forms_of(const struct model_exec *x)
     const struct model *m = x->model;
     struct forms f = {false, false, false};
     for (uint32_t layer = x->slice.layer0; layer < x->slice.layer1; layer++) {
-        f.normed = f.normed || model_tensor_integer(m, layer, MODEL_TENSOR_Q) ||
-                   model_tensor_integer(m, layer, MODEL_TENSOR_K) ||
-                   model_tensor_integer(m, layer, MODEL_TENSOR_V) ||
-                   model_tensor_integer(m, layer, MODEL_TENSOR_GATE) ||
-                   model_tensor_integer(m, layer, MODEL_TENSOR_UP);
+        f.normed = f.normed || model_norm_forms(m, MODEL_NORM_ATTENTION, layer).some ||
+                   model_norm_forms(m, MODEL_NORM_FFN, layer).some;
         f.mixed = f.mixed || model_tensor_integer(m, layer, MODEL_TENSOR_ATTN_OUT);
         f.wide = f.wide || model_tensor_integer(m, layer, MODEL_TENSOR_DOWN);
     }
     if (has_ends(x))
-        f.normed = f.normed || model_tensor_integer(
-                                   m, 0, m->shape.tied ? MODEL_TENSOR_EMBED : MODEL_TENSOR_OUTPUT);
+        f.normed = f.normed || model_norm_forms(m, MODEL_NORM_OUTPUT, 0).some;
     return f;
 }
 

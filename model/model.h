@@ -374,6 +374,25 @@ void model_exec_ffn_close(struct model_exec *x, uint32_t layer, uint32_t n, cons
 void model_exec_logits(struct model_exec *x, const struct model_row *rows, uint32_t n,
                        const float *hidden, float *logits, uint32_t *bad);
 
+/* The same steps with the norm apart, for members that get normed rows instead of hidden ones
+ * (model/normed.c). A normed row is bytes, in the form that its readers take; a row that is bad
+ * says so itself. */
+enum model_norm { MODEL_NORM_ATTENTION, MODEL_NORM_FFN, MODEL_NORM_OUTPUT };
+/* Bytes of one row, a function of the model alone; `layer` is not looked at for the output. */
+size_t model_normed_bytes(const struct model *m, enum model_norm norm, uint32_t layer);
+/* normed [n, model_normed_bytes]; `layer` is n_layers for the output, which needs the final norm
+ * and takes every row. */
+void model_exec_norm(struct model_exec *x, enum model_norm norm, uint32_t layer, uint32_t n,
+                     const float *hidden, uint8_t *normed, uint32_t *bad);
+/* As model_exec_attention and so on. Any bytes are safe. A row whose bytes say so becomes bad. */
+void model_exec_attention_normed(struct model_exec *x, uint32_t layer, const struct model_row *rows,
+                                 uint32_t n, const uint8_t *normed, int64_t *sum, uint32_t *bad);
+void model_exec_ffn_normed(struct model_exec *x, uint32_t layer, uint32_t n, const uint8_t *normed,
+                           int64_t *sum, uint32_t *bad);
+/* logits [n, n_vocab]: of every row, the columns of the slice's runs. */
+void model_exec_logits_normed(struct model_exec *x, uint32_t n, const uint8_t *normed,
+                              float *logits, uint32_t *bad);
+
 /* ---- sampling (model/sampler.c) -------------------------------------------------------------- */
 
 /* The bias of a token that is never chosen. A number, so that it travels as the others do. */

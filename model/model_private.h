@@ -196,6 +196,12 @@ void model_exec_measure(struct model_exec *x, const struct model *m, const struc
 /* Lay out a measured executor's scratch. */
 void model_exec_carve_all(struct model_exec *x, struct model_carver *c);
 bool model_tensor_integer(const struct model *m, uint32_t layer, enum model_tensor_id id);
+/* Whether some and whether all of the matrices that read rows behind a norm are of an integer
+ * type. */
+struct model_forms {
+    bool some, all;
+};
+struct model_forms model_norm_forms(const struct model *m, enum model_norm norm, uint32_t layer);
 
 /* A part of a phase: what one thread does of n_parts. */
 typedef void model_phase_fn(void *job, unsigned part, unsigned n_parts);
@@ -219,6 +225,10 @@ void model_product(const struct model_exec *x, unsigned part, const struct kern_
  * zeros for rows that are bad or turn out to be. */
 void model_norm_rows(struct model_exec *x, const float *weight, bool integer, const float *hidden,
                      const uint32_t *pick, uint32_t n, uint32_t mark, uint32_t *bad);
+/* x->normed[t] = row t as model_exec_norm wrote it, in every form that its readers take; zeros for
+ * rows that are bad or turn out to be. */
+void model_take_normed(struct model_exec *x, enum model_norm norm, uint32_t layer, uint32_t n,
+                       const uint8_t *normed, uint32_t *bad);
 /* sum[t] += over units u: w[u] times columns [u * unit_cols, ...) of act, as fixed point. */
 void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t n_units,
                      uint32_t unit_cols, const struct model_act *act, uint32_t n, uint32_t mark,

@@ -92,7 +92,7 @@ static void logits_part(void *arg, unsigned part, unsigned n_parts)
     }
 }
 
-/* Columns of logits of n rows in x->normed, which are pick[t]. */
+/* Columns of logits of n rows in x->normed, which are pick[t] (t where pick is NULL). */
 static void logits_tile(struct model_exec *x, const uint32_t *pick, uint32_t n, float *logits,
                         uint32_t *bad)
 {
@@ -106,7 +106,7 @@ static void logits_tile(struct model_exec *x, const uint32_t *pick, uint32_t n, 
     model_phase(x, logits_part, &j, x->config.n_threads);
     model_settle(x, n, 1 + s->n_layers, pick, bad);
     for (uint32_t t = 0; t < n; t++) {
-        if (bad[pick[t]] != 0)
+        if (bad[pick != NULL ? pick[t] : t] != 0)
             memset(logits + (size_t)t * s->n_vocab + j.col0, 0, (j.col1 - j.col0) * sizeof *logits);
     }
 }
@@ -116,8 +116,7 @@ void model_exec_logits(struct model_exec *x, const struct model_row *rows, uint3
 {
     const struct model_shape *s = &x->model->shape;
     uint32_t pick[MODEL_TILE_ROWS], n_pick = 0;
-    bool integer =
-        model_tensor_integer(x->model, 0, s->tied ? MODEL_TENSOR_EMBED : MODEL_TENSOR_OUTPUT);
+    bool integer = model_norm_forms(x->model, MODEL_NORM_OUTPUT, 0).some;
     assert(x->final_norm != NULL && n <= x->config.max_rows);
     kern_fp_init();
     for (uint32_t t = 0; t < n; t++) {
@@ -129,5 +128,20 @@ void model_exec_logits(struct model_exec *x, const struct model_row *rows, uint3
             logits += (size_t)n_pick * s->n_vocab;
             n_pick = 0;
         }
+    }
+}
+
+void model_exec_logits_normed(struct model_exec *x, uint32_t n, const uint8_t *normed,
+                              float *logits, uint32_t *bad)
+{
+    const struct model_shape *s = &x->model->shape;
+    size_t row_bytes = model_normed_bytes(x->model, MODEL_NORM_OUTPUT, s->n_layers);
+    assert(x->output != NULL && n <= x->config.max_rows);
+    kern_fp_init();
+    for (uint32_t at = 0; at < n; at += MODEL_TILE_ROWS) {
+        uint32_t n_tile = n - at < MODEL_TILE_ROWS ? n - at : MODEL_TILE_ROWS;
+        model_take_normed(x, MODEL_NORM_OUTPUT, s->n_layers, n_tile, normed + at * row_bytes,
+                          bad + at);
+        logits_tile(x, NULL, n_tile, logits + at * (size_t)s->n_vocab, bad + at);
     }
 }

@@ -36,6 +36,7 @@ struct plan {
     uint8_t part_of_unit[MODEL_HEADS_MAX];
     uint32_t ff_border[PARTS_MAX + 1]; /* FFN units of part i */
     bool steps;                        /* through the steps even with one part */
+    bool star;                         /* parts get normed rows, as bytes */
     unsigned n_threads;
     const struct kern_table *kernels;
     enum kern_kv_type kv;
@@ -128,12 +129,20 @@ static void team_layer(const struct machine *m, unsigned stage, uint32_t layer,
 {
     size_t n_sum = (size_t)n * m->f->shape->n_embd;
     int64_t *total = malloc(n_sum * sizeof *total), *share = malloc(n_sum * sizeof *share);
-    assert_true(total != NULL && share != NULL);
+    uint8_t *normed = malloc((size_t)n * m->f->shape->n_embd * sizeof(float));
+    assert_true(total != NULL && share != NULL && normed != NULL);
     for (unsigned half = 0; half < 2; half++) {
+        if (m->p->star)
+            model_exec_norm(m->exec[stage][0], half == 0 ? MODEL_NORM_ATTENTION : MODEL_NORM_FFN,
+                            layer, n, hidden, normed, bad);
         memset(total, 0, n_sum * sizeof *total);
         for (unsigned k = 0; k < m->p->n_parts; k++) {
             memset(share, 0, n_sum * sizeof *share);
-            if (half == 0)
+            if (m->p->star && half == 0)
+                model_exec_attention_normed(m->exec[stage][k], layer, rows, n, normed, share, bad);
+            else if (m->p->star)
+                model_exec_ffn_normed(m->exec[stage][k], layer, n, normed, share, bad);
+            else if (half == 0)
                 model_exec_attention(m->exec[stage][k], layer, rows, n, hidden, share, bad);
             else
                 model_exec_ffn(m->exec[stage][k], layer, n, hidden, share, bad);
@@ -145,6 +154,7 @@ static void team_layer(const struct machine *m, unsigned stage, uint32_t layer,
         else
             model_exec_ffn_close(m->exec[stage][0], layer, n, total, hidden, bad);
     }
+    free(normed);
     free(total);
     free(share);
 }
@@ -495,7 +505,10 @@ static void test_cuts_by_heads_and_columns(void **state)
         p.batch = 6;
         p.mix = 3;
         p.steps = true;
-        check_plan(&f, &p);
+        for (unsigned star = 0; star < 2; star++) {
+            p.star = star != 0;
+            check_plan(&f, &p);
+        }
         p.n_parts = 2;
         p.ff_border[2] = n_ff;
         bool small = n_units <= 4 && c.n_embd <= 64;
@@ -507,6 +520,7 @@ static void test_cuts_by_heads_and_columns(void **state)
                 p.part_of_unit[u] = mine >> u & 1;
             p.ff_border[1] = set % (n_ff + 1);
             p.n_threads = 1 + set % 2;
+            p.star = set % 3 == 0;
             check_plan(&f, &p);
         }
         p.n_parts = 3;
@@ -518,6 +532,7 @@ static void test_cuts_by_heads_and_columns(void **state)
             p.ff_border[2] =
                 p.ff_border[1] + (uint32_t)(base_rng_next(&rng) % (n_ff - p.ff_border[1] + 1));
             p.n_stages = 1 + trial % 2;
+            p.star = trial % 3 == 0;
             p.border[1] = p.n_stages == 2 ? c.n_layers / 2 : c.n_layers;
             p.border[2] = c.n_layers;
             check_plan(&f, &p);
