@@ -393,6 +393,32 @@ void model_exec_ffn_normed(struct model_exec *x, uint32_t layer, uint32_t n, con
 void model_exec_logits_normed(struct model_exec *x, uint32_t n, const uint8_t *normed,
                               float *logits, uint32_t *bad);
 
+/* ---- between workers (model/wire.c) ---------------------------------------------------------- */
+
+enum model_wire { MODEL_WIRE_EXACT, MODEL_WIRE_F16, MODEL_WIRE_Q8, MODEL_N_WIRES };
+
+/* Partial sums sum [n_rows, n] (of a step above, n is n_embd) as bytes, out
+ * [model_sums_bytes_max]; returns how many. Rows with bad[t] != 0 travel as that fact alone.
+ *
+ * Read by adding to acc [n_rows, n]: false where the bytes are not such rows, or where an int64
+ * would overflow; acc is then spoilt. A row that came as bad sets bad[t] to `mark` where that is 0.
+ * What a kernel adds is not checked, so a step's own share comes first: into zeros, before the
+ * others'. The modes that are not exact change what they carry: members that are to have equal sums
+ * (mesh) each add their own share as bytes too. Both in a thread that has called kern_fp_init. */
+size_t model_sums_bytes_max(uint32_t n_rows, uint32_t n, enum model_wire mode);
+size_t model_sums_encode(const int64_t *sum, uint32_t n_rows, uint32_t n, enum model_wire mode,
+                         const uint32_t *bad, uint8_t *out);
+bool model_sums_add(struct span bytes, uint32_t n_rows, uint32_t n, enum model_wire mode,
+                    uint32_t mark, int64_t *acc, uint32_t *bad);
+
+/* Hidden rows x [n_rows, n] F32 likewise; their bytes are as many whatever they hold. False where
+ * the number is another. */
+size_t model_rows_bytes(uint32_t n_rows, uint32_t n, enum model_wire mode);
+void model_rows_encode(const float *x, uint32_t n_rows, uint32_t n, enum model_wire mode,
+                       uint8_t *out);
+bool model_rows_decode(struct span bytes, uint32_t n_rows, uint32_t n, enum model_wire mode,
+                       float *x);
+
 /* ---- sampling (model/sampler.c) -------------------------------------------------------------- */
 
 /* The bias of a token that is never chosen. A number, so that it travels as the others do. */

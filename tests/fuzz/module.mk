@@ -28,6 +28,11 @@ FUZZ_TARGETS += %D%/fuzz_messages
 %C%_fuzz_messages_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
 %C%_fuzz_messages_LDADD = $(MODEL_LIBS)
 
+FUZZ_TARGETS += %D%/fuzz_sums
+%C%_fuzz_sums_SOURCES = %D%/fuzz_sums.c $(FUZZ_MAIN)
+%C%_fuzz_sums_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
+%C%_fuzz_sums_LDADD = $(MODEL_LIBS)
+
 FUZZ_TARGETS += %D%/fuzz_wire
 %C%_fuzz_wire_SOURCES = %D%/fuzz_wire.c $(FUZZ_MAIN)
 %C%_fuzz_wire_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)

@@ -140,6 +140,11 @@ UNIT_TESTS += %D%/test_slice
 %C%_test_slice_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_slice_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_sums
+%C%_test_sums_SOURCES = %D%/test_sums.c
+%C%_test_sums_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_sums_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
 # ---- partition
 
 UNIT_TESTS += %D%/test_plan
