@@ -74,6 +74,11 @@ UNIT_TESTS += %D%/test_demo
 %C%_test_demo_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_demo_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_exec
+%C%_test_exec_SOURCES = %D%/test_exec.c $(TINY_MODEL)
+%C%_test_exec_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_exec_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_forward
 %C%_test_forward_SOURCES = %D%/test_forward.c $(TINY_MODEL)
 %C%_test_forward_CFLAGS = $(UNIT_CFLAGS)
