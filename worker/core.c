@@ -103,28 +103,29 @@ static void set_linked(struct worker_core *c, const char *peer, bool up)
         snprintf(c->linked[c->n_linked++], NET_NAME_MAX, "%s", peer);
 }
 
-/* The peers that a stage sends to: the next one, and the first, to which credit and tokens go. */
+/* The peers that a stage's leader sends to: the next one, and the first, to which credit and tokens
+ * go. */
 static const char *next_peer(const struct worker_plan *p)
 {
-    return p->stage + 1 < p->n_stages ? p->ring[p->stage + 1] : NULL;
+    return p->member == 0 && p->stage + 1 < p->n_stages ? p->ring[p->stage + 1] : NULL;
 }
 
 static const char *first_peer(const struct worker_plan *p)
 {
-    return p->stage > 0 ? p->ring[0] : NULL;
+    return p->member == 0 && p->stage > 0 ? p->ring[0] : NULL;
 }
 
-static bool plan_linked(const struct worker_core *c, const struct worker_plan *p)
+static bool ring_linked(const struct worker_core *c, const struct worker_plan *p)
 {
     const char *next = next_peer(p), *first = first_peer(p);
     return (next == NULL || is_linked(c, next)) && (first == NULL || is_linked(c, first));
 }
 
-/* Does the plan in force exchange messages with this peer? Neighbours do, and everybody with the
- * first stage. */
+/* Does the plan in force exchange ring messages with this peer? Leaders of neighbouring stages do,
+ * and all of them with the first. */
 static bool plan_has(const struct worker_plan *p, const char *peer)
 {
-    for (uint32_t i = 0; p->epoch != 0 && i < p->n_stages; i++)
+    for (uint32_t i = 0; p->epoch != 0 && p->member == 0 && i < p->n_stages; i++)
         if (i != p->stage && strcmp(p->ring[i], peer) == 0)
             return i == 0 || p->stage == 0 || i + 1 == p->stage || i == p->stage + 1;
     return false;
@@ -158,6 +159,32 @@ static void prepare_failed(struct worker_core *c, struct worker_actions *out, co
     c->next.epoch = 0;
 }
 
+/* Borders of n members' parts: from 0, never back. */
+static bool borders_are_sound(struct net_list l, uint32_t n)
+{
+    if (l.n != n + 1 || net_u32_at(l, 0) != 0)
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        if (net_u32_at(l, i) > net_u32_at(l, i + 1))
+            return false;
+    return true;
+}
+
+/* The part of a PLAN that speaks of the worker's team. */
+static bool team_is_sound(const struct worker_core *c, const struct net_msg_PLAN *m)
+{
+    const uint32_t n = m->team.n;
+    if (n == 0)
+        return m->member == 0 && m->ports.n == 0 && m->heads.n == 0 && m->columns.n == 0 &&
+               m->runs.n == 0;
+    if (n > WORKER_STAGES_MAX || m->member >= n || m->ports.n != n || m->mesh > 1 ||
+        !borders_are_sound(m->heads, n) || !borders_are_sound(m->columns, n) ||
+        !borders_are_sound(m->runs, n))
+        return false;
+    const struct span self = net_str_at(m->team, m->member);
+    return self.len == strlen(c->id.name) && memcmp(self.ptr, c->id.name, self.len) == 0;
+}
+
 /* What a PLAN says, checked against what this worker knows; false: it makes no sense. */
 static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m,
                       struct worker_plan *p)
@@ -167,6 +194,8 @@ static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m,
         return false;
     if (m->layer0 >= m->layer1 || m->layer1 > c->n_layers || (m->stage == 0) != (m->layer0 == 0) ||
         (m->stage + 1 == m->n_stages) != (m->layer1 == c->n_layers))
+        return false;
+    if (!team_is_sound(c, m) || m->wire >= MODEL_N_WIRES)
         return false;
     if (m->max_rows == 0 || m->max_rows > MODEL_ROWS_MAX || m->chunk == 0 ||
         m->chunk > m->max_rows || m->max_rows < c->n_slots)
@@ -180,6 +209,8 @@ static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m,
     p->max_rows = m->max_rows;
     p->chunk = m->chunk;
     p->n_pieces = m->n_pieces;
+    p->member = m->member;
+    p->n_members = m->team.n == 0 ? 1 : m->team.n;
     for (uint32_t i = 0; i < m->n_stages; i++) {
         const struct span s = net_str_at(m->ring, i);
         snprintf(p->ring[i], NET_NAME_MAX, "%.*s", (int)s.len, (const char *)s.ptr);
@@ -187,7 +218,7 @@ static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m,
             if (strcmp(p->ring[k], p->ring[i]) == 0)
                 return false;
     }
-    return strcmp(p->ring[p->stage], c->id.name) == 0;
+    return (strcmp(p->ring[p->stage], c->id.name) == 0) == (p->member == 0);
 }
 
 static void on_plan(struct worker_core *c, const struct net_msg *msg, struct worker_actions *out)
@@ -212,8 +243,12 @@ static void on_plan(struct worker_core *c, const struct net_msg *msg, struct wor
     for (int i = 0; i < 2; i++)
         if (peers[i] != NULL && !is_linked(c, peers[i]))
             worker_core_act(out, WORKER_ACT_CONNECT)->peer = peers[i];
-    worker_core_log(out, "prepare epoch=%llx stage=%u/%u layers=%u-%u", (unsigned long long)p.epoch,
-                    p.stage, p.n_stages, p.layer0, p.layer1 - 1);
+    c->team_linked = p.n_members == 1;
+    if (!c->team_linked)
+        worker_core_act(out, WORKER_ACT_TEAM)->epoch = p.epoch;
+    worker_core_log(out, "prepare epoch=%llx stage=%u/%u layers=%u-%u member=%u/%u",
+                    (unsigned long long)p.epoch, p.stage, p.n_stages, p.layer0, p.layer1 - 1,
+                    p.member, p.n_members);
 }
 
 static void on_manifest(struct worker_core *c, const struct net_msg *msg,
@@ -240,7 +275,7 @@ static void on_manifest(struct worker_core *c, const struct net_msg *msg,
 
 static void check_links(struct worker_core *c, struct worker_actions *out)
 {
-    if (c->prep != WORKER_PREP_LINKS || !plan_linked(c, &c->next))
+    if (c->prep != WORKER_PREP_LINKS || !c->team_linked || !ring_linked(c, &c->next))
         return;
     c->prep = WORKER_PREP_READY;
     report(c, out, 1, &c->loaded, "");
@@ -317,6 +352,7 @@ static void say_hello(struct worker_core *c, struct worker_actions *out)
         .threads = c->id.threads,
         .memory_bytes = c->id.memory_bytes,
         .data = base_span_str(c->id.data),
+        .team_port = c->id.team_port,
     };
     c->heard_ms = c->now_ms;
     set_state(c, WORKER_MEETING, out);
@@ -504,7 +540,7 @@ static void on_ring_down(struct worker_core *c, const struct worker_event *ev,
                          struct worker_actions *out)
 {
     set_linked(c, ev->peer, false);
-    if (c->prep == WORKER_PREP_READY && !plan_linked(c, &c->next))
+    if (c->prep == WORKER_PREP_READY && !ring_linked(c, &c->next))
         prepare_failed(c, out, "a ring connection broke while the plan waited");
     if (plan_has(&c->plan, ev->peer))
         worker_core_link_lost(c, out, ev->peer, ev->reason);
@@ -562,6 +598,14 @@ void worker_core_step(struct worker_core *c, const struct worker_event *ev,
         break;
     case WORKER_EV_LOADED:
         on_loaded(c, ev, out);
+        break;
+    case WORKER_EV_TEAM_UP:
+        c->team_linked = c->team_linked || ev->epoch == c->next.epoch;
+        check_links(c, out);
+        break;
+    case WORKER_EV_TEAM_LOST:
+        if (ev->epoch != 0 && ev->epoch == c->plan.epoch)
+            worker_core_link_lost(c, out, ev->peer, ev->reason);
         break;
     case WORKER_EV_PASS:
         worker_core_pass_done(c, ev->pass, out);

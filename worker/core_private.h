@@ -22,9 +22,11 @@ enum worker_prepare {
     WORKER_PREP_READY
 };
 
+/* Only the leader of a stage's team takes part in the ring; `ring` names leaders. */
 struct worker_plan {
     uint64_t epoch; /* 0: none */
     uint32_t n_stages, stage, layer0, layer1, max_rows, chunk, n_pieces;
+    uint32_t member, n_members; /* place in the team, 0 leads */
     char ring[WORKER_STAGES_MAX][NET_NAME_MAX];
 };
 
@@ -58,6 +60,7 @@ struct worker_core {
     uint32_t manifest_have;        /* hashes of `next` received */
     struct worker_event
         loaded; /* the LOADED event of `next`: its numbers are reported once linked */
+    bool team_linked; /* the team connections of `next` are there */
 
     uint32_t n_layers, n_embd, context, n_slots, heartbeat_ms, dead_ms;
     uint64_t incarnation, nonce;

@@ -17,6 +17,10 @@
  * learns of a request before its first row. The last stage samples; it stops by itself at the
  * text's end, the token limit or the context, and the coordinator closes the slot.
  *
+ * Of a team only the leader is here: it decides what a pass is made of, and the members carry it out
+ * with it, out of sight of their cores (worker/team.c). A pass that a member did not carry out
+ * breaks the ring like a link that breaks.
+ *
  * Invariant: a decode row waits at most once a slot; ring_n <= ring_cap; one pass at a time; taken
  * >= dropped. Left out: stop strings (the coordinator's), sampling itself (the shell's compute
  * thread). */
@@ -24,6 +28,12 @@
 
 #include <assert.h>
 #include <string.h>
+
+/* In the ring a stage is its team's leader. */
+static bool leads(const struct worker_core *c)
+{
+    return c->plan.member == 0;
+}
 
 static bool is_first(const struct worker_core *c)
 {
@@ -58,6 +68,8 @@ static void queue_remove(uint32_t *queue, uint32_t *n, uint32_t slot)
 
 uint32_t worker_core_ring_rows(const struct worker_plan *p)
 {
+    if (p->member != 0)
+        return 1;
     const uint32_t chunks = p->stage > 2 ? p->stage : 2;
     return (chunks + 1) * p->chunk;
 }
@@ -175,7 +187,7 @@ static void send_ring_open(struct worker_core *c, uint32_t slot, struct worker_a
 void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
                       struct worker_actions *out)
 {
-    if (m->epoch != c->plan.epoch || c->plan.epoch == 0 || c->broken || !is_first(c)) {
+    if (m->epoch != c->plan.epoch || c->plan.epoch == 0 || c->broken || !is_first(c) || !leads(c)) {
         worker_core_log(out, "stale message=OPEN request=%llu", (unsigned long long)m->request);
         return;
     }
@@ -250,7 +262,7 @@ static void close_slot(struct worker_core *c, uint64_t request, uint32_t slot,
 void worker_core_close(struct worker_core *c, const struct net_msg_CLOSE *m,
                        struct worker_actions *out)
 {
-    if (m->epoch == c->plan.epoch && c->plan.epoch != 0 && !c->broken && is_first(c))
+    if (m->epoch == c->plan.epoch && c->plan.epoch != 0 && !c->broken && is_first(c) && leads(c))
         close_slot(c, m->request, m->slot, out);
 }
 
@@ -386,6 +398,10 @@ void worker_core_ring_message(struct worker_core *c, const char *peer, const str
     if (epoch == 0 || epoch != c->plan.epoch || c->broken) {
         worker_core_log(out, "stale message=%s epoch=%llx", net_msg_name(m->code),
                         (unsigned long long)epoch);
+        return;
+    }
+    if (!leads(c)) {
+        worker_core_log(out, "unexpected message=%s peer=%s", net_msg_name(m->code), peer);
         return;
     }
     const bool from_previous = !is_first(c) && strcmp(peer, c->plan.ring[c->plan.stage - 1]) == 0;
@@ -529,6 +545,7 @@ void worker_core_pump(struct worker_core *c, struct worker_actions *out)
     if (c->pass->n == 0)
         return;
     c->pass->epoch = c->plan.epoch;
+    c->pass->lost[0] = 0;
     c->computing = true;
     worker_core_act(out, WORKER_ACT_PASS)->pass = c->pass;
 }
@@ -679,6 +696,10 @@ void worker_core_pass_done(struct worker_core *c, struct worker_pass *pass,
     c->computing = false;
     if (pass->epoch != c->plan.epoch || c->broken)
         return;
+    if (pass->lost[0] != 0) {
+        worker_core_link_lost(c, out, pass->lost, pass->reason);
+        return;
+    }
     drop_bad(c, pass, out);
     if (is_last(c)) {
         send_tokens(c, pass, out);

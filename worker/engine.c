@@ -39,12 +39,21 @@ static size_t part(size_t n, size_t bytes)
     return base_round_up(n * bytes, KERN_ALIGN);
 }
 
-static size_t arena_bytes(const struct model_shape *shape, const struct model_slice *s,
-                          const struct model_exec_config *c, uint32_t prompt_rows)
+static bool has_logits(const struct model_slice *s)
 {
+    return s->output || s->run0 < s->run1;
+}
+
+static size_t arena_bytes(const struct model *m, const struct model_slice *s,
+                          const struct worker_team *t, const struct model_exec_config *c,
+                          uint32_t prompt_rows)
+{
+    const struct model_shape *shape = model_shape(m);
     const size_t row = shape->n_embd * sizeof(float);
-    size_t n = part(c->n_slots, row) + part(prompt_rows, row) + part(c->max_rows, row);
-    if (s->output)
+    size_t n = part(c->max_rows, row) + worker_team_bytes(m, t, c);
+    if (t->me == 0) /* only leaders have rows that wait */
+        n += part(c->n_slots, row) + part(prompt_rows, row);
+    if (has_logits(s))
         n += part(WORKER_LOGIT_ROWS, row) +
              part(WORKER_LOGIT_ROWS, shape->n_vocab * sizeof(float)) +
              part(c->max_rows, sizeof(struct worker_summary));
@@ -52,10 +61,11 @@ static size_t arena_bytes(const struct model_shape *shape, const struct model_sl
 }
 
 struct model_memory worker_engine_memory(const struct model *m, const struct model_slice *s,
+                                         const struct worker_team *t,
                                          const struct model_exec_config *c, uint32_t prompt_rows)
 {
     struct model_memory mem = model_slice_memory(m, s, c);
-    mem.scratch_bytes += arena_bytes(model_shape(m), s, c, prompt_rows);
+    mem.scratch_bytes += arena_bytes(m, s, t, c, prompt_rows);
     return mem;
 }
 
@@ -79,13 +89,17 @@ static int map_pieces(const struct model *m, const struct model_slice *s,
     return 0;
 }
 
-static void take_buffers(struct worker_engine *g, uint32_t prompt_rows)
+static void take_buffers(struct worker_engine *g, const struct model *m,
+                         const struct worker_team *t, uint32_t prompt_rows)
 {
     const size_t row = g->shape->n_embd * sizeof(float);
-    g->decode = base_arena_take(g->arena, g->config.n_slots * row);
-    g->prompt = base_arena_take(g->arena, prompt_rows * row);
+    if (t->me == 0) {
+        g->decode = base_arena_take(g->arena, g->config.n_slots * row);
+        g->prompt = base_arena_take(g->arena, prompt_rows * row);
+    }
     g->hidden = base_arena_take(g->arena, g->config.max_rows * row);
-    if (g->slice.output) {
+    worker_team_init(&g->team, m, t, &g->slice, &g->config, g->arena);
+    if (has_logits(&g->slice)) {
         g->gather = base_arena_take(g->arena, WORKER_LOGIT_ROWS * row);
         g->logits = base_arena_take(g->arena,
                                     WORKER_LOGIT_ROWS * (size_t)g->shape->n_vocab * sizeof(float));
@@ -95,14 +109,14 @@ static void take_buffers(struct worker_engine *g, uint32_t prompt_rows)
 }
 
 int worker_engine_new(const struct model *m, const struct model_slice *s,
-                      const struct model_exec_config *c, uint32_t prompt_rows,
+                      const struct worker_team *t, const struct model_exec_config *c, uint32_t prompt_rows,
                       struct worker_store *store, const uint8_t *hashes, uint64_t epoch,
                       struct worker_engine **out, struct err *e)
 {
     struct pieces p = {.n = model_slice_pieces(m, s, NULL, 0)};
     struct worker_engine *g = base_zalloc(1, sizeof *g);
     uint32_t *numbers = base_zalloc(p.n, sizeof *numbers);
-    const struct model_memory mem = worker_engine_memory(m, s, c, prompt_rows);
+    const struct model_memory mem = worker_engine_memory(m, s, t, c, prompt_rows);
     int rc = err_set(e, ERR_NOMEM, "out of memory for the plan's buffers");
     p.ptrs = base_zalloc(p.n, sizeof *p.ptrs);
     if (g == NULL || numbers == NULL || p.ptrs == NULL)
@@ -112,14 +126,17 @@ int worker_engine_new(const struct model *m, const struct model_slice *s,
     g->config = *c;
     g->shape = model_shape(m);
     g->planned_bytes = mem.weight_bytes + mem.kv_bytes + mem.scratch_bytes;
-    g->arena = base_arena_new(arena_bytes(g->shape, s, c, prompt_rows));
+    g->arena = base_arena_new(arena_bytes(m, s, t, c, prompt_rows));
     g->sampler = s->output ? model_sampler_new(g->shape->n_vocab) : NULL;
     if (g->arena == NULL || (s->output && g->sampler == NULL))
         goto out;
-    take_buffers(g, prompt_rows);
+    take_buffers(g, m, t, prompt_rows);
     if ((rc = map_pieces(m, s, store, hashes, &p, numbers, e)) != 0)
         goto out;
     rc = model_exec_new(m, s, c, find_piece, &p, &g->exec, e);
+    g->team.exec = g->exec;
+    g->team.hidden = g->hidden;
+    g->team.logits = g->logits;
 out:
     base_free(numbers);
     base_free(p.ptrs);
@@ -153,17 +170,36 @@ void worker_engine_gather(struct worker_engine *g, const struct worker_pass *p)
     }
 }
 
-/* Sample or summarise a group of rows whose hidden states stand in `gather`. */
-static void finish_rows(struct worker_engine *g, struct worker_pass *p, const uint32_t *rows,
+static bool team_has_output(const struct worker_team *t)
+{
+    return t->n > 1 && t->runs[1] < t->runs[t->n];
+}
+
+/* The pass ends here: a member is lost. */
+static bool lost(struct worker_pass *p, const struct worker_lost *l)
+{
+    snprintf(p->lost, sizeof p->lost, "%s", l->name);
+    snprintf(p->reason, sizeof p->reason, "%s", l->reason);
+    return false;
+}
+
+/* Sample or summarise a group of rows whose hidden states stand in `gather`. False: a member is
+ * lost. */
+static bool finish_rows(struct worker_engine *g, struct worker_pass *p, const uint32_t *rows,
                         uint32_t n)
 {
     struct model_row row[WORKER_LOGIT_ROWS];
     uint32_t bad[WORKER_LOGIT_ROWS] = {0};
+    struct worker_lost l = {0};
     for (uint32_t k = 0; k < n; k++) {
         row[k] = p->rows[rows[k]].row;
         row[k].want_logits = true;
     }
-    model_exec_logits(g->exec, row, n, g->gather, g->logits, bad);
+    if (!team_has_output(&g->team.team))
+        model_exec_logits(g->exec, row, n, g->gather, g->logits, bad);
+    else if (!worker_team_logits(&g->team, n, g->gather, g->logits, bad, &l))
+        return lost(p, &l);
+    base_guard_begin("sampling");
     for (uint32_t k = 0; k < n; k++) {
         const uint32_t i = rows[k];
         const struct worker_pass_row *r = &p->rows[i];
@@ -183,29 +219,51 @@ static void finish_rows(struct worker_engine *g, struct worker_pass *p, const ui
         if (r->sampling.logprobs != 0)
             p->logprobs[i] = *model_sampler_logprobs(g->sampler);
     }
+    base_guard_end();
+    return true;
 }
 
-void worker_engine_run(struct worker_engine *g, struct worker_pass *p)
+static bool run_layers(struct worker_engine *g, const struct model_row *rows, struct worker_pass *p)
+{
+    struct worker_lost l = {0};
+    if (g->team.team.n < 2) {
+        model_exec_run(g->exec, rows, p->n, g->hidden, NULL, p->bad);
+        return true;
+    }
+    if (g->slice.embed)
+        model_exec_embed(g->exec, rows, p->n, g->hidden, p->bad);
+    return worker_team_lead(&g->team, rows, p->n, g->hidden, p->bad, &l) || lost(p, &l);
+}
+
+void worker_engine_run(struct worker_engine *g, struct worker_exchange *x, struct worker_pass *p)
 {
     struct model_row rows[MODEL_ROWS_MAX];
     uint32_t wanted[WORKER_LOGIT_ROWS], n = 0;
     const size_t width = g->shape->n_embd;
     assert(p->n <= g->config.max_rows);
+    g->team.exchange = x;
     for (uint32_t i = 0; i < p->n; i++) {
         rows[i] = p->rows[i].row;
         p->bad[i] = 0;
     }
-    model_exec_run(g->exec, rows, p->n, g->hidden, NULL, p->bad);
-    base_guard_begin("sampling");
+    if (!run_layers(g, rows, p))
+        return;
     for (uint32_t i = 0; i < p->n; i++) {
         if ((p->rows[i].sample || p->rows[i].summarise) && p->bad[i] == 0) {
             memcpy(g->gather + n * width, g->hidden + i * width, width * sizeof(float));
             wanted[n++] = i;
         }
         if (n == WORKER_LOGIT_ROWS || (i + 1 == p->n && n > 0)) {
-            finish_rows(g, p, wanted, n);
+            if (!finish_rows(g, p, wanted, n))
+                return;
             n = 0;
         }
     }
-    base_guard_end();
+}
+
+void worker_engine_serve(struct worker_engine *g, struct worker_exchange *x,
+                         struct worker_served *served, struct worker_lost *lost)
+{
+    g->team.exchange = x;
+    worker_team_serve(&g->team, served, lost);
 }

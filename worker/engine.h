@@ -5,6 +5,7 @@
 #define WORKER_ENGINE_H
 
 #include "worker/store.h"
+#include "worker/team.h"
 #include "worker/worker.h"
 
 enum { WORKER_LOGIT_ROWS = 8 }; /* rows whose logits are there at once */
@@ -20,6 +21,7 @@ struct worker_engine {
     struct model_exec_config config;
     const struct model_shape *shape;
     struct model_exec *exec;
+    struct worker_team_work team; /* team.team.n == 1: alone */
     struct model_sampler *sampler; /* last stage */
     uint64_t planned_bytes;
     float *decode;                    /* [n_slots, n_embd] decode rows that wait */
@@ -33,19 +35,24 @@ struct worker_engine {
 
 /* What an engine for this slice takes beside the process itself. */
 struct model_memory worker_engine_memory(const struct model *m, const struct model_slice *s,
+                                         const struct worker_team *t,
                                          const struct model_exec_config *c, uint32_t prompt_rows);
 /* Map the slice's pieces (hashes [n_pieces, 32], in the order of model_slice_pieces) and build the
  * executor. */
 int worker_engine_new(const struct model *m, const struct model_slice *s,
-                      const struct model_exec_config *c, uint32_t prompt_rows,
+                      const struct worker_team *t, const struct model_exec_config *c, uint32_t prompt_rows,
                       struct worker_store *store, const uint8_t *hashes, uint64_t epoch,
                       struct worker_engine **out, struct err *e);
 void worker_engine_free(struct worker_engine *g);
 /* Network thread: copy the waiting states of the pass's rows together; the wait buffers are free
  * afterwards. */
 void worker_engine_gather(struct worker_engine *g, const struct worker_pass *p);
-/* Compute thread: run the pass, sample, summarise. No allocation. */
-void worker_engine_run(struct worker_engine *g, struct worker_pass *p);
+/* Compute thread: run the pass, with the team where there is one; sample, summarise. No allocation.
+ * A member that is lost stands in the pass. */
+void worker_engine_run(struct worker_engine *g, struct worker_exchange *x, struct worker_pass *p);
+/* Compute thread of a team's member: carry out the leader's passes (worker_team_serve). */
+void worker_engine_serve(struct worker_engine *g, struct worker_exchange *x,
+                         struct worker_served *served, struct worker_lost *lost);
 
 /* worker/profile.c: what PROFILED says, in seconds. */
 enum { WORKER_BATCHES = 3, WORKER_PROMPT_ROWS = 64 };

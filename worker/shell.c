@@ -1,6 +1,6 @@
-/* The worker's shell: poll, decode, step, carry out actions. One network thread, which alone
- * touches sockets and so answers heartbeats whatever the compute thread does, a compute thread and
- * a disk thread behind bounded queues.
+/* The worker's shell: poll, decode, step, carry out actions. One network thread, which touches all
+ * sockets but a team's (worker/exchange.h) and so answers heartbeats whatever the compute thread
+ * does, a compute thread and a disk thread behind bounded queues.
  *
  * Everything the core sees comes through worker_shell_step. What it does not see: link tests
  * (worker/linktest.c) and the loader's procedure (worker/loader.c), which measure and move bytes
@@ -117,8 +117,10 @@ static void tick(struct worker_shell *sh)
         sh->resident = worker_memory_resident("");
         sh->resident_ms = now_ms;
     }
-    ev.load =
-        (struct worker_load){sh->passes, sh->busy_us, sh->resident, base_jobs_busy(sh->compute)};
+    ev.load = (struct worker_load){
+        sh->passes + atomic_load(&sh->served.passes), sh->busy_us + atomic_load(&sh->served.busy_us),
+        sh->resident,
+        sh->serving ? atomic_load(&sh->served.working) : base_jobs_busy(sh->compute)};
     worker_shell_step(sh, &ev);
 }
 
@@ -128,6 +130,8 @@ static int next_timeout(const struct worker_shell *sh)
     int64_t due = worker_core_deadline_ms(sh->core);
     if (sh->loading != WORKER_LOADING_NONE)
         due = due < now_ms + 20 ? due : now_ms + 20;
+    if (sh->team_due_ms != 0)
+        due = due < sh->team_due_ms ? due : sh->team_due_ms;
     if (sh->test.state != WORKER_TEST_IDLE || sh->noop_due_ms != 0)
         due = due < now_ms + WORKER_PING_GAP_MS ? due : now_ms + WORKER_PING_GAP_MS;
     if (due == INT64_MAX)
@@ -151,6 +155,7 @@ static void loop(struct worker_shell *sh)
         }
         worker_shell_profile_tick(sh);
         worker_shell_loader_pump(sh);
+        worker_shell_team_tick(sh);
     }
 }
 
@@ -217,6 +222,7 @@ static int make_core(struct worker_shell *sh, struct err *e)
     snprintf(id.name, sizeof id.name, "%s", sh->self.name);
     snprintf(id.kernels, sizeof id.kernels, "%s", sh->kernels->name);
     snprintf(id.data, sizeof id.data, "%s", sh->self.data);
+    id.team_port = worker_exchange_port(sh->exchange);
     for (int i = 0; i < WORKER_DEPTH_MAX; i++)
         if ((sh->actions[i] = base_alloc(sizeof *sh->actions[i])) == NULL)
             return err_set(e, ERR_NOMEM, "out of memory for the worker's actions");
@@ -233,6 +239,15 @@ static int open_signals(int *fd, struct err *e)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     *fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return *fd < 0 ? err_set(e, ERR_IO, "no signal descriptor to be had") : 0;
+}
+
+static int open_exchange(struct worker_shell *sh, struct err *e)
+{
+    const int rc =
+        worker_exchange_new(sh->config.keys, sh->self.name, sh->self.bind, &sh->exchange, e);
+    for (uint32_t i = 0; rc == 0 && i < sh->config.n_workers; i++)
+        worker_exchange_allow(sh->exchange, sh->config.workers[i].name);
+    return rc;
 }
 
 static int open_sockets(struct worker_shell *sh, struct err *e)
@@ -255,9 +270,12 @@ static int open_sockets(struct worker_shell *sh, struct err *e)
 
 static void shell_free(struct worker_shell *sh)
 {
+    if (sh->exchange != NULL)
+        worker_exchange_force(sh->exchange, 0);
     base_jobs_free(sh->compute); /* waits for the running job */
     base_jobs_free(sh->disk);
     worker_shell_jobs_free(sh);
+    worker_exchange_free(sh->exchange);
     net_free(sh->net);
     worker_core_free(sh->core);
     worker_engine_free(sh->engine);
@@ -292,6 +310,8 @@ int worker_run(const struct worker_options *o, struct err *e)
         rc = worker_shell_jobs_init(sh, e);
     if (rc == 0)
         rc = worker_loader_new(sh->store, sh->disk, &sh->loader, e);
+    if (rc == 0)
+        rc = open_exchange(sh, e);
     if (rc == 0)
         rc = make_core(sh, e);
     if (rc == 0)

@@ -27,7 +27,9 @@ enum worker_loading { WORKER_LOADING_NONE, WORKER_LOADING_CARD, WORKER_LOADING_P
 /* The plan being prepared, or in force: what the core does not keep. */
 struct worker_shard {
     uint64_t epoch;
-    uint32_t layer0, layer1, max_rows, n_pieces;
+    uint32_t max_rows, n_pieces;
+    struct model_slice slice;
+    struct worker_team team;
     uint8_t *hashes; /* [n_pieces, 32] */
 };
 
@@ -54,9 +56,13 @@ struct worker_shell {
     uint32_t n_links;
     struct worker_linktest test;
     struct worker_answers answers;
+    struct worker_exchange *exchange;
+    struct worker_served served; /* by the compute thread as a team's member */
+    bool serving;                /* the compute thread waits for a leader's passes */
+    int64_t team_due_ms;         /* when to look after team connections again; 0: no need */
 
     /* settings of WELCOME */
-    uint32_t context, n_slots;
+    uint32_t context, n_slots, dead_ms;
     enum kern_kv_type kv;
     uint8_t card_hash[NET_HASH_BYTES]; /* of the card that is wanted */
     uint64_t card_bytes;
@@ -99,6 +105,8 @@ void worker_shell_load(struct worker_shell *sh, uint64_t epoch);
 void worker_shell_activate(struct worker_shell *sh, uint64_t epoch);
 void worker_shell_deactivate(struct worker_shell *sh);
 void worker_shell_loader_pump(struct worker_shell *sh);
+void worker_shell_team(struct worker_shell *sh); /* team connections for the plan being prepared */
+void worker_shell_team_tick(struct worker_shell *sh);
 void worker_shell_pass(struct worker_shell *sh, struct worker_pass *pass);
 void worker_shell_profile(struct worker_shell *sh, uint32_t rows);
 void worker_shell_profile_tick(struct worker_shell *sh);

@@ -165,6 +165,9 @@ static void act(struct worker_shell *sh, const struct worker_action *a,
     case WORKER_ACT_CONNECT:
         worker_shell_link(sh, a->peer, true);
         break;
+    case WORKER_ACT_TEAM:
+        worker_shell_team(sh);
+        break;
     case WORKER_ACT_ACTIVATE:
         worker_shell_activate(sh, a->epoch);
         break;

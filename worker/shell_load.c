@@ -11,7 +11,17 @@
 #include <string.h>
 #include <time.h>
 
-enum job_kind { JOB_CARD, JOB_ENGINE, JOB_PASS, JOB_NOOP, JOB_PROFILE, JOB_FREE };
+enum job_kind {
+    JOB_CARD,
+    JOB_ENGINE,
+    JOB_PASS,
+    JOB_SERVE,
+    JOB_TEAM,
+    JOB_NOOP,
+    JOB_PROFILE,
+    JOB_FREE
+};
+enum { TEAM_AGAIN_MS = 10 }; /* between looks at team connections that are being made */
 
 struct job {
     struct worker_job base;
@@ -24,12 +34,13 @@ struct job {
     /* CARD */
     uint8_t card[NET_HASH_BYTES];
     struct model *model;
-    /* ENGINE, PASS, FREE */
+    /* ENGINE, PASS, SERVE, FREE */
     struct worker_shard shard; /* hashes are the job's own copy */
     struct model_exec_config config;
     uint32_t prompt_rows;
     struct worker_engine *engine;
     struct worker_pass *pass;
+    struct worker_lost lost;
     double seconds;
     /* NOOP, PROFILE */
     uint32_t serial;
@@ -65,7 +76,7 @@ static void free_job(struct job *j)
         j->previous->next = j->next;
     else
         j->shell->jobs = j->next;
-    if (j->kind != JOB_PASS)
+    if (j->kind != JOB_PASS && j->kind != JOB_SERVE)
         worker_engine_free(j->engine);
     model_close(j->model);
     base_free(j->shard.hashes);
@@ -92,7 +103,7 @@ static void run_pass(struct job *j)
     const double t = base_clock_s();
     const uint32_t slow_ms = j->shell->options->test_pass_ms;
     kern_fp_init();
-    worker_engine_run(j->engine, j->pass);
+    worker_engine_run(j->engine, j->shell->exchange, j->pass);
     if (slow_ms > 0) {
         const struct timespec ts = {slow_ms / 1000, (long)(slow_ms % 1000) * 1000000};
         nanosleep(&ts, NULL);
@@ -103,15 +114,21 @@ static void run_pass(struct job *j)
 static void run_job(void *arg)
 {
     struct job *j = arg;
-    struct model_slice slice;
     switch (j->kind) {
     case JOB_CARD:
         run_card(j);
         break;
     case JOB_ENGINE:
-        slice = model_slice_layers(j->with, j->shard.layer0, j->shard.layer1);
-        j->rc = worker_engine_new(j->with, &slice, &j->config, j->prompt_rows, j->shell->store,
-                                  j->shard.hashes, j->shard.epoch, &j->engine, &j->e);
+        j->rc = worker_engine_new(j->with, &j->shard.slice, &j->shard.team, &j->config,
+                                  j->prompt_rows, j->shell->store, j->shard.hashes, j->shard.epoch,
+                                  &j->engine, &j->e);
+        break;
+    case JOB_SERVE:
+        kern_fp_init();
+        worker_engine_serve(j->engine, j->shell->exchange, &j->shell->served, &j->lost);
+        break;
+    case JOB_TEAM:
+        worker_exchange_pump(j->shell->exchange);
         break;
     case JOB_PASS:
         run_pass(j);
@@ -211,6 +228,7 @@ void worker_shell_card(struct worker_shell *sh, const struct net_msg_WELCOME *m)
     sh->context = m->context;
     sh->n_slots = m->slots;
     sh->kv = (enum kern_kv_type)m->kv;
+    sh->dead_ms = m->dead_ms;
     connect_bulk(sh, m->bulk_port);
     if (sh->loading != WORKER_LOADING_NONE)
         worker_loader_drop(sh->loader);
@@ -290,12 +308,65 @@ static void drop_shipment(struct worker_shell *sh)
     sh->loading = WORKER_LOADING_NONE;
 }
 
+/* Where member i of the team listens; false: this worker's file does not know it. */
+static bool team_endpoint(struct worker_shell *sh, const char *name, uint32_t port, char *out)
+{
+    char host[NET_ENDPOINT_MAX];
+    unsigned own;
+    const struct net_config_worker *w = worker_shell_peer(sh, name);
+    if (w == NULL || net_endpoint_split(w->data, host, sizeof host, &own, NULL) != 0)
+        return false;
+    return snprintf(out, NET_ENDPOINT_MAX, "tcp://%s:%u", host, port) < NET_ENDPOINT_MAX;
+}
+
+/* The team of a plan whose numbers the core has checked; n = 0 where a member cannot be reached. */
+static void read_team(struct worker_shell *sh, const struct net_msg_PLAN *m, struct worker_team *t)
+{
+    *t = (struct worker_team){.epoch = m->epoch,
+                              .n = m->team.n == 0 ? 1 : m->team.n,
+                              .me = m->member,
+                              .mesh = m->mesh != 0,
+                              .wire = (enum model_wire)m->wire,
+                              .silent_ms = sh->dead_ms};
+    for (uint32_t i = 0; i < m->team.n; i++) {
+        const struct span s = net_str_at(m->team, i);
+        snprintf(t->names[i], NET_NAME_MAX, "%.*s", (int)s.len, (const char *)s.ptr);
+        if (i != t->me &&
+            !team_endpoint(sh, t->names[i], net_u32_at(m->ports, i), t->endpoints[i])) {
+            base_log(BASE_LOG_ERROR, "team",
+                     "peer=%s error=\"this worker's configuration file does not name it\"",
+                     t->names[i]);
+            t->n = 0;
+            return;
+        }
+    }
+    for (uint32_t i = 0; i < m->heads.n; i++) {
+        t->heads[i] = net_u32_at(m->heads, i);
+        t->columns[i] = net_u32_at(m->columns, i);
+        t->runs[i] = net_u32_at(m->runs, i);
+    }
+}
+
+/* What of the stage this worker holds. */
+static struct model_slice read_slice(struct worker_shell *sh, const struct net_msg_PLAN *m,
+                                     const struct worker_team *t)
+{
+    const uint32_t i = m->member;
+    if (m->team.n == 0)
+        return model_slice_layers(sh->model, m->layer0, m->layer1);
+    return model_slice_part(m->layer0, m->layer1, t->heads[i], t->heads[i + 1], t->columns[i],
+                            t->columns[i + 1], t->runs[i], t->runs[i + 1], i == 0 && m->layer0 == 0,
+                            i == 0 && t->runs[m->team.n] > 0);
+}
+
 void worker_shell_prepare(struct worker_shell *sh, const struct net_msg_PLAN *m)
 {
     drop_shipment(sh);
     free_shard(sh, &sh->next, &sh->next_engine);
-    sh->next =
-        (struct worker_shard){m->epoch, m->layer0, m->layer1, m->max_rows, m->n_pieces, NULL};
+    sh->next = (struct worker_shard){
+        .epoch = m->epoch, .max_rows = m->max_rows, .n_pieces = m->n_pieces};
+    read_team(sh, m, &sh->next.team);
+    sh->next.slice = read_slice(sh, m, &sh->next.team);
     /* Where the plan names more than there are, loading says so. */
     if (m->n_pieces <= model_n_pieces(sh->model))
         sh->next.hashes = base_zalloc(m->n_pieces, NET_HASH_BYTES);
@@ -312,7 +383,8 @@ static int check_memory(struct worker_shell *sh, const struct model_slice *s, ui
                         struct err *e)
 {
     const struct model_exec_config c = exec_config(sh, sh->next.max_rows);
-    const struct model_memory mem = worker_engine_memory(sh->model, s, &c, prompt_rows);
+    const struct model_memory mem =
+        worker_engine_memory(sh->model, s, &sh->next.team, &c, prompt_rows);
     const uint64_t need = mem.weight_bytes + mem.kv_bytes + mem.scratch_bytes;
     const uint64_t have = worker_memory_available("", sh->self.memory_bytes);
     char a[24], b[24];
@@ -325,15 +397,20 @@ static int check_memory(struct worker_shell *sh, const struct model_slice *s, ui
 void worker_shell_load(struct worker_shell *sh, uint64_t epoch)
 {
     struct err e = {0};
-    const struct model_slice s = model_slice_layers(sh->model, sh->next.layer0, sh->next.layer1);
-    const uint32_t n = sh->next.n_pieces, have = model_slice_pieces(sh->model, &s, NULL, 0);
-    uint32_t n_keep = 0;
+    const struct model_slice s = sh->next.slice;
+    const uint32_t n = sh->next.n_pieces;
+    uint32_t n_keep = 0, have;
     uint32_t *numbers = base_zalloc(n, sizeof *numbers);
     uint64_t *bytes = base_zalloc(n, sizeof *bytes);
     uint8_t *keep = in_use(sh, &n_keep);
-    int rc = err_set(&e, ERR_NOMEM, "out of memory for the plan's list of pieces");
     sh->loading = WORKER_LOADING_PLAN;
-    if (n != have) {
+    int rc = sh->next.team.n == 0
+                 ? err_set(&e, ERR_NOTFOUND, "its configuration file lacks a worker of its team")
+                 : model_slice_check(sh->model, &s, &e);
+    if (rc != 0)
+        goto out;
+    rc = err_set(&e, ERR_NOMEM, "out of memory for the plan's list of pieces");
+    if ((have = model_slice_pieces(sh->model, &s, NULL, 0)) != n) {
         rc = err_set(&e, ERR_MISMATCH,
                      "the plan names %u pieces, this worker's model has %u in those layers", n,
                      have);
@@ -384,19 +461,38 @@ static void engine_done(struct worker_shell *sh, struct job *j)
     loaded_event(sh, j->rc == 0 ? NULL : j->e.text);
 }
 
+/* The compute thread waits for the leader's passes until another plan is in force. */
+static void serve(struct worker_shell *sh)
+{
+    struct job *j = new_job(sh, JOB_SERVE);
+    if (j == NULL)
+        return;
+    j->engine = sh->engine;
+    j->shard.epoch = sh->now.epoch;
+    sh->serving = true;
+    post(sh, sh->compute, j);
+}
+
 void worker_shell_activate(struct worker_shell *sh, uint64_t epoch)
 {
+    worker_exchange_force(sh->exchange, epoch);
+    sh->serving = false;
     free_shard(sh, &sh->now, &sh->engine);
     sh->engine = sh->next_engine;
     sh->now = sh->next;
     sh->next_engine = NULL;
     sh->next = (struct worker_shard){0};
-    base_log(BASE_LOG_INFO, "serving", "epoch=%llx layers=%u-%u", (unsigned long long)epoch,
-             sh->now.layer0, sh->now.layer1 - 1);
+    base_log(BASE_LOG_INFO, "serving", "epoch=%llx layers=%u-%u member=%u/%u",
+             (unsigned long long)epoch, sh->now.slice.layer0, sh->now.slice.layer1 - 1,
+             sh->now.team.me, sh->now.team.n);
+    if (sh->now.team.me > 0)
+        serve(sh);
 }
 
 void worker_shell_deactivate(struct worker_shell *sh)
 {
+    worker_exchange_force(sh->exchange, 0);
+    sh->serving = false;
     drop_shipment(sh);
     free_shard(sh, &sh->now, &sh->engine);
     free_shard(sh, &sh->next, &sh->next_engine);
@@ -437,6 +533,49 @@ void worker_shell_loader_pump(struct worker_shell *sh)
         sh->progress_ms = now_ms;
         worker_shell_step(sh, &ev);
     }
+}
+
+/* ---- teams ----------------------------------------------------------------------------------- */
+
+/* The compute thread makes the connections: where it serves a team it does so at once, otherwise
+ * between two jobs. */
+void worker_shell_team(struct worker_shell *sh)
+{
+    if (sh->next.team.n > 1)
+        worker_exchange_want(sh->exchange, &sh->next.team);
+    sh->team_due_ms = base_clock_ms();
+}
+
+void worker_shell_team_tick(struct worker_shell *sh)
+{
+    struct worker_event ev = {.type = WORKER_EV_TEAM_UP, .epoch = sh->next.epoch};
+    struct job *j;
+    if (sh->team_due_ms == 0 || base_clock_ms() < sh->team_due_ms)
+        return;
+    sh->team_due_ms = 0;
+    if (sh->next.team.n < 2)
+        return;
+    if (worker_exchange_ready(sh->exchange, sh->next.epoch)) {
+        worker_shell_step(sh, &ev);
+        return;
+    }
+    sh->team_due_ms = base_clock_ms() + TEAM_AGAIN_MS;
+    if (sh->serving || base_jobs_busy(sh->compute))
+        return;
+    if ((j = new_job(sh, JOB_TEAM)) != NULL)
+        post(sh, sh->compute, j);
+}
+
+static void serve_done(struct worker_shell *sh, struct job *j)
+{
+    struct worker_event ev = {.type = WORKER_EV_TEAM_LOST,
+                              .epoch = j->shard.epoch,
+                              .peer = j->lost.name,
+                              .reason = j->lost.reason};
+    if (sh->serving && j->shard.epoch == sh->now.epoch)
+        sh->serving = false;
+    if (j->lost.name[0] != 0)
+        worker_shell_step(sh, &ev);
 }
 
 /* ---- passes and profiles --------------------------------------------------------------------- */
@@ -577,6 +716,11 @@ static void job_done(struct worker_shell *sh, struct job *j)
     case JOB_PASS:
         pass_done(sh, j);
         return; /* kept for the next pass */
+    case JOB_SERVE:
+        serve_done(sh, j);
+        break;
+    case JOB_TEAM:
+        break;
     case JOB_NOOP:
         noop_done(sh, j->serial);
         break;

@@ -29,8 +29,9 @@ struct worker_pass_row {
     int32_t recent[MODEL_PENALTY_WINDOW];
 };
 
-/* A pass, built by the core, carried out by the shell, handed back in WORKER_EV_PASS. The first
- * n_decode rows are decode rows, the others prompt rows. */
+/* A pass, built by the core of a team's leader, carried out by its shell together with the other
+ * members', handed back in WORKER_EV_PASS. The first n_decode rows are decode rows, the others
+ * prompt rows. */
 struct worker_pass {
     uint64_t epoch;
     uint32_t n, n_decode;
@@ -39,6 +40,8 @@ struct worker_pass {
     uint32_t bad[MODEL_ROWS_MAX];   /* as in model_exec_run */
     int32_t tokens[MODEL_ROWS_MAX]; /* where sample: the id; -1: a logit was not finite */
     struct model_logprobs logprobs[MODEL_ROWS_MAX]; /* where sampling asks for them */
+    /* the team could not finish it: whose fault, and why; "": it did */
+    char lost[NET_NAME_MAX], reason[200];
 };
 
 /* What the shell knows of its compute side, for heartbeats. */
@@ -62,6 +65,8 @@ enum worker_event_type {
     WORKER_EV_LINK_TESTED,  /* msg is the LINK_TESTED to send */
     WORKER_EV_FETCHED,      /* progress of the plan being prepared: done, total, fetched bytes */
     WORKER_EV_LOADED,       /* plan `epoch` can run (ok) or not (reason) */
+    WORKER_EV_TEAM_UP,      /* the team connections of plan `epoch` are made */
+    WORKER_EV_TEAM_LOST,    /* member of the team of plan `epoch`: it lost `peer`: `reason` */
     WORKER_EV_PASS,         /* `pass` is done */
     WORKER_EV_RING_BROKEN   /* a message to `peer` was not taken, or its connection to us broke:
                                `reason` */
@@ -91,6 +96,7 @@ enum worker_action_type {
     WORKER_ACT_MANIFEST,   /* msg is MANIFEST, checked: hashes follow those before */
     WORKER_ACT_LOAD,       /* the manifest is whole: fetch what lacks, then build the executor */
     WORKER_ACT_CONNECT,    /* have a ring connection to `peer` */
+    WORKER_ACT_TEAM,       /* have team connections for plan `epoch`, the one being prepared */
     WORKER_ACT_ACTIVATE,   /* plan `epoch` is in force; free the one before once its pass is done */
     WORKER_ACT_DEACTIVATE, /* no plan is in force */
     WORKER_ACT_KEEP, /* copy n_rows hidden states of the event's ROWS, from from_row on, into buffer
@@ -124,6 +130,7 @@ struct worker_actions {
 
 struct worker_identity {
     char name[NET_NAME_MAX], kernels[32], data[NET_ENDPOINT_MAX];
+    uint32_t team_port;
     uint64_t numerics, memory_bytes;
     bool fast; /* numerics: fast */
     uint32_t threads;

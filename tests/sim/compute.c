@@ -24,6 +24,9 @@ struct sim_engine *sim_engine_new(struct sim *s, uint32_t w)
     e->last = k->next_last;
     e->chunk = k->next_chunk;
     e->max_rows = k->next_max_rows;
+    e->n_team = k->next_n_team;
+    e->me = k->next_me;
+    memcpy(e->team, k->next_team, sizeof e->team);
     e->prompt_rows = worker_core_prompt_rows(k->core, e->epoch);
     const size_t n = (size_t)(e->layer1 - e->layer0) * s->setup.slots * s->setup.context;
     e->kv = base_alloc(n * sizeof *e->kv);
@@ -80,6 +83,8 @@ static void check_pass(struct sim *s, uint32_t w, const struct worker_pass *p)
         sim_fail(s, "%s begins a pass while another runs", name);
     else if (e == NULL || p->epoch != e->epoch)
         sim_fail(s, "%s runs a pass of a plan that is not in force", name);
+    else if (e->me != 0)
+        sim_fail(s, "%s begins a pass and does not lead its team", name);
     else if (p->n == 0 || p->n_decode > p->n || p->n > e->max_rows ||
              p->n - p->n_decode > e->chunk || p->n_decode > s->setup.slots ||
              (s->setup.rows_max != 0 && p->n > s->setup.rows_max))
@@ -176,6 +181,19 @@ static void finish_row(struct sim *s, struct sim_worker *k, struct worker_pass *
     sim_stub_logprobs(hidden, &r->sampling, p->tokens[i], &p->logprobs[i]);
 }
 
+uint32_t sim_compute_absent(const struct sim *s, uint32_t w)
+{
+    const struct sim_engine *e = s->workers[w].engine;
+    for (uint32_t i = 1; e != NULL && i < e->n_team; i++) {
+        const struct sim_worker *k = &s->workers[e->team[i]];
+        const struct sim_link *l = &k->ring[w];
+        if (k->core == NULL || k->frozen_until_us > s->now_us || k->hung_until_us > s->now_us ||
+            k->engine == NULL || k->engine->epoch != e->epoch || !l->alive || l->near != l->life)
+            return e->team[i];
+    }
+    return SIM_WORKERS_MAX;
+}
+
 void sim_compute_pass(struct sim *s, uint32_t w, struct worker_pass *p)
 {
     struct sim_worker *k = &s->workers[w];
@@ -202,6 +220,7 @@ void sim_compute_pass(struct sim *s, uint32_t w, struct worker_pass *p)
     }
     const int64_t row_us = s->setup.row_us * (int64_t)(p->n * (e->layer1 - e->layer0));
     k->pass = p;
+    k->pass_until_us = s->now_us + (int64_t)s->config.dead_ms * 1000;
     k->pass_us = (s->setup.pass_us + row_us) * (k->slow_until_us > s->now_us ? 20 : 1);
     sim_say(s, "%s pass epoch=%llx decode=%u prompt=%u", sim_name(s, SIM_WORKER0 + w),
             (unsigned long long)p->epoch, p->n_decode, p->n - p->n_decode);

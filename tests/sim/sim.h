@@ -175,6 +175,7 @@ enum sim_what {
     SIM_TESTED,
     SIM_PIECE,
     SIM_LOADED,
+    SIM_TEAM,
     SIM_PASS,
     SIM_TICK,
     SIM_CONNECT_CONTROL,
@@ -222,6 +223,7 @@ struct sim_engine {
     uint64_t epoch;
     uint32_t layer0, layer1, stage, chunk, max_rows, prompt_rows;
     bool last, lost;                         /* last stage; its ring has broken */
+    uint32_t n_team, me, team[SIM_WORKERS_MAX]; /* workers of the stage, its leader first */
     uint64_t *kv;                            /* [layer1 - layer0, slots, context] */
     uint64_t decode[SIM_SLOTS_MAX], *prompt; /* hidden states that wait; prompt [prompt_rows] */
     uint64_t request[SIM_SLOTS_MAX];         /* whose rows the slot's KV are */
@@ -244,11 +246,12 @@ struct sim_worker {
     uint32_t next_layer0, next_layer1, next_stage, next_chunk, next_max_rows, n_pieces, n_manifest;
     uint32_t manifest[SIM_PIECES_MAX];
     bool next_last;
+    uint32_t next_n_team, next_me, next_team[SIM_WORKERS_MAX];
     uint64_t done_bytes, total_bytes, fetched_bytes;
     struct sim_engine *engine, *next_engine;
     /* computing */
     struct worker_pass *pass;
-    int64_t pass_us, profile_until_us, test_until_us;
+    int64_t pass_us, pass_until_us, profile_until_us, test_until_us;
     uint64_t passes, busy_us;
     uint64_t hidden[MODEL_ROWS_MAX];
     struct sim_summary summary[MODEL_ROWS_MAX];
@@ -359,6 +362,8 @@ struct sim_engine *sim_engine_new(struct sim *s, uint32_t w);
 void sim_compute_keep(struct sim *s, uint32_t w, const struct worker_action *a,
                       const struct net_msg_ROWS *m);
 void sim_compute_pass(struct sim *s, uint32_t w, struct worker_pass *p);
+/* The member of the pass's team that cannot take part just now; SIM_WORKERS_MAX: all do. */
+uint32_t sim_compute_absent(const struct sim *s, uint32_t w);
 void sim_compute_send_rows(struct sim *s, uint32_t w, const struct worker_action *a);
 void sim_compute_logits(struct sim *s, uint32_t w, const struct worker_action *a);
 

@@ -13,6 +13,7 @@ enum {
     TEST_US = 100000,
     TEST_LIMIT_US = 5000000,
     TRY_US = 50000,
+    TEAM_US = 10000,
     CARD_US = 100000,
     LATE_US = 3000000
 };
@@ -52,6 +53,15 @@ static void prepare(struct sim *s, uint32_t w, const struct net_msg_PLAN *m)
     k->next_chunk = m->chunk;
     k->next_max_rows = m->max_rows;
     k->next_last = m->stage + 1 == m->n_stages;
+    k->next_n_team = m->team.n == 0 ? 1 : m->team.n;
+    k->next_me = m->member;
+    k->next_team[0] = w;
+    for (uint32_t i = 0; i < m->team.n; i++) {
+        char name[NET_NAME_MAX];
+        const struct span text = net_str_at(m->team, i);
+        snprintf(name, sizeof name, "%.*s", (int)text.len, (const char *)text.ptr);
+        k->next_team[i] = index_of(s, name);
+    }
     k->n_pieces = m->n_pieces;
     k->n_manifest = 0;
     sim_engine_free(k->next_engine);
@@ -207,6 +217,11 @@ static void act(struct sim *s, uint32_t w, const struct worker_action *a,
     case WORKER_ACT_CONNECT:
         sim_ring_want(s, w, index_of(s, a->peer));
         break;
+    case WORKER_ACT_TEAM:
+        if (k->next_me > 0)
+            sim_ring_want(s, w, k->next_team[0]);
+        push_local(s, w, SIM_TEAM, k->prepare, TEAM_US);
+        break;
     case WORKER_ACT_ACTIVATE:
         activate(s, w, a->epoch);
         break;
@@ -323,6 +338,48 @@ static bool on_tested(struct sim *s, uint32_t w, const struct sim_event *ev, str
     return true;
 }
 
+/* Team connections stand for themselves as ring connections of the members to their leader. False:
+ * some are not there yet. */
+static bool on_team(struct sim *s, uint32_t w, const struct sim_event *ev, struct worker_event *out)
+{
+    const struct sim_worker *k = &s->workers[w];
+    bool all = true;
+    for (uint32_t i = 1; i < k->next_n_team; i++) {
+        const struct sim_link *l = &s->workers[k->next_team[i]].ring[k->next_team[0]];
+        if (k->next_me == 0 || k->next_me == i)
+            all = all && l->alive && l->near == l->life;
+    }
+    if (ev->life != k->prepare || all) {
+        out->type = WORKER_EV_TEAM_UP;
+        return ev->life == k->prepare;
+    }
+    push_local(s, w, SIM_TEAM, k->prepare, TEAM_US);
+    return false;
+}
+
+/* A pass is over when all members of the team could take part, or one could not for too long. False:
+ * not yet. */
+static bool on_pass(struct sim *s, uint32_t w, struct worker_event *out)
+{
+    struct sim_worker *k = &s->workers[w];
+    const bool current = k->engine != NULL && k->engine->epoch == k->pass->epoch;
+    const uint32_t absent = current ? sim_compute_absent(s, w) : SIM_WORKERS_MAX;
+    if (absent != SIM_WORKERS_MAX && s->now_us < k->pass_until_us) {
+        push_local(s, w, SIM_PASS, 0, TEAM_US);
+        return false;
+    }
+    if (absent != SIM_WORKERS_MAX) {
+        snprintf(k->pass->lost, sizeof k->pass->lost, "%s", sim_name(s, SIM_WORKER0 + absent));
+        snprintf(k->pass->reason, sizeof k->pass->reason, "it said nothing in a pass");
+    }
+    out->type = WORKER_EV_PASS;
+    out->pass = k->pass;
+    k->pass = NULL;
+    k->passes++;
+    k->busy_us += (uint64_t)k->pass_us;
+    return true;
+}
+
 /* False: nothing for the core. */
 static bool on_local(struct sim *s, uint32_t w, const struct sim_event *ev,
                      struct worker_event *out, struct net_msg *m)
@@ -350,12 +407,9 @@ static bool on_local(struct sim *s, uint32_t w, const struct sim_event *ev,
             on_profiled(s, w, m);
             return true;
         }
-        out->type = WORKER_EV_PASS;
-        out->pass = k->pass;
-        k->pass = NULL;
-        k->passes++;
-        k->busy_us += (uint64_t)k->pass_us;
-        return true;
+        return on_pass(s, w, out);
+    case SIM_TEAM:
+        return on_team(s, w, ev, out);
     case SIM_TESTED:
         out->type = WORKER_EV_LINK_TESTED;
         return on_tested(s, w, ev, m);
