@@ -16,3 +16,8 @@ BENCHES += %D%/bench_matmul
 BENCHES += %D%/bench_read
 %C%_bench_read_SOURCES = %D%/bench_read.c
 %C%_bench_read_LDADD = $(KERN_LIBS)
+
+BENCHES += %D%/bench_exchange
+%C%_bench_exchange_SOURCES = %D%/bench_exchange.c $(NET_LAB)
+%C%_bench_exchange_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(ZMQ_CFLAGS)
+%C%_bench_exchange_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
