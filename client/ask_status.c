@@ -25,6 +25,9 @@ static void on_node(struct cli_cluster_status *st, const struct net_msg_STATUS_N
     *n = (struct cli_node){.stage = m->stage,
                            .layer0 = m->layer0,
                            .layer1 = m->layer1,
+                           .member = m->member,
+                           .members = m->members,
+                           .mesh = m->mesh != 0,
                            .heads = m->heads,
                            .columns = m->columns,
                            .memory_bytes = m->memory_bytes,
@@ -56,6 +59,8 @@ static void on_status(struct cli_cluster_status *st, const struct net_msg_STATUS
     st->ms_predicted = m->ms_predicted;
     st->ms = m->ms;
     st->tok_s_predicted = m->tok_s_predicted;
+    st->prompt = m->prompt;
+    st->ttft_predicted = m->ttft_predicted;
     st->gap = m->gap;
     copy(st->cluster, sizeof st->cluster, m->cluster);
     copy(st->model, sizeof st->model, m->model);

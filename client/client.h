@@ -278,6 +278,8 @@ int cli_remote_run(struct cli_cluster *c, struct cli_ask *asks, uint32_t n, void
 struct cli_node {
     char name[NET_NAME_MAX], state[32], kernels[33], last_error[301], left_out[301];
     uint32_t stage; /* UINT32_MAX: none */
+    uint32_t member, members; /* place in the stage's team, 0 leads; its size */
+    bool mesh;                /* how a team exchanges sums; otherwise as a star */
     uint32_t layer0, layer1, heads, columns;
     uint64_t memory_bytes, memory_planned, memory_used;
     double ms_predicted, ms, busy;
@@ -286,10 +288,12 @@ struct cli_cluster_status {
     uint64_t epoch, shipped_bytes;
     char cluster[NET_NAME_MAX], model[256], state[301];
     uint32_t slots, active, queued, n_nodes;
-    double ms_predicted, ms, tok_s_predicted, gap;
+    double ms_predicted, ms, tok_s_predicted, ttft_predicted, gap;
+    uint32_t prompt; /* tokens that ttft_predicted is for */
     struct cli_node nodes[NET_WORKERS_MAX];
 };
 int cli_ask_status(const struct cli_options *o, struct cli_cluster_status *out, struct err *e);
 json_t *cli_node_json(const struct cli_node *n);
+const char *cli_team_text(const struct cli_node *n); /* "star" or "mesh"; "-" where it is alone */
 
 #endif

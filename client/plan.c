@@ -93,6 +93,25 @@ static const char *reason_of(const struct solver *s, uint32_t i)
     return s->solution.plan.left_out[i][0] != 0 ? s->solution.plan.left_out[i] : "not needed";
 }
 
+static void describe_member(const struct solver *s, uint32_t stage, uint32_t member,
+                            struct cli_node *n)
+{
+    const struct part_stage *g = &s->solution.plan.stages[stage];
+    const struct part_member *m = &g->members[member];
+    snprintf(n->state, sizeof n->state, "planned");
+    n->left_out[0] = 0;
+    n->stage = stage;
+    n->member = member;
+    n->members = g->n_members;
+    n->mesh = g->shape == PART_MESH;
+    n->layer0 = g->layer0;
+    n->layer1 = g->layer1;
+    n->heads = (m->head1 - m->head0) * s->blocks.unit_heads;
+    n->columns = coord_columns(s->blocks.n_ff, s->blocks.unit_cols, m->ff0, m->ff1);
+    n->memory_planned = s->solution.memory_bytes[m->device];
+    n->ms_predicted = s->solution.stage_s[stage] * 1e3;
+}
+
 static void describe(const struct solver *s, struct cli_cluster_status *out)
 {
     const struct part_plan *plan = &s->solution.plan;
@@ -104,6 +123,8 @@ static void describe(const struct solver *s, struct cli_cluster_status *out)
     out->n_nodes = s->config.n_workers;
     out->ms_predicted = plan->latency_s * 1e3;
     out->tok_s_predicted = s->solution.batch_rate;
+    out->ttft_predicted = plan->ttft_s * 1e3;
+    out->prompt = s->config.prompt;
     out->gap = plan->gap;
     for (uint32_t i = 0; i < out->n_nodes; i++) {
         struct cli_node *n = &out->nodes[i];
@@ -113,18 +134,9 @@ static void describe(const struct solver *s, struct cli_cluster_status *out)
         n->stage = UINT32_MAX;
         n->memory_bytes = s->profile.nodes[i].memory_bytes;
     }
-    for (uint32_t k = 0; k < plan->n_stages; k++) {
-        struct cli_node *n = &out->nodes[plan->stages[k].members[0].device];
-        snprintf(n->state, sizeof n->state, "planned");
-        n->left_out[0] = 0;
-        n->stage = k;
-        n->layer0 = plan->stages[k].layer0;
-        n->layer1 = plan->stages[k].layer1;
-        n->heads = s->blocks.n_heads;
-        n->columns = s->blocks.n_ff;
-        n->memory_planned = s->solution.memory_bytes[plan->stages[k].members[0].device];
-        n->ms_predicted = s->solution.stage_s[k] * 1e3;
-    }
+    for (uint32_t k = 0; k < plan->n_stages; k++)
+        for (uint32_t i = 0; i < plan->stages[k].n_members; i++)
+            describe_member(s, k, i, &out->nodes[plan->stages[k].members[i].device]);
 }
 
 static int solve_here(const struct cli_options *o, struct cli_cluster_status *out, struct err *e)
@@ -163,33 +175,42 @@ static int print_json(const struct cli_cluster_status *st, struct err *e)
     bad |= json_object_set_new(o, "predicted_tok_s", cli_json_number(st->tok_s_predicted));
     bad |= json_object_set_new(o, "gap", cli_json_number(st->gap));
     bad |= json_object_set_new(o, "left_out", left_out);
+    bad |= json_object_set_new(o, "predicted_ttft_ms", cli_json_number(st->ttft_predicted));
+    bad |= json_object_set_new(o, "prompt", json_integer(st->prompt));
     return cli_json_print(o, bad != 0, e);
 }
 
-static void print_stage(const struct cli_node *n)
+static void print_worker(const struct cli_node *n)
 {
-    char layers[24], planned[24], usable[24], ms[24] = "-";
+    char layers[24], planned[24], usable[24], predicted[24] = "", ms[24] = "-";
     snprintf(layers, sizeof layers, "%u-%u", n->layer0, n->layer1 - 1);
+    /* The prediction is the stage's, whose leader comes first. */
+    if (n->member == 0)
+        snprintf(predicted, sizeof predicted, "%.3f", n->ms_predicted);
     if (n->ms > 0)
         snprintf(ms, sizeof ms, "%.3f", n->ms);
-    printf("%5u  %-12s %-8s %5u %7u %11s %11s %12.3f %11s\n", n->stage, n->name, layers, n->heads,
-           n->columns, base_bytes_text(n->memory_planned, planned),
-           base_bytes_text(n->memory_bytes, usable), n->ms_predicted, ms);
+    printf("%5u  %-12s %-5s %-8s %5u %7u %11s %11s %12s %11s\n", n->stage, n->name,
+           cli_team_text(n), layers, n->heads, n->columns,
+           base_bytes_text(n->memory_planned, planned), base_bytes_text(n->memory_bytes, usable),
+           predicted, ms);
 }
 
 static void print_table(const struct cli_cluster_status *st)
 {
     printf("cluster %s, model %s\n", st->cluster, st->model);
-    printf("\n%5s  %-12s %-8s %5s %7s %11s %11s %12s %11s\n", "stage", "node", "layers", "heads",
-           "columns", "planned", "usable", "ms predicted", "ms measured");
-    for (uint32_t stage = 0; stage < st->n_nodes; stage++)
+    printf("\n%5s  %-12s %-5s %-8s %5s %7s %11s %11s %12s %11s\n", "stage", "node", "team",
+           "layers", "heads", "columns", "planned", "usable", "ms predicted", "ms measured");
+    for (uint32_t place = 0; place < st->n_nodes * st->n_nodes; place++)
         for (uint32_t i = 0; i < st->n_nodes; i++)
-            if (st->nodes[i].stage == stage && st->nodes[i].layer1 > st->nodes[i].layer0)
-                print_stage(&st->nodes[i]);
+            if (st->nodes[i].stage == place / st->n_nodes &&
+                st->nodes[i].member == place % st->n_nodes)
+                print_worker(&st->nodes[i]);
     printf("\none request: %.3f ms a token predicted", st->ms_predicted);
     if (st->ms > 0)
         printf(", %.3f ms measured", st->ms);
     printf("\nall %u slots in use: %.1f tok/s predicted\n", st->slots, st->tok_s_predicted);
+    printf("a prompt of %u tokens: %.0f ms to the first token predicted\n", st->prompt,
+           st->ttft_predicted);
     if (st->gap > 0)
         printf("the best plan may be up to %.1f %% better: the time for solving ran out\n",
                100 * st->gap);

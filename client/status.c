@@ -6,6 +6,11 @@
  * without control characters. Left out: history; the coordinator's log has it. */
 #include "client/client.h"
 
+const char *cli_team_text(const struct cli_node *n)
+{
+    return n->members < 2 ? "-" : n->mesh ? "mesh" : "star";
+}
+
 json_t *cli_node_json(const struct cli_node *n)
 {
     const bool works = n->layer1 > n->layer0;
@@ -25,6 +30,10 @@ json_t *cli_node_json(const struct cli_node *n)
     bad |= json_object_set_new(o, "last_error",
                                n->last_error[0] != 0 ? cli_json_text(base_span_str(n->last_error))
                                                      : json_null());
+    bad |= json_object_set_new(o, "stage", works ? json_integer(n->stage) : json_null());
+    bad |= json_object_set_new(o, "team",
+                               n->members > 1 ? json_string(cli_team_text(n)) : json_null());
+    bad |= json_object_set_new(o, "leads", json_boolean(works && n->member == 0));
     if (bad == 0)
         return o;
     json_decref(o);
@@ -55,10 +64,10 @@ static void print_node(const struct cli_node *n)
     }
     if (n->ms > 0)
         snprintf(ms, sizeof ms, "%.3f", n->ms);
-    printf("%-12s %-10s %-8s %5u %7u %11s %11s %9s %6s %-12s ", n->name, n->state, layers,
-           n->layer1 > n->layer0 ? n->heads : 0, n->layer1 > n->layer0 ? n->columns : 0,
-           bytes_or_dash(n->memory_used, used), bytes_or_dash(n->memory_bytes, usable), ms, busy,
-           n->kernels[0] != 0 ? n->kernels : "-");
+    printf("%-12s %-10s %-8s %-5s %5u %7u %11s %11s %9s %6s %-12s ", n->name, n->state, layers,
+           cli_team_text(n), n->layer1 > n->layer0 ? n->heads : 0,
+           n->layer1 > n->layer0 ? n->columns : 0, bytes_or_dash(n->memory_used, used),
+           bytes_or_dash(n->memory_bytes, usable), ms, busy, n->kernels[0] != 0 ? n->kernels : "-");
     cli_put_name(base_span_str(n->last_error[0] != 0 ? n->last_error : "-"), sizeof n->last_error);
     putchar('\n');
 }
@@ -73,8 +82,9 @@ static void print_table(const struct cli_cluster_status *st)
            st->slots, st->queued);
     if (st->ms > 0)
         printf("; %.3f ms a token", st->ms);
-    printf("\n\n%-12s %-10s %-8s %5s %7s %11s %11s %9s %6s %-12s %s\n", "node", "state", "layers",
-           "heads", "columns", "used", "usable", "ms a pass", "busy", "kernels", "last error");
+    printf("\n\n%-12s %-10s %-8s %-5s %5s %7s %11s %11s %9s %6s %-12s %s\n", "node", "state",
+           "layers", "team", "heads", "columns", "used", "usable", "ms a pass", "busy", "kernels",
+           "last error");
     for (uint32_t i = 0; i < st->n_nodes; i++)
         print_node(&st->nodes[i]);
 }

@@ -59,7 +59,7 @@ struct coord_layer {
 };
 struct coord_blocks {
     uint32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab;
-    uint32_t unit_heads, n_head_units, n_ff_units, n_vocab_runs, slots;
+    uint32_t unit_heads, n_head_units, unit_cols, n_ff_units, n_vocab_runs, slots;
     struct coord_layer layers[MODEL_LAYERS_MAX];
     uint64_t cache_bytes; /* of one KV head of a layer, all slots at the whole context */
     uint64_t embed_bytes, run_bytes, final_bytes;
@@ -73,6 +73,8 @@ int coord_profile_read(const char *path, struct coord_profile *out, struct err *
 void coord_profile_complete(struct coord_profile *p, const struct coord_blocks *b);
 int coord_profile_write(const char *path, const struct coord_profile *p, struct err *e);
 void coord_blocks_of(const struct model *m, const struct net_config *c, struct coord_blocks *out);
+/* Columns of feed-forward units [unit0, unit1); the last unit may be short. */
+uint32_t coord_columns(uint32_t n_ff, uint32_t unit_cols, uint32_t unit0, uint32_t unit1);
 /* Positions of a slot: as configured, otherwise the model's own, at most 4096. */
 uint32_t coord_context(const struct net_config *c, const struct model *m);
 
@@ -142,8 +144,7 @@ enum coord_action_type {
     COORD_ACT_PLAN,      /* solve for the nodes in `present` with the core's profile; answer with
                             `serial` */
     COORD_ACT_READ,      /* make the prompt of msg, a SUBMIT, into tokens; answer with `serial` */
-    COORD_ACT_MANIFEST,  /* send worker `node` the MANIFEST of plan `epoch`, layers [layer0, layer1)
-                          */
+    COORD_ACT_MANIFEST,  /* send worker `node` the MANIFEST of plan `epoch`, pieces of `shard` */
     COORD_ACT_SAVE,      /* the profile has changed: keep it */
     COORD_ACT_LOG        /* text: one event of the trace; `warn`: a person should see it */
 };
@@ -151,7 +152,8 @@ enum coord_action_type {
 struct coord_action {
     enum coord_action_type type;
     struct net_msg msg; /* its lists point into the core's buffers: valid until the next step */
-    uint32_t node, layer0, layer1, present;
+    uint32_t node, present;
+    struct coord_shard shard;
     uint64_t client, epoch, serial;
     bool warn;
     char text[320];
@@ -164,9 +166,10 @@ struct coord_actions {
 
 /* What the core must know of the model; the functions are pure. */
 struct coord_model {
-    uint32_t n_layers, n_embd, n_heads, n_ff, n_vocab;
-    uint32_t context; /* positions a slot */
-    char file[256];   /* name shown to people */
+    uint32_t n_layers, n_ff, n_vocab;
+    uint32_t unit_heads, unit_cols; /* query heads of a head unit, columns of a feed-forward unit */
+    uint32_t context;               /* positions a slot */
+    char file[256];                 /* name shown to people */
     uint64_t numerics;
     uint8_t card[NET_HASH_BYTES];
     uint64_t card_bytes;
@@ -174,8 +177,7 @@ struct coord_model {
     int32_t ends[32];
     struct span (*text)(void *arg, int32_t token); /* text bytes of a token, borrowed */
     void *arg;
-    /* pieces of layers [layer0, layer1) and their ends, for PLAN */
-    uint32_t (*n_pieces)(void *arg, uint32_t layer0, uint32_t layer1);
+    uint32_t (*n_pieces)(void *arg, const struct coord_shard *s); /* for PLAN */
 };
 
 struct coord_core;

@@ -158,6 +158,7 @@ static void on_hello(struct coord_core *c, uint32_t node, const struct net_msg_H
     }
     snprintf(n->kernels, sizeof n->kernels, "%.*s", (int)m->kernels.len,
              (const char *)m->kernels.ptr);
+    n->team_port = m->team_port;
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
     a->node = node;
     a->msg.code = NET_MSG_WELCOME;
@@ -426,15 +427,30 @@ uint32_t coord_core_n_active(const struct coord_core *c)
     return n;
 }
 
+/* Each member's ranges begin where those of the one before it end. */
+static bool tiles(const struct part_stage *g)
+{
+    struct part_member at = {0};
+    for (uint32_t k = 0; k < g->n_members; k++) {
+        const struct part_member *m = &g->members[k];
+        if (m->head0 != at.head1 || m->head1 < m->head0 || m->ff0 != at.ff1 || m->ff1 < m->ff0 ||
+            m->run0 != at.run1 || m->run1 < m->run0)
+            return false;
+        at = *m;
+    }
+    return g->n_members > 0;
+}
+
 static const char *plan_invariant(const struct coord_core *c)
 {
     uint32_t layer = 0;
     for (uint32_t s = 0; s < c->now.plan.n_stages; s++) {
         const struct part_stage *g = &c->now.plan.stages[s];
-        if (g->layer0 != layer || g->layer1 <= g->layer0)
+        if (g->layer0 != layer || g->layer1 <= g->layer0 || !tiles(g))
             return "the plan in force does not cover the layers once";
-        if (!c->nodes[g->members[0].device].connected)
-            return "the plan in force has a worker that is gone";
+        for (uint32_t k = 0; k < g->n_members; k++)
+            if (!c->nodes[g->members[k].device].connected)
+                return "the plan in force has a worker that is gone";
         layer = g->layer1;
     }
     return layer == c->model.n_layers ? NULL : "the plan in force leaves layers out";

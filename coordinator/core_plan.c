@@ -29,10 +29,7 @@ uint32_t coord_core_rows_max(const struct net_config *c, uint32_t chunk)
 
 bool coord_core_in_plan(const struct ring_plan *p, uint32_t node)
 {
-    for (uint32_t s = 0; p->epoch != 0 && s < p->plan.n_stages; s++)
-        if (p->plan.stages[s].members[0].device == node)
-            return true;
-    return false;
+    return p->epoch != 0 && part_plan_find(&p->plan, node, NULL) < p->plan.n_stages;
 }
 
 void coord_core_want_plan(struct coord_core *c, int64_t delay_ms, bool forced)
@@ -177,16 +174,29 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
 
 /* ---- an answer ------------------------------------------------------------------------------- */
 
+static bool same_members(const struct part_stage *a, const struct part_stage *b)
+{
+    bool same = a->layer0 == b->layer0 && a->layer1 == b->layer1 && a->shape == b->shape &&
+                a->n_members == b->n_members;
+    for (uint32_t k = 0; same && k < a->n_members; k++)
+        same = memcmp(&a->members[k], &b->members[k], sizeof a->members[k]) == 0;
+    return same;
+}
+
 static bool same_stages(const struct part_plan *a, const struct part_plan *b)
 {
-    if (a->n_stages != b->n_stages)
-        return false;
-    for (uint32_t s = 0; s < a->n_stages; s++)
-        if (a->stages[s].members[0].device != b->stages[s].members[0].device ||
-            a->stages[s].layer0 != b->stages[s].layer0 ||
-            a->stages[s].layer1 != b->stages[s].layer1)
-            return false;
-    return true;
+    bool same = a->n_stages == b->n_stages && a->output_first == b->output_first;
+    for (uint32_t s = 0; same && s < a->n_stages; s++)
+        same = same_members(&a->stages[s], &b->stages[s]);
+    return same;
+}
+
+static uint32_t n_workers(const struct part_plan *p)
+{
+    uint32_t n = 0;
+    for (uint32_t s = 0; s < p->n_stages; s++)
+        n += p->stages[s].n_members;
+    return n;
 }
 
 /* Is `plan` worth leaving the plan in force for? */
@@ -197,7 +207,7 @@ static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
         return true;
     if (same_stages(&now->plan, ev->plan))
         return false;
-    if (c->config.use_all && ev->plan->n_stages > now->plan.n_stages)
+    if (c->config.use_all && n_workers(ev->plan) > n_workers(&now->plan))
         return true;
     /* What the objective weighs: seconds a token of one request, and of all slots together. */
     const double w = c->config.objective;
@@ -205,11 +215,40 @@ static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
            0.95 * ((1 - w) * now->plan.latency_s + w / now->batch_rate);
 }
 
-static void send_plan(struct coord_core *c, uint32_t stage, struct coord_actions *out)
+/* The lists of every PLAN message: the names of the leaders, which are the ring, then those of each
+ * stage's team, whose place in the list goes to team_at; and the teams' numbers. */
+static void write_lists(struct coord_core *c, size_t team_at[PART_DEVICES_MAX])
+{
+    const struct part_plan *p = &c->next.plan;
+    c->names.len = 0;
+    for (uint32_t s = 0; s < p->n_stages; s++)
+        net_put_str(&c->names,
+                    base_span_str(c->config.workers[p->stages[s].members[0].device].name));
+    for (uint32_t s = 0; s < p->n_stages; s++) {
+        const struct part_stage *g = &p->stages[s];
+        uint8_t(*list)[sizeof c->numbers[0][0]] = c->numbers[s];
+        team_at[s] = c->names.len;
+        for (uint32_t k = 0; k < g->n_members; k++) {
+            const struct part_member *m = &g->members[k];
+            net_put_str(&c->names, base_span_str(c->config.workers[m->device].name));
+            net_put_u32(list[0], k, c->nodes[m->device].team_port);
+            net_put_u32(list[1], k, m->head0);
+            net_put_u32(list[2], k, m->ff0);
+            net_put_u32(list[3], k, m->run0);
+            net_put_u32(list[1], k + 1, m->head1);
+            net_put_u32(list[2], k + 1, m->ff1);
+            net_put_u32(list[3], k + 1, m->run1);
+        }
+    }
+}
+
+static void send_plan(struct coord_core *c, uint32_t stage, uint32_t member, size_t team_at,
+                      struct coord_actions *out)
 {
     const struct part_stage *g = &c->next.plan.stages[stage];
+    const struct coord_shard shard = coord_shard_of(&c->next.plan, stage, member);
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
-    a->node = g->members[0].device;
+    a->node = shard.part.device;
     a->msg.code = NET_MSG_PLAN;
     a->msg.u.PLAN = (struct net_msg_PLAN){
         .epoch = c->next.epoch,
@@ -218,15 +257,48 @@ static void send_plan(struct coord_core *c, uint32_t stage, struct coord_actions
         .ring = {c->names.ptr, c->next.plan.n_stages},
         .layer0 = g->layer0,
         .layer1 = g->layer1,
+        .output_first = c->next.plan.output_first,
+        .wire = c->config.wire,
         .max_rows = c->next.max_rows,
         .chunk = c->next.chunk,
-        .n_pieces = c->model.n_pieces(c->model.arg, g->layer0, g->layer1),
+        .n_pieces = c->model.n_pieces(c->model.arg, &shard),
     };
+    if (g->n_members > 1) {
+        struct net_msg_PLAN *m = &a->msg.u.PLAN;
+        m->member = member;
+        m->mesh = g->shape == PART_MESH;
+        m->team = (struct net_list){c->names.ptr + team_at, g->n_members};
+        m->ports = (struct net_list){c->numbers[stage][0], g->n_members};
+        m->heads = (struct net_list){c->numbers[stage][1], g->n_members + 1};
+        m->columns = (struct net_list){c->numbers[stage][2], g->n_members + 1};
+        m->runs = (struct net_list){c->numbers[stage][3], g->n_members + 1};
+    }
     struct coord_action *m = coord_core_act(out, COORD_ACT_MANIFEST);
-    m->node = g->members[0].device;
+    m->node = shard.part.device;
     m->epoch = c->next.epoch;
-    m->layer0 = g->layer0;
-    m->layer1 = g->layer1;
+    m->shard = shard;
+}
+
+static void log_plan(const struct coord_core *c, struct coord_actions *out)
+{
+    const struct part_plan *p = &c->next.plan;
+    coord_core_log(out, false, "plan epoch=%llx stages=%u predicted_ms=%.3f gap=%.4f chunk=%u",
+                   (unsigned long long)c->next.epoch, p->n_stages, p->latency_s * 1e3, p->gap,
+                   c->next.chunk);
+    for (uint32_t s = 0; s < p->n_stages; s++)
+        for (uint32_t k = 0; k < p->stages[s].n_members; k++) {
+            const struct part_stage *g = &p->stages[s];
+            const struct part_member *m = &g->members[k];
+            coord_core_log(out, false,
+                           "planned name=%s stage=%u layers=%u-%u%s heads=%u columns=%u runs=%u",
+                           c->config.workers[m->device].name, s, g->layer0, g->layer1 - 1,
+                           g->n_members == 1       ? ""
+                           : g->shape == PART_MESH ? " team=mesh"
+                                                   : " team=star",
+                           (m->head1 - m->head0) * c->model.unit_heads,
+                           coord_columns(c->model.n_ff, c->model.unit_cols, m->ff0, m->ff1),
+                           m->run1 - m->run0);
+        }
 }
 
 static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
@@ -241,24 +313,21 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
     c->plan_state = PLAN_PREPARING;
     c->plan_forced = false;
     c->prepare_heard_ms = c->now_ms;
-    c->names.len = 0;
-    for (uint32_t s = 0; s < ev->plan->n_stages; s++)
-        net_put_str(&c->names,
-                    base_span_str(c->config.workers[ev->plan->stages[s].members[0].device].name));
+    size_t team_at[PART_DEVICES_MAX];
+    write_lists(c, team_at);
     if (c->names.failed) {
         drop_next(c);
         coord_core_want_plan(c, RETRY_MS, true);
         return;
     }
-    for (uint32_t s = 0; s < ev->plan->n_stages; s++) {
-        struct node *n = &c->nodes[ev->plan->stages[s].members[0].device];
-        n->prepared = false;
-        n->done_bytes = n->total_bytes = n->fetched_bytes = n->planned_bytes = 0;
-        send_plan(c, s, out);
-    }
-    coord_core_log(out, false, "plan epoch=%llx stages=%u predicted_ms=%.3f gap=%.4f chunk=%u",
-                   (unsigned long long)c->next.epoch, ev->plan->n_stages, ev->plan->latency_s * 1e3,
-                   ev->plan->gap, c->next.chunk);
+    for (uint32_t s = 0; s < ev->plan->n_stages; s++)
+        for (uint32_t k = 0; k < ev->plan->stages[s].n_members; k++) {
+            struct node *n = &c->nodes[ev->plan->stages[s].members[k].device];
+            n->prepared = false;
+            n->done_bytes = n->total_bytes = n->fetched_bytes = n->planned_bytes = 0;
+            send_plan(c, s, k, team_at[s], out);
+        }
+    log_plan(c, out);
     snprintf(c->waits, sizeof c->waits, "workers to load their shards");
 }
 
@@ -318,10 +387,11 @@ static void say_progress(struct coord_core *c)
 {
     uint64_t done = 0, total = 0;
     char a[24], b[24];
-    for (uint32_t s = 0; s < c->next.plan.n_stages; s++) {
-        done += c->nodes[c->next.plan.stages[s].members[0].device].done_bytes;
-        total += c->nodes[c->next.plan.stages[s].members[0].device].total_bytes;
-    }
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        if (coord_core_in_plan(&c->next, i)) {
+            done += c->nodes[i].done_bytes;
+            total += c->nodes[i].total_bytes;
+        }
     if (c->now.epoch == 0)
         snprintf(c->waits, sizeof c->waits, "workers to load their shards: %s of %s are there",
                  base_bytes_text(done, a), base_bytes_text(total, b));
@@ -363,8 +433,8 @@ void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_m
     if (m->state != 1)
         return;
     n->prepared = true;
-    for (uint32_t s = 0; s < c->next.plan.n_stages; s++)
-        if (!c->nodes[c->next.plan.stages[s].members[0].device].prepared)
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        if (coord_core_in_plan(&c->next, i) && !c->nodes[i].prepared)
             return;
     commit(c, out);
 }

@@ -35,6 +35,7 @@ struct node {
     uint64_t passes, busy_us, memory_used;
     bool working;
     double pass_ms, busy; /* recent means */
+    uint32_t team_port;
     int64_t beat_ms;
     char kernels[33], last_error[301];
     /* the plan being prepared or in force */
@@ -147,7 +148,10 @@ struct coord_core {
     uint64_t left;
     double token_ms; /* recent mean time between tokens while one request runs alone */
 
-    struct base_buf names; /* encoded ring of the plan being sent */
+    /* Lists of the plan being sent: the ring, then each stage's team; team ports, then the borders of
+     * heads, columns and runs, a stage each. */
+    struct base_buf names;
+    uint8_t numbers[PART_DEVICES_MAX][4][(PART_DEVICES_MAX + 1) * sizeof(uint32_t)];
 };
 
 /* core.c */

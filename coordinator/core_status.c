@@ -30,16 +30,17 @@ static void send_node(struct coord_core *c, uint32_t i, uint64_t client, struct 
         .busy = n->connected ? n->busy : 0,
         .kernels = base_span_str(n->kernels),
     };
-    for (uint32_t s = 0; c->now.epoch != 0 && s < c->now.plan.n_stages; s++) {
-        const struct part_stage *g = &c->now.plan.stages[s];
-        if (g->members[0].device != i)
-            continue;
-        m.stage = s;
+    if (coord_core_in_plan(&c->now, i)) {
+        m.stage = part_plan_find(&c->now.plan, i, &m.member);
+        const struct part_stage *g = &c->now.plan.stages[m.stage];
+        const struct part_member *part = &g->members[m.member];
+        m.members = g->n_members;
+        m.mesh = g->shape == PART_MESH;
         m.layer0 = g->layer0;
         m.layer1 = g->layer1;
-        m.heads = c->model.n_heads;
-        m.columns = c->model.n_ff;
-        m.ms_predicted = c->now.stage_s[s] * 1e3;
+        m.heads = (part->head1 - part->head0) * c->model.unit_heads;
+        m.columns = coord_columns(c->model.n_ff, c->model.unit_cols, part->ff0, part->ff1);
+        m.ms_predicted = c->now.stage_s[m.stage] * 1e3;
         m.memory_planned = n->planned_bytes;
     }
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
@@ -96,6 +97,8 @@ void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actio
         .ms_predicted = serving ? c->now.plan.latency_s * 1e3 : 0,
         .ms = c->token_ms,
         .tok_s_predicted = serving ? c->now.batch_rate : 0,
+        .prompt = c->config.prompt,
+        .ttft_predicted = serving ? c->now.plan.ttft_s * 1e3 : 0,
         .gap = serving ? c->now.plan.gap : 0,
         .shipped_bytes = shipped,
     };

@@ -7,4 +7,5 @@ noinst_LIBRARIES += %D%/libcoord.a
 	%D%/planning.c \
 	%D%/profile_ini.c \
 	%D%/reader.c \
+	%D%/shard.c \
 	%D%/shell.c %D%/shell.h

@@ -53,6 +53,7 @@ void coord_blocks_of(const struct model *m, const struct net_config *config,
                                  .n_vocab = shape->n_vocab,
                                  .unit_heads = shape->unit_heads,
                                  .n_head_units = shape->n_head_units,
+                                 .unit_cols = shape->unit_cols,
                                  .n_ff_units = shape->n_ff_units,
                                  .n_vocab_runs = shape->n_vocab_runs,
                                  .slots = config->slots};
@@ -205,17 +206,6 @@ static int check_pins(const struct net_config *c, const struct coord_blocks *b, 
 }
 
 /* ---- the answer ------------------------------------------------------------------------------ */
-
-struct coord_shard coord_shard_of(const struct part_plan *plan, uint32_t stage, uint32_t member)
-{
-    const struct part_stage *g = &plan->stages[stage];
-    const uint32_t ends = plan->output_first ? 0 : plan->n_stages - 1;
-    return (struct coord_shard){.layer0 = g->layer0,
-                                .layer1 = g->layer1,
-                                .part = g->members[member],
-                                .embed = stage == 0 && member == 0,
-                                .output = stage == ends && member == 0};
-}
 
 /* Prompt rows of a pass: as many as take about 50 ms on the slowest stage, so that decode rows do
  * not wait long. */

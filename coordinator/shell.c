@@ -54,10 +54,17 @@ static struct span token_text(void *arg, int32_t token)
     return model_vocab_text(sh->vocab, token);
 }
 
-static uint32_t n_pieces(void *arg, uint32_t layer0, uint32_t layer1)
+static struct model_slice slice_of(const struct coord_shard *s)
+{
+    const struct part_member *m = &s->part;
+    return model_slice_part(s->layer0, s->layer1, m->head0, m->head1, m->ff0, m->ff1, m->run0,
+                            m->run1, s->embed, s->output);
+}
+
+static uint32_t n_pieces(void *arg, const struct coord_shard *shard)
 {
     const struct shell *sh = arg;
-    const struct model_slice s = model_slice_layers(sh->model, layer0, layer1);
+    const struct model_slice s = slice_of(shard);
     return model_slice_pieces(sh->model, &s, NULL, 0);
 }
 
@@ -123,7 +130,7 @@ static void send_node(struct shell *sh, uint32_t node, const struct net_msg *m)
 
 static void send_manifest(struct shell *sh, const struct coord_action *a)
 {
-    const struct model_slice s = model_slice_layers(sh->model, a->layer0, a->layer1);
+    const struct model_slice s = slice_of(&a->shard);
     const uint32_t n = model_slice_pieces(sh->model, &s, NULL, 0);
     uint32_t *numbers = base_zalloc(n, sizeof *numbers);
     uint8_t *part = base_zalloc(MANIFEST_PART, NET_HASH_BYTES);
@@ -268,8 +275,8 @@ static const char *needs_restart(const struct net_config *a, const struct net_co
 {
     if (strcmp(a->name, b->name) != 0 || strcmp(a->model, b->model) != 0)
         return "the cluster's name or model";
-    if (a->context != b->context || a->slots != b->slots || a->kv != b->kv ||
-        a->fast != b->fast || a->wire != b->wire)
+    if (a->context != b->context || a->slots != b->slots || a->kv != b->kv || a->fast != b->fast ||
+        a->wire != b->wire)
         return "context, slots, kv, numerics or wire";
     if (strcmp(a->control, b->control) != 0 || strcmp(a->client, b->client) != 0 ||
         strcmp(a->bulk, b->bulk) != 0)
@@ -436,9 +443,9 @@ static int make_core(struct shell *sh, uint64_t incarnation, unsigned port, stru
     const struct model_shape *shape = model_shape(sh->model);
     const char *slash = strrchr(sh->config.model, '/');
     struct coord_model m = {.n_layers = shape->n_layers,
-                            .n_embd = shape->n_embd,
-                            .n_heads = shape->n_heads,
                             .n_ff = shape->n_ff,
+                            .unit_heads = shape->unit_heads,
+                            .unit_cols = shape->unit_cols,
                             .n_vocab = shape->n_vocab,
                             .context = sh->context,
                             .numerics = kern_table_hash(kern_table_select(NULL)),

@@ -9,7 +9,7 @@
 
 enum {
     NET_WIRE_VERSION = 3,
-    NET_CLIENT_VERSION = 2,
+    NET_CLIENT_VERSION = 3,
     NET_NAME_MAX = 64, /* bytes of a peer's name with its NUL */
     NET_ENDPOINT_MAX = 128,
     NET_HASH_BYTES = 32,

@@ -30,7 +30,7 @@ finishes()
 # The layers of all stages, in ring order, cover the model once.
 covers_layers()
 {
-    sed -n 's/^ *[0-9]*  *[a-z]*  *\([0-9]*\)-\([0-9]*\) .*/\1 \2/p' "$work/plan" >"$work/ranges"
+    sed -n 's/^ *[0-9]*  *[a-z]*  *-  *\([0-9]*\)-\([0-9]*\) .*/\1 \2/p' "$work/plan" >"$work/ranges"
     awk '$1 != next_layer || $2 < $1 { bad = 1 } { next_layer = $2 + 1 } END { exit bad || next_layer != 8 }' \
         "$work/ranges"
 }
@@ -75,9 +75,9 @@ new_cluster alpha beta gamma
 must_start
 pass "three workers serve"
 cp "$lab/status.txt" "$work/first"
-says "status: alpha serves" "$work/first" '^alpha +serving +[0-9]-[0-9] +8 +768 '
-says "status: beta serves" "$work/first" '^beta +serving +[0-9]-[0-9] +8 +768 '
-says "status: gamma serves" "$work/first" '^gamma +serving +[0-9]-[0-9] +8 +768 '
+says "status: alpha serves" "$work/first" '^alpha +serving +[0-9]-[0-9] +- +8 +768 '
+says "status: beta serves" "$work/first" '^beta +serving +[0-9]-[0-9] +- +8 +768 '
+says "status: gamma serves" "$work/first" '^gamma +serving +[0-9]-[0-9] +- +8 +768 '
 says "status: no slot is in use" "$work/first" '0 of 8 slots in use, 0 requests wait'
 "$shoal" status -c "$lab/cluster.ini" --json >"$work/json" 2>&1
 says "status --json names the nodes" "$work/json" \
@@ -87,7 +87,7 @@ check "plan: the stages cover the layers once" covers_layers
 says "plan: a prediction" "$work/plan" '^one request: [0-9.]+ ms a token predicted'
 says "plan: proven" "$work/plan" '^proven to be the best plan$'
 "$shoal" plan -c "$lab/cluster.ini" --json >"$work/json" 2>&1
-says "plan --json predicts" "$work/json" '"predicted_ms_per_token":[0-9.e-]+,"predicted_tok_s":[0-9.e]+,"gap":0.0,"left_out":\[\]'
+says "plan --json predicts" "$work/json" '"predicted_ms_per_token":[0-9.e-]+,"predicted_tok_s":[0-9.e]+,"gap":0.0,"left_out":\[\],"predicted_ttft_ms":[0-9.e]+,"prompt":128'
 
 ask_in_all_ways "three workers"
 agree "fourteen requests, more than slots" --prompts "$work/prompts14" --seed 12 -n 24

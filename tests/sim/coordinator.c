@@ -23,19 +23,58 @@ static struct sim_plan *plan_of(struct sim *s, uint64_t epoch)
 
 /* ---- plans ----------------------------------------------------------------------------------- */
 
+/* Borders of a team's units: from 0 to all of them, without a step back. */
+static bool is_cut(struct net_list borders, uint32_t members, uint32_t whole)
+{
+    bool good = borders.n == members + 1 && net_u32_at(borders, 0) == 0 &&
+                net_u32_at(borders, members) == whole;
+    for (uint32_t k = 0; good && k < members; k++)
+        good = net_u32_at(borders, k + 1) >= net_u32_at(borders, k);
+    return good;
+}
+
+/* A team has its members' names and ports, and every unit has one owner. */
+static bool is_team(const struct sim *s, uint32_t w, const struct net_msg_PLAN *m)
+{
+    const bool ends = m->stage == (m->output_first != 0 ? 0 : m->n_stages - 1);
+    const struct coord_shard mine = sim_stub_shard(m);
+    return m->team.n > 1 && m->team.n <= s->setup.n_workers && m->ports.n == m->team.n &&
+           m->member < m->team.n && is_cut(m->heads, m->team.n, SIM_UNITS) &&
+           is_cut(m->columns, m->team.n, SIM_UNITS) &&
+           is_cut(m->runs, m->team.n, ends ? SIM_RUNS : 0) &&
+           base_span_is(net_str_at(m->team, m->member), sim_name(s, SIM_WORKER0 + w)) &&
+           (mine.part.head1 > mine.part.head0 || mine.part.ff1 > mine.part.ff0 ||
+            mine.part.run1 > mine.part.run0);
+}
+
 static void on_plan(struct sim *s, uint32_t w, const struct net_msg_PLAN *m)
 {
     struct sim_plan *p = plan_of(s, m->epoch);
     s->plan_epoch = m->epoch;
     if (p->epoch != m->epoch)
         *p = (struct sim_plan){.epoch = m->epoch, .n_stages = m->n_stages};
-    if (m->stage != p->n_said || m->n_stages != p->n_stages || p->n_said == s->setup.n_workers) {
+    const uint32_t members = m->team.n > 0 ? m->team.n : 1,
+                   member = p->n_untold > 0 ? members - p->n_untold : 0,
+                   stage = p->n_untold > 0 ? p->n_said - 1 : p->n_said;
+    if (m->stage != stage || m->member != member || m->n_stages != p->n_stages ||
+        m->ring.n != p->n_stages || stage >= s->setup.n_workers || (p->members >> w & 1) != 0) {
         sim_fail(s, "the stages of plan %" PRIx64 " are told out of order", m->epoch);
         return;
     }
-    p->worker[p->n_said] = w;
-    p->layer0[p->n_said] = m->layer0;
-    p->layer1[p->n_said++] = m->layer1;
+    if (m->team.n > 0 && !is_team(s, w, m)) {
+        sim_fail(s, "plan %" PRIx64 " does not say who holds what of stage %u", m->epoch, stage);
+        return;
+    }
+    if (member == 0) {
+        p->worker[p->n_said] = w;
+        p->layer0[p->n_said] = m->layer0;
+        p->layer1[p->n_said++] = m->layer1;
+    }
+    const struct coord_shard mine = sim_stub_shard(m);
+    for (size_t i = 0; i < sizeof mine.part / sizeof(uint32_t); i++)
+        p->hash = base_mix64(p->hash + ((const uint32_t *)&mine.part)[i] + m->mesh);
+    p->n_untold = members - member - 1;
+    p->members |= 1u << w;
 }
 
 static void on_prepared(struct sim *s, uint32_t w, const struct net_msg_PREPARED *m)
@@ -49,7 +88,8 @@ static bool same_stages(const struct sim_plan *a, const struct sim_plan *b)
 {
     return a->n_stages == b->n_stages &&
            memcmp(a->worker, b->worker, a->n_stages * sizeof *a->worker) == 0 &&
-           memcmp(a->layer0, b->layer0, a->n_stages * sizeof *a->layer0) == 0;
+           memcmp(a->layer0, b->layer0, a->n_stages * sizeof *a->layer0) == 0 &&
+           a->members == b->members && a->hash == b->hash;
 }
 
 static void on_commit(struct sim *s, uint32_t w, uint64_t epoch)
@@ -60,19 +100,21 @@ static void on_commit(struct sim *s, uint32_t w, uint64_t epoch)
      * again already. */
     if (s->epoch == 0 && epoch > s->epoch_max)
         s->epoch_max = epoch;
-    if (p->epoch != epoch || p->n_said != p->n_stages ||
+    if (p->epoch != epoch || p->n_said != p->n_stages || p->n_untold != 0 ||
         epoch != (s->epoch == 0 ? s->epoch_max : s->epoch)) {
         sim_fail(s, "a plan is put in force that nobody was told of");
         return;
     }
     for (uint32_t i = 0; i < p->n_stages; i++) {
-        if (p->layer0[i] != layer || p->layer1[i] <= layer || (p->ready & 1u << p->worker[i]) == 0)
-            sim_fail(s, "plan %" PRIx64 " does not cover the layers once, or stage %u is not ready",
-                     epoch, i);
+        if (p->layer0[i] != layer || p->layer1[i] <= layer)
+            sim_fail(s, "plan %" PRIx64 " does not cover the layers once", epoch);
         layer = p->layer1[i];
     }
     if (layer != s->setup.n_layers)
         sim_fail(s, "plan %" PRIx64 " leaves layers out", epoch);
+    if ((p->members & ~p->ready) != 0)
+        sim_fail(s, "plan %" PRIx64 " is put in force, and workers %x are not ready", epoch,
+                 p->members & ~p->ready);
     if (w != p->worker[0])
         return;
     s->n_commits++;
@@ -207,7 +249,7 @@ static void send_manifest(struct sim *s, const struct coord_action *a)
 {
     uint8_t hashes[HASHES_A_MESSAGE * NET_HASH_BYTES] = {0};
     uint32_t pieces[SIM_PIECES_MAX];
-    const uint32_t n = sim_stub_pieces(&s->setup, a->layer0, a->layer1, pieces);
+    const uint32_t n = sim_stub_pieces(&s->setup, &a->shard, pieces);
     for (uint32_t first = 0; first < n; first += HASHES_A_MESSAGE) {
         const uint32_t count = n - first < HASHES_A_MESSAGE ? n - first : HASHES_A_MESSAGE;
         for (uint32_t i = 0; i < count; i++)
@@ -435,9 +477,9 @@ void sim_coord_start(struct sim *s)
 {
     static const uint8_t card[NET_HASH_BYTES] = {7};
     struct coord_model m = {.n_layers = s->setup.n_layers,
-                            .n_embd = SIM_EMBD,
-                            .n_heads = 4,
-                            .n_ff = 64,
+                            .n_ff = SIM_UNITS * 16,
+                            .unit_heads = 1,
+                            .unit_cols = 16,
                             .n_vocab = SIM_VOCAB,
                             .context = s->setup.context,
                             .file = "stub",

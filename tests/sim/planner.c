@@ -27,13 +27,15 @@ static uint32_t draw_order(struct sim *s, uint32_t present, uint32_t nodes[SIM_W
     return n;
 }
 
-/* Rings cross no link that could not be measured. */
+/* Rings cross no link that could not be measured; nor do teams, for which any two may be linked. */
 static bool linked(const struct sim *s, const uint32_t *nodes, uint32_t n)
 {
     const struct coord_profile *p = coord_core_profile(s->coord);
     for (uint32_t i = 0; n > 1 && i < n; i++)
-        if (isnan(p->rate[nodes[i]][nodes[(i + 1) % n]]))
-            return false;
+        for (uint32_t k = 0; k < n; k++)
+            if (k != i && (k == (i + 1) % n || s->setup.teams) &&
+                isnan(p->rate[nodes[i]][nodes[k]]))
+                return false;
     return true;
 }
 
@@ -45,42 +47,85 @@ static uint32_t room(const struct sim *s, const uint32_t *nodes, uint32_t from, 
     return layers;
 }
 
-/* Shares of nodes[0..n): each at least one layer and no more than fits, whatever is left for those
- * behind. */
+/* Cut `whole` units for n members; where they are drawn, anybody may go without. */
+static void cut(struct sim *s, uint32_t whole, uint32_t n, uint32_t at[SIM_WORKERS_MAX + 1])
+{
+    at[0] = 0;
+    at[n] = whole;
+    for (uint32_t k = 1; k < n; k++)
+        at[k] = s->setup.in_order ? whole * k / n
+                                  : at[k - 1] + (uint32_t)sim_draw(s, whole - at[k - 1] + 1);
+}
+
+/* Who holds what of a stage; whoever would have nothing takes the last member's head. */
+static void divide(struct sim *s, const uint32_t *nodes, uint32_t n, bool ends,
+                   struct part_stage *g)
+{
+    uint32_t heads[SIM_WORKERS_MAX + 1], units[SIM_WORKERS_MAX + 1], runs[SIM_WORKERS_MAX + 1];
+    bool idle;
+    g->n_members = n;
+    g->shape = n > 1 && sim_draw(s, 2) == 0 ? PART_MESH : PART_STAR;
+    do {
+        cut(s, SIM_UNITS, n, heads);
+        cut(s, SIM_UNITS, n, units);
+        cut(s, ends ? SIM_RUNS : 0, n, runs);
+        idle = false;
+        for (uint32_t k = 0; k < n; k++) {
+            idle = idle ||
+                   (heads[k + 1] == heads[k] && units[k + 1] == units[k] && runs[k + 1] == runs[k]);
+            g->members[k] = (struct part_member){nodes[k],     heads[k], heads[k + 1], units[k],
+                                                 units[k + 1], runs[k],  runs[k + 1]};
+        }
+    } while (idle);
+}
+
+/* Members of the stages: one each, or as the world likes. */
+static uint32_t gather(struct sim *s, uint32_t n, uint32_t size[SIM_WORKERS_MAX])
+{
+    uint32_t n_stages = 0;
+    for (uint32_t taken = 0; taken < n; taken += size[n_stages++])
+        size[n_stages] =
+            s->setup.teams
+                ? 1 + (uint32_t)sim_draw(s, n - taken < SIM_UNITS ? n - taken : SIM_UNITS)
+                : 1;
+    return n_stages;
+}
+
+/* Layers of the stages that nodes[0..n) form: each at least one and no more than fits, whatever is
+ * left for those behind. */
 static void share(struct sim *s, const uint32_t *nodes, uint32_t n, struct part_plan *plan)
 {
-    uint32_t layer = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t left = s->setup.n_layers - layer, behind = n - i - 1,
-                       after = room(s, nodes, i + 1, n);
-        const uint32_t most = left - behind < s->setup.layers_max[nodes[i]]
-                                  ? left - behind
-                                  : s->setup.layers_max[nodes[i]];
+    uint32_t size[SIM_WORKERS_MAX], layer = 0, first = 0;
+    plan->n_stages = gather(s, n, size);
+    plan->output_first = plan->n_stages > 1 && s->setup.teams && sim_draw(s, 3) == 0;
+    for (uint32_t i = 0; i < plan->n_stages; i++) {
+        const uint32_t left = s->setup.n_layers - layer, behind = plan->n_stages - i - 1,
+                       fits = room(s, nodes, first, first + size[i]),
+                       after = room(s, nodes, first + size[i], n);
+        const uint32_t most = left - behind < fits ? left - behind : fits;
         const uint32_t least = left > after && left - after > 1 ? left - after : 1;
         uint32_t take = (left + behind) / (behind + 1);
         if (!s->setup.in_order)
             take = least + (uint32_t)sim_draw(s, most - least + 1);
         take = take < least ? least : take > most ? most : take;
-        plan->stages[i] = (struct part_stage){
-            .layer0 = layer,
-            .layer1 = layer + take,
-            .n_members = 1,
-            .members = {{.device = nodes[i], .head1 = 1, .ff1 = 1, .run1 = i + 1 == n ? 1 : 0}}};
-        layer += take;
+        struct part_stage *g = &plan->stages[i];
+        g->layer0 = layer;
+        g->layer1 = layer += take;
+        divide(s, nodes + first, size[i], i == (plan->output_first ? 0 : behind + i), g);
+        first += size[i];
     }
-    plan->n_stages = n;
 }
 
 /* The last answer may serve again, as a solver's would for the same question. */
 static bool again(struct sim *s, uint32_t present)
 {
-    uint32_t nodes[SIM_WORKERS_MAX];
-    const uint32_t n = s->answer.n_stages;
-    for (uint32_t i = 0; i < n; i++) {
-        nodes[i] = s->answer.stages[i].members[0].device;
-        if ((present >> nodes[i] & 1) == 0)
-            return false;
-    }
+    uint32_t nodes[SIM_WORKERS_MAX], n = 0;
+    for (uint32_t i = 0; i < s->answer.n_stages; i++)
+        for (uint32_t k = 0; k < s->answer.stages[i].n_members; k++) {
+            nodes[n] = s->answer.stages[i].members[k].device;
+            if ((present >> nodes[n++] & 1) == 0)
+                return false;
+        }
     return n > 0 && linked(s, nodes, n) && sim_draw(s, 2) == 0;
 }
 
@@ -121,12 +166,13 @@ void sim_planner_answer(struct sim *s, const struct sim_event *ev, struct coord_
     }
     *plan = s->answer;
     plan->latency_s = s->setup.in_order ? 1.0 : 0.5 + (double)sim_draw(s, 100) / 100;
-    plan->bottleneck_s = plan->latency_s / n;
+    plan->bottleneck_s = plan->latency_s / plan->n_stages;
     for (uint32_t i = 0; i < s->setup.n_workers; i++)
         snprintf(plan->left_out[i], sizeof plan->left_out[i], "it would make no difference");
-    for (uint32_t i = 0; i < n; i++) {
-        plan->left_out[plan->stages[i].members[0].device][0] = 0;
+    for (uint32_t i = 0; i < plan->n_stages; i++) {
         stage_s[i] = plan->bottleneck_s;
+        for (uint32_t k = 0; k < plan->stages[i].n_members; k++)
+            plan->left_out[plan->stages[i].members[k].device][0] = 0;
     }
     out->plan = plan;
     out->stage_s = stage_s;

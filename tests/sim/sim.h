@@ -23,9 +23,11 @@ enum {
     SIM_REREADS_MAX = 5,
     SIM_STOPS_MAX = 2,
     SIM_VOCAB = 61,
-    SIM_ENDS_MAX = 2, /* tokens 0 and 1 may end a text */
-    SIM_EMBD = 2,     /* floats of a hidden state: together they carry one 64-bit hash */
-    SIM_LAYER_PIECES = 3,
+    SIM_ENDS_MAX = 2,     /* tokens 0 and 1 may end a text */
+    SIM_EMBD = 2,         /* floats of a hidden state: together they carry one 64-bit hash */
+    SIM_UNITS = 4,        /* head units, and as many feed-forward units, of a layer */
+    SIM_RUNS = 2,         /* of the output matrix */
+    SIM_LAYER_PIECES = 3, /* what all members hold, heads, columns */
     SIM_PIECES_MAX = SIM_LAYERS_MAX * SIM_LAYER_PIECES + 2,
     SIM_PIECE_BYTES = 1000,
     SIM_NUMERICS =
@@ -90,6 +92,7 @@ struct sim_setup {
     bool foreign[SIM_WORKERS_MAX];        /* its kernels give other bits */
     bool use_all, throughput;
     bool in_order; /* plans take all workers in order with even shares; otherwise they are drawn */
+    bool teams;    /* plans may have stages of several workers */
     bool trouble;  /* now and then profiling or loading fails */
     uint32_t bad_one_in; /* a value goes out of range once in so many rows and layers; 0: never */
     int64_t grow_us;     /* > 0: the last worker is not in the configuration before that */
@@ -137,10 +140,12 @@ void sim_stub_logprobs(uint64_t hidden, const struct model_sampling *m, int32_t 
                        struct model_logprobs *out);
 void sim_stub_summary(uint64_t hidden, struct sim_summary *out);
 struct span sim_stub_text(void *arg, int32_t token);
-uint32_t sim_stub_n_pieces(void *arg, uint32_t layer0, uint32_t layer1); /* arg: the setup */
-/* Numbers of the pieces of layers [layer0, layer1); returns how many. */
-uint32_t sim_stub_pieces(const struct sim_setup *w, uint32_t layer0, uint32_t layer1,
+uint32_t sim_stub_n_pieces(void *arg, const struct coord_shard *s); /* arg: the setup */
+/* Numbers of a shard's pieces; returns how many. */
+uint32_t sim_stub_pieces(const struct sim_setup *w, const struct coord_shard *s,
                          uint32_t out[SIM_PIECES_MAX]);
+/* What PLAN gives a worker to hold. */
+struct coord_shard sim_stub_shard(const struct net_msg_PLAN *m);
 void sim_stub_reference(const struct sim_setup *w, const struct sim_request *r,
                         struct sim_reference *out);
 
@@ -243,6 +248,7 @@ struct sim_worker {
     /* loading */
     uint64_t prepare; /* counts the plans prepared: what belongs to an older one is stale */
     uint64_t next_epoch;
+    struct coord_shard next_shard;
     uint32_t next_layer0, next_layer1, next_stage, next_chunk, next_max_rows, n_pieces, n_manifest;
     uint32_t manifest[SIM_PIECES_MAX];
     bool next_last;
@@ -272,10 +278,12 @@ struct sim_client {
     struct sim_reference reference;
 };
 
+/* A plan as PLAN messages told it: of the stages told so far their leaders, layers and how many of
+ * their members are still to be told; of all workers bits. */
 struct sim_plan {
-    uint64_t epoch;
+    uint64_t epoch, hash; /* of who holds what */
     uint32_t n_stages, n_said, worker[SIM_WORKERS_MAX], layer0[SIM_WORKERS_MAX],
-        layer1[SIM_WORKERS_MAX], ready;
+        layer1[SIM_WORKERS_MAX], n_untold, members, ready;
 };
 
 struct sim_open {

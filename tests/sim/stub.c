@@ -96,23 +96,50 @@ struct span sim_stub_text(void *arg, int32_t token)
     return base_span_str(texts[(uint32_t)token % (sizeof texts / sizeof *texts)]);
 }
 
-uint32_t sim_stub_n_pieces(void *arg, uint32_t layer0, uint32_t layer1)
+uint32_t sim_stub_n_pieces(void *arg, const struct coord_shard *s)
 {
     uint32_t pieces[SIM_PIECES_MAX];
-    return sim_stub_pieces(arg, layer0, layer1, pieces);
+    return sim_stub_pieces(arg, s, pieces);
 }
 
-uint32_t sim_stub_pieces(const struct sim_setup *w, uint32_t layer0, uint32_t layer1,
+uint32_t sim_stub_pieces(const struct sim_setup *w, const struct coord_shard *s,
                          uint32_t out[SIM_PIECES_MAX])
 {
     uint32_t n = 0;
-    for (uint32_t i = layer0 * SIM_LAYER_PIECES; i < layer1 * SIM_LAYER_PIECES; i++)
-        out[n++] = i;
-    if (layer0 == 0)
+    for (uint32_t l = s->layer0; l < s->layer1; l++) {
+        out[n++] = l * SIM_LAYER_PIECES;
+        if (s->part.head1 > s->part.head0)
+            out[n++] = l * SIM_LAYER_PIECES + 1;
+        if (s->part.ff1 > s->part.ff0)
+            out[n++] = l * SIM_LAYER_PIECES + 2;
+    }
+    if (s->embed)
         out[n++] = w->n_layers * SIM_LAYER_PIECES;
-    if (layer1 == w->n_layers)
+    if (s->part.run1 > s->part.run0)
         out[n++] = w->n_layers * SIM_LAYER_PIECES + 1;
     return n;
+}
+
+struct coord_shard sim_stub_shard(const struct net_msg_PLAN *m)
+{
+    const uint32_t k = m->member;
+    const bool ends = m->stage == (m->output_first != 0 ? 0 : m->n_stages - 1);
+    struct coord_shard s = {.layer0 = m->layer0,
+                            .layer1 = m->layer1,
+                            .part = {0, 0, SIM_UNITS, 0, SIM_UNITS, 0, ends ? SIM_RUNS : 0},
+                            .embed = m->stage == 0 && k == 0,
+                            .output = ends && k == 0};
+    if (m->team.n > 0)
+        s.part = (struct part_member){
+            0,
+            net_u32_at(m->heads, k),
+            net_u32_at(m->heads, k + 1),
+            net_u32_at(m->columns, k),
+            net_u32_at(m->columns, k + 1),
+            net_u32_at(m->runs, k),
+            net_u32_at(m->runs, k + 1),
+        };
+    return s;
 }
 
 /* ---- the reference --------------------------------------------------------------------------- */

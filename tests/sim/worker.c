@@ -47,6 +47,7 @@ static void prepare(struct sim *s, uint32_t w, const struct net_msg_PLAN *m)
     struct sim_worker *k = &s->workers[w];
     k->prepare++;
     k->next_epoch = m->epoch;
+    k->next_shard = sim_stub_shard(m);
     k->next_layer0 = m->layer0;
     k->next_layer1 = m->layer1;
     k->next_stage = m->stage;
@@ -86,7 +87,7 @@ static void load(struct sim *s, uint32_t w, uint64_t epoch)
 {
     struct sim_worker *k = &s->workers[w];
     uint32_t pieces[SIM_PIECES_MAX];
-    const uint32_t n = sim_stub_pieces(&s->setup, k->next_layer0, k->next_layer1, pieces);
+    const uint32_t n = sim_stub_pieces(&s->setup, &k->next_shard, pieces);
     int64_t at_us = sim_between(s, 1000, 50000);
     if (epoch != k->next_epoch || n != k->n_manifest ||
         memcmp(pieces, k->manifest, n * sizeof *pieces) != 0)
@@ -571,9 +572,8 @@ static void check_epoch(struct sim *s, uint32_t w)
     if (s->epoch == 0 || !k->control.alive || k->control.far != k->control.near ||
         s->now_us - s->commit_us < LATE_US)
         return;
-    for (uint32_t i = 0; i < p->n_stages; i++)
-        if (p->worker[i] == w && worker_core_epoch(k->core) != s->epoch)
-            sim_fail(s, "%s does not take part in the plan in force", sim_name(s, SIM_WORKER0 + w));
+    if ((p->members >> w & 1) != 0 && worker_core_epoch(k->core) != s->epoch)
+        sim_fail(s, "%s does not take part in the plan in force", sim_name(s, SIM_WORKER0 + w));
 }
 
 /* A worker that rows wait for computes, unless its ring is broken or it is the first stage, which

@@ -243,6 +243,11 @@ UNIT_TESTS += %D%/test_profile
 %C%_test_profile_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_profile_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_teams
+%C%_test_teams_SOURCES = %D%/test_teams.c
+%C%_test_teams_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_teams_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_reader
 %C%_test_reader_SOURCES = %D%/test_reader.c $(TINY_MODEL)
 %C%_test_reader_CFLAGS = $(UNIT_CFLAGS)

@@ -1,0 +1,382 @@
+/* The coordinator core and a plan of teams, by hand: who is told what, that a plan comes into force
+ * when its last member is ready and goes with any of them, and what status says. The simulator does
+ * the same with everything at once; here each sentence has its own line. */
+#include "coordinator/coordinator.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { N_WORKERS = 4, N_LAYERS = 6, UNITS = 4, UNIT_HEADS = 2, UNIT_COLS = 64, N_FF = 250 };
+
+static struct net_config config; /* too large for a stack */
+static struct coord_core *core;
+static struct coord_actions actions;
+static struct part_plan plan;
+static int64_t now_ms;
+static uint64_t serial;
+
+static struct span text(void *arg, int32_t token)
+{
+    (void)arg;
+    (void)token;
+    return base_span_str("x");
+}
+
+/* Tells apart who holds what. */
+static uint32_t n_pieces(void *arg, const struct coord_shard *s)
+{
+    (void)arg;
+    return 1 +
+           (s->layer1 - s->layer0) *
+               (s->part.head1 - s->part.head0 + 10 * (s->part.ff1 - s->part.ff0)) +
+           (s->embed ? 1000u : 0u) + (s->output ? 2000u : 0u) +
+           10000 * (s->part.run1 - s->part.run0);
+}
+
+static void step(struct coord_event ev)
+{
+    ev.now_ms = ++now_ms;
+    coord_core_step(core, &ev, &actions);
+    assert_null(coord_core_invariant(core));
+    for (uint32_t i = 0; i < actions.n; i++)
+        if (actions.list[i].type == COORD_ACT_PLAN)
+            serial = actions.list[i].serial;
+}
+
+static void says(uint32_t node, struct net_msg m)
+{
+    step((struct coord_event){.type = COORD_EV_NODE, .node = node, .msg = &m});
+}
+
+/* The message of this code to the node in the last step; NULL: none. */
+static const struct net_msg *told(uint32_t node, enum net_code code)
+{
+    for (uint32_t i = 0; i < actions.n; i++)
+        if (actions.list[i].type == COORD_ACT_NODE && actions.list[i].node == node &&
+            actions.list[i].msg.code == code)
+            return &actions.list[i].msg;
+    return NULL;
+}
+
+static const struct coord_action *manifest_of(uint32_t node)
+{
+    for (uint32_t i = 0; i < actions.n; i++)
+        if (actions.list[i].type == COORD_ACT_MANIFEST && actions.list[i].node == node)
+            return &actions.list[i];
+    return NULL;
+}
+
+static bool logged(const char *part)
+{
+    for (uint32_t i = 0; i < actions.n; i++)
+        if (actions.list[i].type == COORD_ACT_LOG && strstr(actions.list[i].text, part) != NULL)
+            return true;
+    return false;
+}
+
+static void profile(uint32_t node)
+{
+    static double layers[COORD_BATCHES * N_LAYERS];
+    static const double few[COORD_BATCHES] = {1e-6, 2e-6, 3e-6};
+    uint8_t rows[COORD_BATCHES * sizeof(uint32_t)];
+    for (uint32_t i = 0; i < COORD_BATCHES; i++)
+        net_put_u32(rows, i, 1 + 3 * i);
+    for (uint32_t i = 0; i < COORD_BATCHES * N_LAYERS; i++)
+        layers[i] = 1e-3;
+    says(node, (struct net_msg){
+                   .code = NET_MSG_PROFILED,
+                   .u.PROFILED = {.rows = {rows, COORD_BATCHES},
+                                  .attention = net_list_f64(layers, COORD_BATCHES * N_LAYERS),
+                                  .ffn = net_list_f64(layers, COORD_BATCHES * N_LAYERS),
+                                  .attention_fixed = net_list_f64(few, COORD_BATCHES),
+                                  .ffn_fixed = net_list_f64(few, COORD_BATCHES),
+                                  .embed = net_list_f64(few, COORD_BATCHES),
+                                  .output = net_list_f64(few, COORD_BATCHES),
+                                  .throttle = 1,
+                                  .memory_bytes = 1u << 30}});
+}
+
+/* All workers come, and are measured; the links one after the other as the core asks. */
+static void meet(void)
+{
+    for (uint32_t i = 0; i < N_WORKERS; i++) {
+        step((struct coord_event){.type = COORD_EV_NODE_UP, .node = i});
+        says(i, (struct net_msg){
+                    .code = NET_MSG_HELLO,
+                    .u.HELLO = {.wire = NET_WIRE_VERSION, .numerics = 1, .team_port = 9000 + i}});
+        says(i, (struct net_msg){.code = NET_MSG_READY, .u.READY = {1}});
+    }
+    for (uint32_t i = 0; i < N_WORKERS; i++)
+        profile(i);
+    for (bool asked = true; asked;) {
+        asked = false;
+        for (uint32_t i = 0; i < N_WORKERS && !asked; i++) {
+            const struct net_msg *m = told(i, NET_MSG_TEST_LINK);
+            if (m == NULL)
+                continue;
+            char peer[NET_NAME_MAX];
+            snprintf(peer, sizeof peer, "%.*s", (int)m->u.TEST_LINK.peer.len,
+                     (const char *)m->u.TEST_LINK.peer.ptr);
+            asked = true;
+            says(i, (struct net_msg){
+                        .code = NET_MSG_LINK_TESTED,
+                        .u.LINK_TESTED = {base_span_str(peer), 1e-3, 1e8, 1e8, base_span_str("")}});
+        }
+    }
+}
+
+static int setup(void **state)
+{
+    struct coord_model m = {.n_layers = N_LAYERS,
+                            .n_ff = N_FF,
+                            .unit_heads = UNIT_HEADS,
+                            .unit_cols = UNIT_COLS,
+                            .n_vocab = 100,
+                            .context = 64,
+                            .numerics = 1,
+                            .text = text,
+                            .n_pieces = n_pieces};
+    (void)state;
+    memset(&config, 0, sizeof config);
+    config = (struct net_config){.slots = 2,
+                                 .queue = 4,
+                                 .heartbeat_ms = 500,
+                                 .dead_ms = 3000,
+                                 .wire = NET_SUMS_F16,
+                                 .n_workers = N_WORKERS};
+    for (uint32_t i = 0; i < N_WORKERS; i++) {
+        config.workers[i].layer0 = config.workers[i].layer1 = -1;
+        snprintf(config.workers[i].name, NET_NAME_MAX, "w%u", i);
+    }
+    now_ms = 1000;
+    serial = 0;
+    return coord_core_new(&config, &m, 1, 7700, &core, NULL);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    coord_core_free(core);
+    return 0;
+}
+
+/* w2 and w0 (which has no columns) hold layers 0-3 as a mesh, w3 leads and has the output matrix
+ * with w1, which holds nothing else than heads, as a star. */
+static void two_teams(void)
+{
+    memset(&plan, 0, sizeof plan);
+    plan.n_stages = 2;
+    plan.latency_s = 0.01;
+    plan.stages[0] =
+        (struct part_stage){0, 4, PART_MESH, 2, {{2, 0, 3, 0, 4, 0, 0}, {0, 3, 4, 4, 4, 0, 0}}};
+    plan.stages[1] =
+        (struct part_stage){4, 6, PART_STAR, 2, {{3, 0, 1, 0, 4, 0, 2}, {1, 1, 4, 4, 4, 2, 5}}};
+}
+
+static void answer(void)
+{
+    const double stage_s[PART_DEVICES_MAX] = {0.006, 0.004};
+    step((struct coord_event){.type = COORD_EV_PLANNED,
+                              .ok = true,
+                              .serial = serial,
+                              .plan = &plan,
+                              .stage_s = stage_s,
+                              .batch_rate = 100,
+                              .chunk = 32});
+}
+
+static void ready(uint32_t node, uint64_t epoch)
+{
+    says(node, (struct net_msg){.code = NET_MSG_PREPARED,
+                                .u.PREPARED = {.epoch = epoch, .state = 1, .planned_bytes = 7}});
+}
+
+static void is_list(struct net_list l, uint32_t n, const uint32_t *want)
+{
+    assert_int_equal(l.n, n);
+    for (uint32_t i = 0; i < n; i++)
+        assert_int_equal(net_u32_at(l, i), want[i]);
+}
+
+static void test_members_are_told(void **state)
+{
+    (void)state;
+    meet();
+    assert_true(serial != 0);
+    two_teams();
+    answer();
+    const struct net_msg *m = told(0, NET_MSG_PLAN);
+    assert_non_null(m);
+    const struct net_msg_PLAN *p = &m->u.PLAN;
+    assert_true(net_msg_bytes(m) > 0); /* it can be sent */
+    assert_int_equal(p->n_stages, 2);
+    assert_int_equal(p->stage, 0);
+    assert_int_equal(p->member, 1);
+    assert_int_equal(p->layer0, 0);
+    assert_int_equal(p->layer1, 4);
+    assert_int_equal(p->mesh, 1);
+    assert_int_equal(p->wire, NET_SUMS_F16);
+    assert_int_equal(p->output_first, 0);
+    assert_int_equal(p->chunk, 32);
+    assert_true(p->ring.n == 2 && base_span_is(net_str_at(p->ring, 0), "w2") &&
+                base_span_is(net_str_at(p->ring, 1), "w3"));
+    assert_true(p->team.n == 2 && base_span_is(net_str_at(p->team, 0), "w2") &&
+                base_span_is(net_str_at(p->team, 1), "w0"));
+    is_list(p->ports, 2, (const uint32_t[]){9002, 9000});
+    is_list(p->heads, 3, (const uint32_t[]){0, 3, 4});
+    is_list(p->columns, 3, (const uint32_t[]){0, 4, 4});
+    is_list(p->runs, 3, (const uint32_t[]){0, 0, 0});
+    assert_int_equal(p->n_pieces, 1 + 4 * 1);
+    /* Leaders embed and norm, others hold runs without. */
+    assert_int_equal(told(2, NET_MSG_PLAN)->u.PLAN.n_pieces, 1 + 4 * (3 + 40) + 1000);
+    assert_int_equal(told(3, NET_MSG_PLAN)->u.PLAN.n_pieces, 1 + 2 * (1 + 40) + 2000 + 20000);
+    p = &told(1, NET_MSG_PLAN)->u.PLAN;
+    assert_int_equal(p->n_pieces, 1 + 2 * 3 + 30000);
+    assert_int_equal(p->mesh, 0);
+    is_list(p->ports, 2, (const uint32_t[]){9003, 9001});
+    is_list(p->runs, 3, (const uint32_t[]){0, 2, 5});
+    assert_true(base_span_is(net_str_at(p->team, 0), "w3"));
+    const struct coord_action *f = manifest_of(1);
+    assert_non_null(f);
+    assert_int_equal(f->shard.layer0, 4);
+    assert_int_equal(f->shard.part.head0, 1);
+    assert_int_equal(f->shard.part.head1, 4);
+    assert_false(f->shard.embed || f->shard.output);
+    assert_true(manifest_of(3)->shard.output && manifest_of(2)->shard.embed);
+    assert_true(logged("planned name=w0 stage=0 layers=0-3 team=mesh heads=2 columns=0 runs=0"));
+    assert_true(logged("planned name=w3 stage=1 layers=4-5 team=star heads=2 columns=250 runs=2"));
+}
+
+static uint64_t serve(void)
+{
+    meet();
+    two_teams();
+    answer();
+    const uint64_t epoch = told(0, NET_MSG_PLAN)->u.PLAN.epoch;
+    for (uint32_t i = 0; i < N_WORKERS; i++) {
+        assert_true(coord_core_epoch(core) == 0);
+        ready(i, epoch);
+    }
+    assert_true(coord_core_epoch(core) == epoch);
+    for (uint32_t i = 0; i < N_WORKERS; i++)
+        assert_non_null(told(i, NET_MSG_COMMIT));
+    return epoch;
+}
+
+static void test_the_last_member_commits(void **state)
+{
+    (void)state;
+    serve();
+}
+
+static void test_any_member_ends_it(void **state)
+{
+    (void)state;
+    serve();
+    step((struct coord_event){.type = COORD_EV_NODE_DOWN, .node = 1, .reason = "power"});
+    assert_true(coord_core_epoch(core) == 0);
+    assert_true(logged("worker w1 was lost (power)"));
+}
+
+static void test_a_link_within_a_team_ends_it(void **state)
+{
+    (void)state;
+    const uint64_t epoch = serve();
+    says(0, (struct net_msg){.code = NET_MSG_LINK_LOST,
+                             .u.LINK_LOST = {epoch, base_span_str("w2"), base_span_str("silent")}});
+    assert_true(coord_core_epoch(core) == 0);
+    assert_true(logged("the link between w0 and w2 broke: silent"));
+}
+
+static void test_a_member_that_fails_is_left_out(void **state)
+{
+    (void)state;
+    meet();
+    two_teams();
+    answer();
+    const uint64_t epoch = told(0, NET_MSG_PLAN)->u.PLAN.epoch;
+    ready(2, epoch);
+    says(0, (struct net_msg){
+                .code = NET_MSG_PREPARED,
+                .u.PREPARED = {.epoch = epoch, .state = 2, .reason = base_span_str("no memory")}});
+    assert_true(logged("prepare_failed name=w0"));
+    ready(1, epoch);
+    ready(3, epoch);
+    assert_true(coord_core_epoch(core) == 0);
+}
+
+/* The same shares in another shape, or other shares, are another plan; the same are not. */
+static void test_what_is_another_plan(void **state)
+{
+    (void)state;
+    serve();
+    for (int change = 0; change < 4; change++) {
+        two_teams();
+        plan.latency_s = 0.001;
+        if (change == 1)
+            plan.stages[0].shape = PART_STAR;
+        if (change == 2)
+            plan.stages[0].members[0].head1 = plan.stages[0].members[1].head0 = 2;
+        if (change == 3)
+            plan.output_first = true;
+        now_ms += 600;
+        step((struct coord_event){.type = COORD_EV_CONFIG, .config = &config});
+        answer();
+        assert_int_equal(told(0, NET_MSG_PLAN) != NULL, change > 0);
+        if (change > 0) { /* not ready: given up, so that the next change is asked about */
+            says(2, (struct net_msg){.code = NET_MSG_PREPARED,
+                                     .u.PREPARED = {.epoch = told(0, NET_MSG_PLAN)->u.PLAN.epoch,
+                                                    .state = 2,
+                                                    .reason = base_span_str("no")}});
+            for (int beat = 0; beat < 62; beat++) {
+                now_ms += 500;
+                for (uint32_t i = 0; i < N_WORKERS; i++)
+                    says(i, (struct net_msg){.code = NET_MSG_BEAT});
+            }
+        }
+    }
+}
+
+static void test_status_counts(void **state)
+{
+    static const struct {
+        uint32_t stage, member, mesh, heads, columns;
+    } want[N_WORKERS] = {{0, 1, 1, 2, 0}, {1, 1, 0, 6, 0}, {0, 0, 1, 6, 250}, {1, 0, 0, 2, 250}};
+    uint32_t n = 0;
+    (void)state;
+    serve();
+    const struct net_msg ask = {.code = NET_MSG_ASK_STATUS, .u.ASK_STATUS = {NET_CLIENT_VERSION}};
+    step((struct coord_event){.type = COORD_EV_CLIENT, .client = 9, .msg = &ask});
+    for (uint32_t i = 0; i < actions.n; i++) {
+        const struct net_msg *m = &actions.list[i].msg;
+        if (actions.list[i].type != COORD_ACT_CLIENT || m->code != NET_MSG_STATUS_NODE)
+            continue;
+        assert_int_equal(m->u.STATUS_NODE.members, 2);
+        assert_int_equal(m->u.STATUS_NODE.stage, want[n].stage);
+        assert_int_equal(m->u.STATUS_NODE.member, want[n].member);
+        assert_int_equal(m->u.STATUS_NODE.mesh, want[n].mesh);
+        assert_int_equal(m->u.STATUS_NODE.heads, want[n].heads);
+        assert_int_equal(m->u.STATUS_NODE.columns, want[n++].columns);
+    }
+    assert_int_equal(n, N_WORKERS);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_members_are_told),
+        TEST(test_the_last_member_commits),
+        TEST(test_any_member_ends_it),
+        TEST(test_a_link_within_a_team_ends_it),
+        TEST(test_a_member_that_fails_is_left_out),
+        TEST(test_what_is_another_plan),
+        TEST(test_status_counts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
