@@ -11,26 +11,38 @@
 
 static const char usage[] =
     "usage: shoal-worker -c FILE --name NAME [--kernels TABLE] [-v | -q]\n"
-    "       shoal-worker -c FILE --name NAME --verify-store\n"
+    "       shoal-worker -c FILE --name NAME (--verify-store | --store-folder)\n"
     "Runs one node of the cluster that FILE describes; it is the section [worker NAME].\n"
     "  -c, --config FILE     the cluster's configuration\n"
     "      --name NAME       which worker of it this is\n"
-    "      --kernels TABLE   generic, sse4, avx2, avx512, neon, neon-dotprod or neon-i8mm instead of "
+    "      --kernels TABLE   generic, sse4, avx2, avx512, neon, neon-dotprod or neon-i8mm instead "
+    "of "
     "the best\n"
     "      --verify-store    check the content of every stored piece, remove what is damaged, and "
     "end\n"
+    "      --store-folder    print the folder of the store, and end\n"
     "  -v, --verbose         log every step      -q, --quiet  log warnings and errors only\n"
     "      --help            this text           --version    the version\n"
     "For tests: --test-pass-ms MS sleeps in every pass, --test-rows N takes at most N rows a "
     "pass.\n";
 
-enum { OPT_NAME = 256, OPT_KERNELS, OPT_VERIFY, OPT_PASS_MS, OPT_ROWS, OPT_HELP, OPT_VERSION };
+enum {
+    OPT_NAME = 256,
+    OPT_KERNELS,
+    OPT_VERIFY,
+    OPT_FOLDER,
+    OPT_PASS_MS,
+    OPT_ROWS,
+    OPT_HELP,
+    OPT_VERSION
+};
 
 static const struct option options[] = {
     {"config", required_argument, NULL, 'c'},
     {"name", required_argument, NULL, OPT_NAME},
     {"kernels", required_argument, NULL, OPT_KERNELS},
     {"verify-store", no_argument, NULL, OPT_VERIFY},
+    {"store-folder", no_argument, NULL, OPT_FOLDER},
     {"test-pass-ms", required_argument, NULL, OPT_PASS_MS},
     {"test-rows", required_argument, NULL, OPT_ROWS},
     {"verbose", no_argument, NULL, 'v'},
@@ -70,12 +82,23 @@ static int verify(const struct worker_options *o)
     return bad > 0 ? 1 : 0;
 }
 
+static int print_folder(const struct worker_options *o)
+{
+    char folder[NET_PATH_MAX];
+    struct err e = {0};
+    if (worker_store_folder(o, folder, &e) != 0) {
+        fprintf(stderr, "shoal-worker: %s\n", e.text);
+        return 1;
+    }
+    return puts(folder) < 0 || fflush(stdout) != 0 ? 1 : 0;
+}
+
 int main(int argc, char **argv)
 {
     struct worker_options o = {0};
     struct err e = {0};
     enum base_log_level level = BASE_LOG_INFO;
-    bool check = false;
+    int (*instead)(const struct worker_options *) = NULL; /* of running */
     int c;
     while ((c = getopt_long(argc, argv, "c:vq", options, NULL)) != -1)
         switch (c) {
@@ -89,7 +112,10 @@ int main(int argc, char **argv)
             o.kernels = optarg;
             break;
         case OPT_VERIFY:
-            check = true;
+            instead = verify;
+            break;
+        case OPT_FOLDER:
+            instead = print_folder;
             break;
         case OPT_PASS_MS:
             if (!number(optarg, 10000, &o.test_pass_ms))
@@ -118,9 +144,9 @@ int main(int argc, char **argv)
     if (o.config == NULL || o.name == NULL || optind != argc)
         return bad_usage("-c FILE and --name NAME are needed, and nothing else");
     base_log_init("shoal-worker", level);
-    if (net_init(&e) != 0 || (!check && worker_run(&o, &e) != 0)) {
+    if (net_init(&e) != 0 || (instead == NULL && worker_run(&o, &e) != 0)) {
         fprintf(stderr, "shoal-worker: %s\n", e.text);
         return 1;
     }
-    return check ? verify(&o) : 0;
+    return instead != NULL ? instead(&o) : 0;
 }

@@ -336,16 +336,39 @@ static void count_progress(void *arg, uint64_t done, uint64_t total)
     base_progress_step(p, done);
 }
 
+/* Our section of the file, borrowed from *c, which is the caller's to free, too after a failure. */
+static int read_section(const struct worker_options *o, struct net_config **c,
+                        const struct net_config_worker **w, struct err *e)
+{
+    *c = base_alloc(sizeof **c);
+    int rc =
+        *c == NULL ? err_set(e, ERR_NOMEM, "out of memory") : net_config_read(o->config, *c, e);
+    *w = rc == 0 ? net_config_worker(*c, o->name) : NULL;
+    if (rc == 0 && *w == NULL)
+        rc = err_set(e, ERR_NOTFOUND, "%s has no section [worker %s]", o->config, o->name);
+    return rc;
+}
+
+int worker_store_folder(const struct worker_options *o, char out[static NET_PATH_MAX],
+                        struct err *e)
+{
+    struct net_config *c;
+    const struct net_config_worker *w;
+    const int rc = read_section(o, &c, &w, e);
+    if (rc == 0)
+        memcpy(out, w->store, sizeof w->store);
+    base_free(c);
+    return rc;
+}
+
 int worker_verify_store(const struct worker_options *o, uint64_t *n, uint64_t *bad, struct err *e)
 {
-    struct net_config *c = base_alloc(sizeof *c);
+    struct net_config *c;
+    const struct net_config_worker *w;
     struct worker_store *store = NULL;
     struct worker_store_report report = {0};
     struct base_progress progress;
-    int rc = c == NULL ? err_set(e, ERR_NOMEM, "out of memory") : net_config_read(o->config, c, e);
-    const struct net_config_worker *w = rc == 0 ? net_config_worker(c, o->name) : NULL;
-    if (rc == 0 && w == NULL)
-        rc = err_set(e, ERR_NOTFOUND, "%s has no section [worker %s]", o->config, o->name);
+    int rc = read_section(o, &c, &w, e);
     if (rc == 0)
         rc = worker_store_open(w->store, w->disk_bytes, &store, e);
     if (rc == 0) {

@@ -170,5 +170,8 @@ struct worker_options {
 int worker_run(const struct worker_options *o, struct err *e);
 /* Check every piece of the store; prints nothing, *bad counts what was removed. */
 int worker_verify_store(const struct worker_options *o, uint64_t *n, uint64_t *bad, struct err *e);
+/* The store's folder, as the configuration and this machine say; it need not be there. */
+int worker_store_folder(const struct worker_options *o, char out[static NET_PATH_MAX],
+                        struct err *e);
 
 #endif
