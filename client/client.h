@@ -78,6 +78,7 @@ int cli_local(const struct cli_options *o, struct err *e);
 int cli_chat(const struct cli_options *o, struct err *e);
 int cli_status(const struct cli_options *o, struct err *e);
 int cli_plan(const struct cli_options *o, struct err *e);
+int cli_config(const struct cli_options *o, struct err *e);
 int cli_keygen(const struct cli_options *o, struct err *e);
 int cli_tokenize(const struct cli_options *o, struct err *e);
 int cli_inspect(const struct cli_options *o, struct err *e);

@@ -8,6 +8,7 @@ noinst_LIBRARIES += %D%/libcli.a
 	%D%/bench.c \
 	%D%/chat.c \
 	%D%/cluster.c \
+	%D%/config.c \
 	%D%/generate.c \
 	%D%/inspect.c \
 	%D%/json.c \

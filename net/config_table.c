@@ -150,7 +150,8 @@ const char *net_config_range_text(const struct net_config_type *t, char out[stat
         break;
     case NET_VALUE_WEIGHT:
         choices_text(t->choices, out);
-        (void)snprintf(out + strlen(out), NET_RANGE_TEXT - strlen(out), ", or a number from 0 to 1");
+        (void)snprintf(out + strlen(out), NET_RANGE_TEXT - strlen(out),
+                       ", or a number from 0 to 1");
         break;
     case NET_VALUE_YESNO:
         (void)snprintf(out, NET_RANGE_TEXT, "yes or no");
@@ -262,8 +263,8 @@ static int set_weight(const struct net_config_key *k, void *member, const char *
     } else if (!base_span_is(choice_at(k->type.choices, 0), text) &&
                (net_parse_thousandths(text, &thousandths, NULL) != 0 ||
                 thousandths > k->type.high)) {
-        return err_set(e, ERR_FORMAT, "%s is none of its values: write %s",
-                       net_quote(text, quoted), net_config_range_text(&k->type, range));
+        return err_set(e, ERR_FORMAT, "%s is none of its values: write %s", net_quote(text, quoted),
+                       net_config_range_text(&k->type, range));
     }
     weight = (double)thousandths / 1000;
     memcpy(member, &weight, sizeof weight);
@@ -389,4 +390,104 @@ int net_config_set(const struct net_config_key *k, void *owner, const char *file
         break;
     }
     return set_number(k, member, text, e);
+}
+
+/* ---- values as text -------------------------------------------------------------------------- */
+
+static uint64_t load_number(const void *member, size_t bytes)
+{
+    uint8_t v8 = 0;
+    uint32_t v32 = 0;
+    uint64_t v = 0;
+
+    switch (bytes) {
+    case sizeof v8:
+        memcpy(&v8, member, sizeof v8);
+        return v8;
+    case sizeof v32:
+        memcpy(&v32, member, sizeof v32);
+        return v32;
+    default:
+        assert(bytes == sizeof v);
+        memcpy(&v, member, sizeof v);
+        return v;
+    }
+}
+
+/* The largest unit that says it exactly. */
+static void bytes_exactly(uint64_t v, char out[static NET_VALUE_TEXT_MAX])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB"};
+    size_t u = 0;
+
+    for (; u < 3 && v % 1024 == 0; u++) {
+        v /= 1024;
+    }
+    (void)snprintf(out, NET_VALUE_TEXT_MAX, "%llu %s", (unsigned long long)v, units[u]);
+}
+
+static void word_text(const struct net_config_key *k, unsigned i,
+                      char out[static NET_VALUE_TEXT_MAX])
+{
+    const struct span word = choice_at(k->type.choices, i);
+
+    (void)snprintf(out, NET_VALUE_TEXT_MAX, "%.*s", (int)word.len, (const char *)word.ptr);
+}
+
+bool net_config_get(const struct net_config_key *k, const void *owner,
+                    char out[static NET_VALUE_TEXT_MAX])
+{
+    const void *member = (const char *)owner + k->offset;
+    const struct net_config_worker *w = owner;
+    double number = 0;
+    uint64_t v = 0;
+
+    switch (k->type.kind) {
+    case NET_VALUE_NAME:
+    case NET_VALUE_TEXT:
+    case NET_VALUE_PATH:
+    case NET_VALUE_ENDPOINT:
+        (void)snprintf(out, NET_VALUE_TEXT_MAX, "%s", (const char *)member);
+        return out[0] != '\0';
+    case NET_VALUE_LAYERS:
+        (void)snprintf(out, NET_VALUE_TEXT_MAX, "%d-%d", w->layer0, w->layer1 - 1);
+        return w->layer0 >= 0;
+    case NET_VALUE_SECONDS:
+        memcpy(&number, member, sizeof number);
+        (void)snprintf(out, NET_VALUE_TEXT_MAX, "%.10g", number);
+        return true;
+    case NET_VALUE_WEIGHT:
+        memcpy(&number, member, sizeof number);
+        if (number > 0 && number < 1) {
+            (void)snprintf(out, NET_VALUE_TEXT_MAX, "%.10g", number);
+        } else {
+            word_text(k, number > 0, out);
+        }
+        return true;
+    case NET_VALUE_COUNT:
+    case NET_VALUE_BYTES:
+    case NET_VALUE_MS:
+    case NET_VALUE_CHOICE:
+    case NET_VALUE_YESNO:
+        v = load_number(member, k->bytes);
+        break;
+    }
+    switch (k->type.kind) {
+    case NET_VALUE_BYTES:
+        bytes_exactly(v, out);
+        break;
+    case NET_VALUE_MS:
+        ms_text(v, out);
+        break;
+    case NET_VALUE_CHOICE:
+        word_text(k, (unsigned)v, out);
+        break;
+    case NET_VALUE_YESNO:
+        (void)snprintf(out, NET_VALUE_TEXT_MAX, "%s", v != 0 ? "yes" : "no");
+        break;
+    default:
+        (void)snprintf(out, NET_VALUE_TEXT_MAX, "%llu", (unsigned long long)v);
+        break;
+    }
+    return v != 0 || k->absent.words == NULL;
 }

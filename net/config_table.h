@@ -78,6 +78,11 @@ const char *net_config_range_text(const struct net_config_type *t, char out[stat
  * the text does not name the key. */
 int net_config_set(const struct net_config_key *k, void *owner, const char *file, const char *text,
                    struct err *e);
+/* The other way round: the value of key k in *owner, as one would write it. False where it has none,
+ * because the key is absent and what then happens is no value. */
+enum { NET_VALUE_TEXT_MAX = NET_PATH_MAX };
+bool net_config_get(const struct net_config_key *k, const void *owner,
+                    char out[static NET_VALUE_TEXT_MAX]);
 
 /* net/units.c: "2.5" -> 2500 (rounded down) and "64" -> 64. ERR_FORMAT. */
 int net_parse_thousandths(const char *text, uint64_t *out, struct err *e);

@@ -1,4 +1,5 @@
-/* The page of configuration keys, docs/configuration.md, written from the reader's own table.
+/* The page of configuration keys, docs/configuration.md, and a configuration as it was understood,
+ * both written from the reader's own table.
  *
  * Key, default, range and sentence come from config.def by way of the functions that also word the
  * reader's messages, so the page says what the reader does. The committed page is compared with the
@@ -66,5 +67,30 @@ void net_config_document(FILE *out)
                 write_key(out, &net_config_keys[i]);
             }
         }
+    }
+}
+
+static void print_section(const void *owner, enum net_config_section section, FILE *out)
+{
+    char text[NET_VALUE_TEXT_MAX];
+
+    for (size_t i = 0; i < NET_N_KEYS; i++) {
+        const struct net_config_key *k = &net_config_keys[i];
+
+        if (k->section == section && net_config_get(k, owner, text)) {
+            fprintf(out, "%s: %s\n", k->key, text);
+        }
+    }
+}
+
+void net_config_print(const struct net_config *c, FILE *out)
+{
+    fputs("[cluster]\n", out);
+    print_section(c, NET_SECTION_CLUSTER, out);
+    fputs("\n[placement]\n", out);
+    print_section(c, NET_SECTION_PLACEMENT, out);
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        fprintf(out, "\n[worker %s]\n", c->workers[i].name);
+        print_section(&c->workers[i], NET_SECTION_WORKER, out);
     }
 }

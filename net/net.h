@@ -294,6 +294,9 @@ int net_config_read_bytes(const char *path, struct span text, struct net_config 
                           struct err *e);
 const struct net_config_worker *net_config_worker(const struct net_config *c,
                                                   const char *name); /* NULL */
+/* Write it as a file that reads back as the same configuration, with the defaults filled in; one
+ * "key: value" a line. Relative paths are as *c has them, seen from the current folder. */
+void net_config_print(const struct net_config *c, FILE *out);
 /* Write docs/configuration.md from the reader's own table (key, unit, default, range, sentence). */
 void net_config_document(FILE *out);
 /* "512 MiB" -> bytes (rounded down), "500 ms" -> milliseconds. ERR_FORMAT; ERR_RANGE when too

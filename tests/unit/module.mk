@@ -164,6 +164,11 @@ UNIT_TESTS += %D%/test_config
 %C%_test_config_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_config_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_config_print
+%C%_test_config_print_SOURCES = %D%/test_config_print.c
+%C%_test_config_print_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_config_print_LDADD = $(NET_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_document
 %C%_test_document_SOURCES = %D%/test_document.c
 %C%_test_document_CFLAGS = $(UNIT_CFLAGS)
