@@ -3,7 +3,9 @@ EXTRA_DIST += \
 	%D%/lab.sh \
 	%D%/packages.sh \
 	%D%/quickstart.sh \
-	%D%/selftest.sh
+	%D%/selftest.sh \
+	%D%/systemd/shoal-coordinator.service \
+	%D%/systemd/shoal-worker@.service
 
 # The laboratory's links (lab.sh).
 noinst_PROGRAMS += %D%/linkemu %D%/linkprobe

@@ -8,7 +8,8 @@ LINT_TESTS = \
 	%D%/programs.sh \
 	%D%/shell.sh \
 	%D%/symbols.sh \
-	%D%/text.sh
+	%D%/text.sh \
+	%D%/units.sh
 
 if !SANITIZE
 TESTS += $(LINT_TESTS)
