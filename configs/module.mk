@@ -1,6 +1,7 @@
 # Sample clusters; their paths are relative to this folder, so they are used in place.
 EXTRA_DIST += \
 	%D%/kitchen.ini \
+	%D%/lab.ini \
 	%D%/local3.ini \
 	%D%/uneven6.ini \
 	%D%/profiles/jetson-nano.ini \

@@ -144,8 +144,8 @@ cpu_seconds()
     fi
 }
 
-# in_node NAME COMMAND...: as a process of that node: its limits, network, files, host name, processes.
-# It ends with this shell.
+# in_node NAME COMMAND...: this shell becomes a process of that node: with its limits, network, files,
+# host name and process numbers.
 in_node()
 {
     name=$1
@@ -153,7 +153,7 @@ in_node()
     pid=$(node_pid "$name")
     test -n "$pid" || die "$name is not running: see $dir/$name/sshd.log"
     # shellcheck disable=SC2016
-    sh -c 'for group in $1; do echo $$ >"$group/cgroup.procs" || exit 1; done; shift; exec "$@"' sh \
+    exec sh -c 'for group in $1; do echo $$ >"$group/cgroup.procs" || exit 1; done; shift; exec "$@"' sh \
         "$(cgroups "$name")" nsenter -t "$pid" -m -u -n -p setpriv --pdeathsig TERM \
         sh -c 'cd "$1" && shift && exec "$@"' sh "$PWD" \
         env HOME="$dir/$name/home" USER=root LOGNAME=root "$@"
@@ -628,7 +628,7 @@ measure()
 probe()
 {
     in_node "$2" "$build/deploy/linkprobe" serve "$port" &
-    in_node "$1" "$build/deploy/linkprobe" "$(setting "$2" address)" "$port" 1 || die "no traffic from $1 to $2"
+    (in_node "$1" "$build/deploy/linkprobe" "$(setting "$2" address)" "$port" 1) || die "no traffic from $1 to $2"
     wait
 }
 

@@ -1,6 +1,8 @@
 # Scripts for people and for continuous integration; they are run from the tree, not installed.
 EXTRA_DIST += \
+	%D%/cluster.sh \
 	%D%/lab.sh \
+	%D%/node.sh \
 	%D%/packages.sh \
 	%D%/quickstart.sh \
 	%D%/selftest.sh \

@@ -11,6 +11,10 @@ case $(uname -m) in
 x86_64) packages_test="$packages_test gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static" ;;
 esac
 
+# What the laboratory (deploy/lab.sh) and its test need. Only root can make one, so nobody else is
+# given an ssh server for it.
+packages_lab="e2fsprogs iproute2 openssh-client openssh-server procps rsync"
+
 packages_is_there()
 {
     test "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed
