@@ -164,6 +164,17 @@ static bool too_long(const struct sim *s, uint32_t client)
            (r->n_prompt == s->setup.context && (r->flags & 1) == 0 && r->n > 0);
 }
 
+/* A team does not get ready over a link that stays cut, and the coordinator cannot know which end is
+ * to blame. */
+static bool team_is_cut(const struct sim *s)
+{
+    for (uint32_t w = 0; s->setup.teams && w < s->setup.n_workers; w++)
+        for (uint32_t k = 0; k < s->setup.n_workers; k++)
+            if (s->workers[w].ring[k].cut_until_us > s->no_plan_since_us)
+                return true;
+    return false;
+}
+
 /* Does something in this world account for the error? */
 static bool error_is_due(const struct sim *s, uint32_t client, const char *error)
 {
@@ -183,7 +194,7 @@ static bool error_is_due(const struct sim *s, uint32_t client, const char *error
             .bad; /* the news may overtake the last tokens, which come from another worker */
     if (strstr(error, "no plan: waiting for") != NULL)
         return s->now_us - s->no_plan_since_us >= LONG_US &&
-               (s->no_plan || sim_well_room(s, WELL_US) < s->setup.n_layers);
+               (s->no_plan || sim_well_room(s, WELL_US) < s->setup.n_layers || team_is_cut(s));
     if (strstr(error, "no feasible") != NULL)
         return s->hopeless;
     return false;

@@ -311,6 +311,7 @@ void sim_setup_draw(struct sim_setup *w, uint64_t seed)
     if (once_in(&rng, 2))
         moods[number(&rng, 0, sizeof moods / sizeof *moods - 1)](w, &rng);
     draw_last(w, &rng);
+    w->teams = once_in(&rng, 2);
 }
 
 /* Equal workers and quick links; requests of four tokens that ask for as much as the context holds.
