@@ -22,12 +22,6 @@ uint32_t coord_context(const struct net_config *c, const struct model *m)
     return c->context != 0 ? c->context : own < 4096 ? own : 4096;
 }
 
-uint32_t coord_columns(uint32_t n_ff, uint32_t unit_cols, uint32_t unit0, uint32_t unit1)
-{
-    const uint32_t end = unit1 * unit_cols;
-    return unit1 > unit0 ? (end < n_ff ? end : n_ff) - unit0 * unit_cols : 0;
-}
-
 static struct model_exec_config exec_config(const struct net_config *c, const struct model *m)
 {
     return (struct model_exec_config){.n_slots = c->slots,
