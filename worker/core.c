@@ -211,6 +211,7 @@ static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m,
     p->n_pieces = m->n_pieces;
     p->member = m->member;
     p->n_members = m->team.n == 0 ? 1 : m->team.n;
+    p->wire = (enum model_wire)m->wire;
     for (uint32_t i = 0; i < m->n_stages; i++) {
         const struct span s = net_str_at(m->ring, i);
         snprintf(p->ring[i], NET_NAME_MAX, "%.*s", (int)s.len, (const char *)s.ptr);

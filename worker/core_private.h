@@ -27,6 +27,7 @@ struct worker_plan {
     uint64_t epoch; /* 0: none */
     uint32_t n_stages, stage, layer0, layer1, max_rows, chunk, n_pieces;
     uint32_t member, n_members; /* place in the team, 0 leads */
+    enum model_wire wire;
     char ring[WORKER_STAGES_MAX][NET_NAME_MAX];
 };
 

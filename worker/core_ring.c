@@ -354,7 +354,8 @@ static void on_started(struct worker_core *c, const char *peer, const struct net
 static bool rows_are_sound(const struct worker_core *c, const struct net_msg_ROWS *m)
 {
     return m->requests.n > 0 && m->slots.n == m->requests.n && m->positions.n == m->requests.n &&
-           m->hidden.len == (size_t)m->requests.n * c->n_embd * sizeof(float) && m->kind <= 1;
+           m->hidden.len == model_rows_bytes(m->requests.n, c->n_embd, c->plan.wire) &&
+           m->kind <= 1;
 }
 
 static bool lists_match(const struct net_msg_RING_TOKENS *m)

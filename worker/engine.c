@@ -44,13 +44,22 @@ static bool has_logits(const struct model_slice *s)
     return s->output || s->run0 < s->run1;
 }
 
+/* Rows of a pass as they leave a leader, where that is not as they stand in `hidden`. */
+static size_t code_bytes(const struct model *m, const struct worker_team *t,
+                         const struct model_exec_config *c)
+{
+    return t->me == 0 && t->wire != MODEL_WIRE_EXACT
+               ? model_rows_bytes(c->max_rows, model_shape(m)->n_embd, t->wire)
+               : 0;
+}
+
 static size_t arena_bytes(const struct model *m, const struct model_slice *s,
                           const struct worker_team *t, const struct model_exec_config *c,
                           uint32_t prompt_rows)
 {
     const struct model_shape *shape = model_shape(m);
     const size_t row = shape->n_embd * sizeof(float);
-    size_t n = part(c->max_rows, row) + worker_team_bytes(m, t, c);
+    size_t n = part(c->max_rows, row) + part(code_bytes(m, t, c), 1) + worker_team_bytes(m, t, c);
     if (t->me == 0) /* only leaders have rows that wait */
         n += part(c->n_slots, row) + part(prompt_rows, row);
     if (has_logits(s))
@@ -98,6 +107,8 @@ static void take_buffers(struct worker_engine *g, const struct model *m,
         g->prompt = base_arena_take(g->arena, prompt_rows * row);
     }
     g->hidden = base_arena_take(g->arena, g->config.max_rows * row);
+    if (code_bytes(m, t, &g->config) > 0)
+        g->code = base_arena_take(g->arena, code_bytes(m, t, &g->config));
     worker_team_init(&g->team, m, t, &g->slice, &g->config, g->arena);
     if (has_logits(&g->slice)) {
         g->gather = base_arena_take(g->arena, WORKER_LOGIT_ROWS * row);

@@ -29,6 +29,7 @@ struct worker_engine {
     float *hidden;                    /* [max_rows, n_embd] rows of the pass */
     float *gather;                    /* [WORKER_LOGIT_ROWS, n_embd] */
     float *logits;                    /* [WORKER_LOGIT_ROWS, n_vocab] */
+    uint8_t *code; /* rows of a pass as they travel; NULL where that is how they stand in memory */
     struct worker_summary *summaries; /* [max_rows] */
     struct base_arena *arena;
 };

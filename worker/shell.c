@@ -143,6 +143,7 @@ static void loop(struct worker_shell *sh)
 {
     struct net_event n;
     struct net_msg result;
+    kern_fp_init(); /* rows are encoded and decoded here */
     while (!sh->stop) {
         if (net_next(sh->net, next_timeout(sh), &n))
             on_event(sh, &n);

@@ -56,26 +56,39 @@ static void send_control(struct worker_shell *sh, const struct net_msg *m)
 static void keep(struct worker_shell *sh, const struct worker_action *a,
                  const struct net_msg_ROWS *m)
 {
-    const size_t row = sh->engine->shape->n_embd * sizeof(float);
-    float *to = a->to == WORKER_FROM_DECODE ? sh->engine->decode : sh->engine->prompt;
-    memcpy((uint8_t *)to + a->index * row, m->hidden.ptr + a->from_row * row, a->n_rows * row);
+    const struct worker_engine *g = sh->engine;
+    const uint32_t n_embd = g->shape->n_embd;
+    const size_t row = model_rows_bytes(1, n_embd, g->team.team.wire);
+    float *to = a->to == WORKER_FROM_DECODE ? g->decode : g->prompt;
+    /* The core has checked the number of bytes. */
+    (void)model_rows_decode((struct span){m->hidden.ptr + a->from_row * row, a->n_rows * row},
+                            a->n_rows, n_embd, g->team.team.wire, to + a->index * (size_t)n_embd);
 }
 
-/* Send rows of a finished pass to the next stage; they are moved together in place. */
+/* Rows of a finished pass as they travel: encoded, or moved together in place. */
+static struct span gather(const struct worker_engine *g, const uint32_t *rows, uint32_t n)
+{
+    const uint32_t n_embd = g->shape->n_embd;
+    const enum model_wire wire = g->team.team.wire;
+    const size_t row = model_rows_bytes(1, n_embd, wire);
+    uint8_t *to = g->code != NULL ? g->code : (uint8_t *)(g->hidden + rows[0] * (size_t)n_embd);
+    for (uint32_t k = 0; k < n; k++) {
+        const float *from = g->hidden + rows[k] * (size_t)n_embd;
+        if ((const uint8_t *)from != to + k * row)
+            model_rows_encode(from, 1, n_embd, wire, to + k * row);
+    }
+    return (struct span){to, n * row};
+}
+
 static bool send_rows(struct worker_shell *sh, const struct worker_action *a, struct err *e)
 {
     static uint8_t requests[MODEL_ROWS_MAX * 8], slots[MODEL_ROWS_MAX * 4],
         positions[MODEL_ROWS_MAX * 4];
-    const size_t n_embd = sh->engine->shape->n_embd;
-    float *to = sh->engine->hidden + a->rows[0] * n_embd;
     for (uint32_t k = 0; k < a->n_rows; k++) {
         const struct worker_pass_row *r = &a->pass->rows[a->rows[k]];
         net_put_u64(requests, k, r->request);
         net_put_u32(slots, k, r->row.slot);
         net_put_u32(positions, k, r->row.position);
-        if (a->rows[k] != a->rows[0] + k)
-            memcpy(to + k * n_embd, sh->engine->hidden + a->rows[k] * n_embd,
-                   n_embd * sizeof(float));
     }
     const struct net_msg m = {
         .code = NET_MSG_ROWS,
@@ -84,7 +97,7 @@ static bool send_rows(struct worker_shell *sh, const struct worker_action *a, st
                    {requests, a->n_rows},
                    {slots, a->n_rows},
                    {positions, a->n_rows},
-                   {(const uint8_t *)to, a->n_rows * n_embd * sizeof(float)}}};
+                   gather(sh->engine, a->rows, a->n_rows)}};
     return send_ring(sh, a->peer, &m, e);
 }
 
