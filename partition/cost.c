@@ -125,7 +125,8 @@ double part_half_seconds(const struct part_problem *p, const struct part_team *t
     return t->shape == PART_STAR ? star_seconds(p, t, h) : mesh_seconds(p, t, h);
 }
 
-double part_start_seconds(const struct part_problem *p, const struct part_team *t, double rows)
+/* Handing a pass to the members of a mesh, once a stage. */
+static double start_seconds(const struct part_problem *p, const struct part_team *t, double rows)
 {
     const uint32_t lead = t->members[0];
     const double bytes = rows * p->hidden_bytes;
@@ -149,14 +150,14 @@ static struct part_team team_of(const struct part_stage *s)
     return t;
 }
 
-/* One half of a layer. */
-static double half_of(const struct part_problem *p, const struct part_stage *s,
-                      const struct part_team *t, uint32_t layer, bool attn, double rows,
-                      double *slowest_s)
+/* One half of a layer for so many rows. */
+static double half_of(const struct part_problem *p, const struct part_stage *s, uint32_t layer,
+                      bool attn, double rows, double *slowest_s)
 {
+    const struct part_team t = team_of(s);
     struct part_half h = {.rows_bytes = rows * p->normed_bytes};
     *slowest_s = 0.0;
-    for (uint32_t k = 0; k < t->n; k++) {
+    for (uint32_t k = 0; k < t.n; k++) {
         const struct part_member *m = &s->members[k];
         h.has[k] = attn ? m->head1 > m->head0 : m->ff1 > m->ff0;
         h.compute_s[k] = attn ? part_attn_seconds(p, m->device, layer, rows, m->head0, m->head1)
@@ -164,22 +165,18 @@ static double half_of(const struct part_problem *p, const struct part_stage *s,
         h.sum_bytes[k] = rows * p->sum_bytes;
         *slowest_s = fmax(*slowest_s, h.compute_s[k]);
     }
-    return part_half_seconds(p, t, &h);
+    return part_half_seconds(p, &t, &h);
 }
 
 /* A team cuts the rows of a prompt in two: one half of them computes while the other's sums
  * travel. */
-static double layer_seconds(const struct part_problem *p, const struct part_stage *s,
-                            const struct part_team *t, uint32_t layer, double rows, bool prompt)
+double part_stage_half(const struct part_problem *p, const struct part_stage *s, uint32_t layer,
+                       bool attn, struct part_pass pass)
 {
-    const bool two = prompt && t->n > 1 && rows >= 2.0;
-    double sum_s = 0.0, slowest_s;
-    for (int half = 0; half < 2; half++) {
-        const double one_s =
-            half_of(p, s, t, layer, half == 0, two ? rows / 2.0 : rows, &slowest_s);
-        sum_s += two ? fmax(one_s, 2.0 * slowest_s) : one_s;
-    }
-    return sum_s;
+    const bool two = pass.prompt && s->n_members > 1 && pass.rows >= 2.0;
+    double slowest_s;
+    const double one_s = half_of(p, s, layer, attn, two ? pass.rows / 2.0 : pass.rows, &slowest_s);
+    return two ? fmax(one_s, 2.0 * slowest_s) : one_s;
 }
 
 static bool has_output(const struct part_stage *s)
@@ -187,44 +184,55 @@ static bool has_output(const struct part_stage *s)
     return s->members[s->n_members - 1].run1 > 0;
 }
 
-static double output_seconds(const struct part_problem *p, const struct part_stage *s,
-                             const struct part_team *t, double rows)
+/* Only the last row of a prompt is asked for its token. */
+double part_stage_output(const struct part_problem *p, const struct part_stage *s,
+                         struct part_pass pass)
 {
-    struct part_team star = *t;
+    const struct part_team t = team_of(s);
+    struct part_team star = t;
+    const double rows = pass.prompt ? 1.0 : pass.rows;
     struct part_half h = {.rows_bytes = rows * p->normed_bytes};
     star.shape = PART_STAR;
-    for (uint32_t k = 0; k < t->n; k++) {
+    if (!has_output(s))
+        return 0.0;
+    for (uint32_t k = 0; k < t.n; k++) {
         const uint32_t runs = s->members[k].run1 - s->members[k].run0;
         const double share = (double)runs / p->n_vocab_runs;
         h.has[k] = runs > 0;
-        h.compute_s[k] = share * part_time_at(p->devices[t->members[k]].output, rows);
+        h.compute_s[k] = share * part_time_at(p->devices[t.members[k]].output, rows);
         h.sum_bytes[k] = share * rows * p->logits_bytes;
     }
     return part_half_seconds(p, &star, &h);
 }
 
-static double stage_seconds(const struct part_problem *p, const struct part_stage *s, double rows,
-                            bool prompt)
+double part_stage_begin(const struct part_problem *p, const struct part_stage *s,
+                        struct part_pass pass)
 {
     const struct part_team t = team_of(s);
-    const struct part_device *lead = &p->devices[t.members[0]];
-    double seconds = lead->pass_s + part_start_seconds(p, &t, rows);
+    return p->devices[t.members[0]].pass_s + start_seconds(p, &t, pass.rows);
+}
+
+static double stage_seconds(const struct part_problem *p, const struct part_stage *s,
+                            struct part_pass pass)
+{
+    const struct part_device *lead = &p->devices[s->members[0].device];
+    double seconds = part_stage_begin(p, s, pass) + part_stage_output(p, s, pass);
     for (uint32_t l = s->layer0; l < s->layer1; l++)
-        seconds += layer_seconds(p, s, &t, l, rows, prompt);
+        seconds += part_stage_half(p, s, l, true, pass) + part_stage_half(p, s, l, false, pass);
     if (s->layer0 == 0)
-        seconds += part_time_at(lead->embed, rows);
-    if (has_output(s)) {
-        seconds += output_seconds(p, s, &t, prompt ? 1.0 : rows);
-        /* The ring comes back to it with another message. */
-        if (s->layer1 < p->n_layers)
-            seconds += lead->pass_s;
-    }
-    return seconds;
+        seconds += part_time_at(lead->embed, pass.rows);
+    /* The ring comes back to it with another message. */
+    return seconds + (has_output(s) && s->layer1 < p->n_layers ? lead->pass_s : 0.0);
 }
 
 double part_stage_seconds(const struct part_problem *p, const struct part_stage *s, double rows)
 {
-    return stage_seconds(p, s, rows, false);
+    return stage_seconds(p, s, (struct part_pass){rows, false});
+}
+
+double part_stage_prompt_seconds(const struct part_problem *p, const struct part_stage *s)
+{
+    return stage_seconds(p, s, (struct part_pass){part_chunk_rows(p), true});
 }
 
 uint64_t part_member_memory(const struct part_problem *p, const struct part_stage *s,
@@ -289,7 +297,7 @@ static struct ring ring_of(const struct part_problem *p, const struct part_plan 
         const uint32_t from = s->members[0].device;
         const bool closes = k + 1 == plan->n_stages;
         const uint32_t to = plan->stages[closes ? 0 : k + 1].members[0].device;
-        const double seconds = stage_seconds(p, s, rows, prompt);
+        const double seconds = stage_seconds(p, s, (struct part_pass){rows, prompt});
         r.sum_s += seconds;
         r.slowest_s = fmax(r.slowest_s, seconds);
         if (from == to)
@@ -303,35 +311,49 @@ static struct ring ring_of(const struct part_problem *p, const struct part_plan 
     return r;
 }
 
+uint32_t part_chunks(const struct part_problem *p)
+{
+    return p->prompt_rows == 0 ? 0 : (p->prompt_rows + p->chunk_rows - 1) / p->chunk_rows;
+}
+
+double part_chunk_rows(const struct part_problem *p)
+{
+    return p->prompt_rows == 0 ? 0.0 : (double)p->prompt_rows / part_chunks(p);
+}
+
 /* Chunks follow each other through the stages (Jupiter, 2504.08242: the sum for one chunk, and the
  * slowest stage once more for each other). */
 static double ttft_of(const struct part_problem *p, const struct part_plan *plan)
 {
     if (p->prompt_rows == 0)
         return 0.0;
-    const uint32_t chunks = (p->prompt_rows + p->chunk_rows - 1) / p->chunk_rows;
-    const struct ring r = ring_of(p, plan, (double)p->prompt_rows / chunks, true);
-    return r.sum_s + (chunks - 1) * r.slowest_s;
+    const struct ring r = ring_of(p, plan, part_chunk_rows(p), true);
+    return r.sum_s + (part_chunks(p) - 1) * r.slowest_s;
+}
+
+uint32_t part_groups(const struct part_problem *p, uint32_t n_stages)
+{
+    return p->slots < n_stages ? p->slots : n_stages;
 }
 
 double part_full_rows(const struct part_problem *p, uint32_t n_stages)
 {
-    return p->slots > n_stages ? (double)p->slots / n_stages : 1.0;
+    return (double)p->slots / part_groups(p, n_stages);
 }
 
 void part_plan_cost(const struct part_problem *p, struct part_plan *plan)
 {
-    const uint32_t groups = p->slots < plan->n_stages ? p->slots : plan->n_stages;
+    const uint32_t groups = part_groups(p, plan->n_stages);
     const struct ring full = ring_of(p, plan, part_full_rows(p, plan->n_stages), false);
     plan->latency_s = ring_of(p, plan, 1.0, false).sum_s;
-    plan->bottleneck_s = ring_of(p, plan, part_full_rows(p, p->n_devices), false).slowest_s;
+    plan->bottleneck_s = full.slowest_s;
     plan->cycle_s = fmax(groups * full.slowest_s, full.sum_s);
     plan->ttft_s = ttft_of(p, plan);
 }
 
 double part_plan_objective(const struct part_problem *p, const struct part_plan *plan)
 {
-    const double token_s = plan->bottleneck_s;
+    const double token_s = plan->cycle_s / p->slots;
     return p->objective == PART_LATENCY ? plan->latency_s
            : p->objective == PART_THROUGHPUT
                ? token_s

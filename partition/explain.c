@@ -71,7 +71,7 @@ static uint64_t least_need(const struct part_problem *p)
 {
     uint64_t least = UINT64_MAX;
     for (uint32_t l = 0; l < p->n_layers; l++) {
-        const struct part_stage s = part_stage_single(p, 0, l, l + 1, l + 1 == p->n_layers);
+        const struct part_stage s = part_stage_single(p, 0, l, l + 1, p->n_layers == 1);
         uint64_t need = part_member_memory(p, &s, 0);
         if (!layer_pinned(p, l) && need < least)
             least = need;
@@ -113,8 +113,9 @@ static bool pin_impossible(const struct part_problem *p, struct err *e)
         const struct part_device *dev = &p->devices[d];
         if (!pinned(p, d))
             continue;
-        const struct part_stage s = part_stage_single(
-            p, d, (uint32_t)dev->pin0, (uint32_t)dev->pin1, (uint32_t)dev->pin1 == p->n_layers);
+        const struct part_stage s =
+            part_stage_single(p, d, (uint32_t)dev->pin0, (uint32_t)dev->pin1,
+                              dev->pin0 == 0 && (uint32_t)dev->pin1 == p->n_layers);
         uint64_t need = part_member_memory(p, &s, 0);
         if (need > dev->memory_bytes) {
             sizes_text(need, dev->memory_bytes, need_text, has_text);
@@ -185,8 +186,8 @@ static bool sum_impossible(const struct part_problem *p, struct err *e)
     return true;
 }
 
-/* A layer that no board can take. The first and last layers bring embedding and output with
- * them. */
+/* A layer that no board can take. The first brings the embedding with it; the output matrix may be
+ * on another stage. */
 static bool layer_impossible(const struct part_problem *p, struct err *e)
 {
     char need_text[24], has_text[24];
@@ -195,13 +196,11 @@ static bool layer_impossible(const struct part_problem *p, struct err *e)
         if (!pinned(p, d) && p->devices[d].memory_bytes > most)
             most = p->devices[d].memory_bytes;
     for (uint32_t l = 0; l < p->n_layers; l++) {
-        const struct part_stage s = part_stage_single(p, 0, l, l + 1, l + 1 == p->n_layers);
+        const struct part_stage s = part_stage_single(p, 0, l, l + 1, p->n_layers == 1);
         uint64_t need = part_member_memory(p, &s, 0);
         if (layer_pinned(p, l) || need <= most)
             continue;
-        const char *with = l == 0                 ? " with the embedding"
-                           : l == p->n_layers - 1 ? " with the output matrix"
-                                                  : "";
+        const char *with = l == 0 ? " with the embedding" : "";
         sizes_text(need, most, need_text, has_text);
         err_set(e, ERR_INFEASIBLE, "layer %u%s and scratch need %s; no board%s has more than %s", l,
                 with, need_text, any_pin(p) ? " without a pin" : "", has_text);
@@ -229,6 +228,9 @@ static bool board_impossible(const struct part_problem *p, struct err *e)
 
 bool part_explain_impossible(const struct part_problem *p, struct err *e)
 {
+    /* A team may share a layer that no board could hold, and boards may share their pins. */
+    if (p->granularity != PART_LAYERS)
+        return sum_impossible(p, e);
     return pin_impossible(p, e) || counts_impossible(p, e) || sum_impossible(p, e) ||
            board_impossible(p, e) || layer_impossible(p, e);
 }
@@ -256,11 +258,11 @@ void part_explain_left_out(const struct part_problem *p, struct part_plan *plan,
     out[0] = '\0';
     if (part_plan_find(plan, device, NULL) < plan->n_stages)
         return;
-    if (need == UINT64_MAX) {
+    if (need == UINT64_MAX && p->granularity == PART_LAYERS) {
         snprintf(out, PART_REASON_MAX, "the other boards' pins leave it no layer");
         return;
     }
-    if (need > has) {
+    if (need > has && p->granularity == PART_LAYERS) {
         sizes_text(need, has, a, b);
         snprintf(out, PART_REASON_MAX, "its memory %s holds no layer, which needs %s with scratch",
                  b, a);
@@ -272,7 +274,9 @@ void part_explain_left_out(const struct part_problem *p, struct part_plan *plan,
         return;
     }
     const double now_s = part_plan_objective(p, plan), with_s = part_plan_objective(p, with);
-    const char *unit = p->objective == PART_THROUGHPUT ? " in the slowest stage" : "/token";
+    const char *unit = p->objective == PART_LATENCY      ? "/token"
+                       : p->objective == PART_THROUGHPUT ? "/token with all slots in use"
+                                                         : "/token, weighted";
     ms_text(now_s, with_s, a, b);
     if (with_s <= now_s * (1.0 + 1e-9))
         snprintf(out, PART_REASON_MAX, "including it would not help: %s ms%s either way", a, unit);

@@ -1,5 +1,5 @@
-/* What the solver's files share: a problem laid out for quick questions ("which runs of layers may
- * this device take, and how long would each last"), and the calls from one file to the next. */
+/* What the solver's files share: the cost model's parts, stages that could be ("choices") laid out
+ * for quick questions, and the calls from one file to the next. */
 #ifndef PARTITION_INTERNAL_H
 #define PARTITION_INTERNAL_H
 
@@ -10,12 +10,20 @@
 /* A value that no cost reaches: "no way to get here". */
 #define PART_NEVER HUGE_VAL
 
+/* Objectives closer than this, relatively, are equal. */
+#define PART_EQUAL_WITHIN 1e-9
+
 static inline double part_time_at(struct part_time t, double rows)
 {
     return t.pass_s + rows * t.row_s;
 }
 
 /* ---- the cost model's parts (cost.c) --------------------------------------------------------- */
+
+struct part_pass {
+    double rows;
+    bool prompt; /* rows of a prompt: cut in two groups, and one row of logits */
+};
 
 /* Devices that work on the same layers; members[0] leads. */
 struct part_team {
@@ -33,8 +41,15 @@ struct part_half {
 
 double part_half_seconds(const struct part_problem *p, const struct part_team *t,
                          const struct part_half *h);
-/* Handing a pass to the members, once a stage. */
-double part_start_seconds(const struct part_problem *p, const struct part_team *t, double rows);
+/* The parts of part_stage_seconds: beginning a pass, one half of a layer, the output matrix. */
+double part_stage_begin(const struct part_problem *p, const struct part_stage *s,
+                        struct part_pass pass);
+double part_stage_half(const struct part_problem *p, const struct part_stage *s, uint32_t layer,
+                       bool attn, struct part_pass pass);
+double part_stage_output(const struct part_problem *p, const struct part_stage *s,
+                         struct part_pass pass);
+/* Of a chunk of the prompt. */
+double part_stage_prompt_seconds(const struct part_problem *p, const struct part_stage *s);
 double part_attn_seconds(const struct part_problem *p, uint32_t d, uint32_t layer, double rows,
                          uint32_t head0, uint32_t head1);
 double part_ff_seconds(const struct part_problem *p, uint32_t d, uint32_t layer, double rows,
@@ -42,58 +57,112 @@ double part_ff_seconds(const struct part_problem *p, uint32_t d, uint32_t layer,
 /* Everything of a layer, on one device. */
 uint64_t part_layer_bytes(const struct part_problem *p, uint32_t layer);
 uint32_t part_kv_heads(const struct part_problem *p, uint32_t head0, uint32_t head1);
-/* Rows of a pass when every slot is in use and the ring has so many stages. */
+/* With all slots in use: groups of rows that circulate, and rows of each. */
+uint32_t part_groups(const struct part_problem *p, uint32_t n_stages);
 double part_full_rows(const struct part_problem *p, uint32_t n_stages);
+/* Chunks of the prompt, and rows of each; 0 where no prompt is stated. */
+uint32_t part_chunks(const struct part_problem *p);
+double part_chunk_rows(const struct part_problem *p);
 
-/* ---- a problem laid out ---------------------------------------------------------------------- */
+/* ---- a problem laid out (view.c) ------------------------------------------------------------- */
 
-/* A problem with what the search adds to it. Device d may take the layers [i, j) exactly when
- * near[d][i] <= j <= reach[d][i]: memory, pins and the cap on a stage's seconds are all monotone in
- * j, so one run of cuts says everything and no later code asks about memory again. */
+/* The passes whose seconds count: one row, all slots in use, a chunk of the prompt. */
+enum part_measure { PART_ONE, PART_FULL, PART_CHUNK, PART_MEASURES };
+
+/* A team with its split: a stage whose layers are still open. */
+struct part_choice {
+    struct part_stage stage; /* layer0 and layer1 are not set */
+    uint32_t mask, leader;
+    bool output; /* holds the output matrix */
+};
+
+/* A problem with what the search adds to it. Choice c may take the layers [i, j) exactly when
+ * near[c][i] <= j <= reach[c][i]: memory and pins are monotone in j, so one run of cuts says
+ * everything and no later code asks about memory again. */
 struct part_view {
     const struct part_problem *p; /* borrowed for the view's life */
     uint32_t n_devices, n_layers;
-    bool must[PART_DEVICES_MAX]; /* has to hold a layer: use_all, a pin, or a question "what if" */
-    bool slowest;                /* the objective is the slowest stage or link, not the sum */
-    double cap_s;                /* no stage and no link is slower than this */
-    double sum_s[PART_DEVICES_MAX][PART_LAYERS_MAX + 1]; /* seconds of layers [0, j) */
-    double pass_s[PART_DEVICES_MAX], embed_s[PART_DEVICES_MAX], output_s[PART_DEVICES_MAX];
-    /* A hand-over, the token that closes the ring, and how long a hand-over keeps the link busy. */
-    double link_s[PART_DEVICES_MAX][PART_DEVICES_MAX];
-    double token_s[PART_DEVICES_MAX][PART_DEVICES_MAX];
-    double busy_s[PART_DEVICES_MAX][PART_DEVICES_MAX];
-    uint16_t near[PART_DEVICES_MAX][PART_LAYERS_MAX];
-    uint16_t reach[PART_DEVICES_MAX][PART_LAYERS_MAX];
+    uint32_t must;     /* devices that have to have work: use_all, a pin, or a question "what if" */
+    uint32_t n_stages; /* the ring has exactly so many; 0: any number */
+    bool output_first;
+    bool wants[PART_MEASURES];
+    struct part_pass pass[PART_MEASURES];
+    double weight[PART_MEASURES];   /* of the summed seconds in the objective's lower estimate */
+    uint16_t kind[PART_LAYERS_MAX]; /* the first layer that is like this one */
+    uint32_t n_choices, n_room;
+    struct part_choice *choices;    /* [n_choices] */
+    double *begin_s[PART_MEASURES]; /* [n_choices] */
+    double *sum_s[PART_MEASURES];   /* [n_choices][n_layers + 1], from layer 0 */
+    uint16_t *near, *reach;         /* [n_choices][n_layers] */
+    double embed_s[PART_MEASURES][PART_DEVICES_MAX];
+    double hop_s[PART_MEASURES][PART_DEVICES_MAX][PART_DEVICES_MAX];   /* stage to next stage */
+    double close_s[PART_MEASURES][PART_DEVICES_MAX][PART_DEVICES_MAX]; /* last to first */
+    double busy_s[PART_MEASURES][PART_DEVICES_MAX][PART_DEVICES_MAX];  /* a hop's use of the link */
 };
 
-/* `rows`: of a pass, for all seconds. */
-void part_view_init(struct part_view *v, const struct part_problem *p, double rows);
-/* Set cap_s and with it near and reach. */
-void part_view_cap(struct part_view *v, double cap_s);
-/* A necessary condition, quickly: false proves that no plan obeys the view. */
-bool part_view_may_fit(const struct part_view *v);
-/* Runs of layers that some device may take: the program's binary columns before any are ruled
- * out. */
-size_t part_view_runs(const struct part_view *v);
+/* `n_stages` decides the rows of PART_FULL; a view for PART_LATENCY may leave it 0. */
+void part_view_init(struct part_view *v, const struct part_problem *p, uint32_t n_stages,
+                    bool output_first);
+void part_view_deinit(struct part_view *v);
+/* Adds a choice unless it is there or can take no layers at all. ERR_NOMEM, ERR_FULL. */
+int part_view_add(struct part_view *v, const struct part_choice *c);
+/* The choice's stage with these layers. */
+struct part_stage part_view_stage(const struct part_view *v, uint32_t c, uint32_t i, uint32_t j);
+/* Another choice of the same devices and leader is no worse for these layers in anything. */
+bool part_view_dominated(const struct part_view *v, uint32_t c, uint32_t i, uint32_t j);
 
-static inline double part_view_seconds(const struct part_view *v, uint32_t d, uint32_t i,
-                                       uint32_t j)
+static inline bool part_view_may(const struct part_view *v, uint32_t c, uint32_t i, uint32_t j)
 {
-    return v->pass_s[d] + (v->sum_s[d][j] - v->sum_s[d][i]) + (i == 0 ? v->embed_s[d] : 0.0) +
-           (j == v->n_layers ? v->output_s[d] : 0.0);
+    const size_t at = (size_t)c * v->n_layers + i;
+    return v->near[at] <= j && j <= v->reach[at];
 }
-static inline bool part_view_hop(const struct part_view *v, uint32_t d, uint32_t e)
+static inline double part_view_seconds(const struct part_view *v, enum part_measure m, uint32_t c,
+                                       uint32_t i, uint32_t j)
 {
-    return d != e && v->busy_s[d][e] <= v->cap_s;
+    const double *sum_s = v->sum_s[m] + (size_t)c * (v->n_layers + 1);
+    return v->begin_s[m][c] + (sum_s[j] - sum_s[i]) +
+           (i == 0 ? v->embed_s[m][v->choices[c].leader] : 0.0);
+}
+/* Summed over a ring's runs and hops, these never exceed its objective. */
+static inline double part_view_run(const struct part_view *v, uint32_t c, uint32_t i, uint32_t j)
+{
+    double cost = 0.0;
+    for (int m = 0; m < PART_CHUNK; m++)
+        if (v->weight[m] > 0.0)
+            cost += v->weight[m] * part_view_seconds(v, (enum part_measure)m, c, i, j);
+    return cost;
+}
+static inline double
+part_view_link(const struct part_view *v,
+               const double s[PART_MEASURES][PART_DEVICES_MAX][PART_DEVICES_MAX], uint32_t d,
+               uint32_t e)
+{
+    return v->weight[PART_ONE] * s[PART_ONE][d][e] + v->weight[PART_FULL] * s[PART_FULL][d][e];
 }
 
-/* Local search over ring orders (search.c). True with a plan that obeys the view; `plan` may hold a
- * plan to start from (n_stages > 0). Ends at the deadline or where nothing improves. */
-bool part_search(const struct part_view *v, double deadline_s, struct part_plan *plan);
+/* ---- teams and their splits (team.c) --------------------------------------------------------- */
 
-/* A lower bound on the latency of every plan that obeys the view, and for each run of layers and
- * each hop the least latency of a plan that uses it (bound.c). Indexed [first
- * device][device][cut]. */
+/* Adds to the view every split worth having of the devices in `mask` led by `leader`: exactly, if
+ * `exact` (part_team_small), otherwise some good ones. The codes of part_view_add. */
+int part_team_choices(struct part_view *v, uint32_t mask, uint32_t leader, bool exact);
+/* All splits of such a problem can be looked at. */
+bool part_team_small(const struct part_problem *p);
+
+/* ---- solvers --------------------------------------------------------------------------------- */
+
+/* The best ring among orders of the given units (device masks with a leader each, disjoint), whose
+ * choices are in the view (search.c). */
+struct part_unit {
+    uint32_t mask, leader;
+};
+
+/* Local search over teams and ring orders, adding choices as it goes; `plan` may hold a plan to
+ * start from (n_stages > 0) and gets what is better. ERR_NOMEM, or 0. */
+int part_search(struct part_view *v, bool exact, double deadline_s, struct part_plan *plan);
+
+/* A lower bound on the objective of every plan made of the view's choices, and for each run of
+ * layers and each hop the least of a plan that uses it (bound.c). Indexed [first
+ * leader][leader][cut]. */
 struct part_bound {
     double value_s; /* PART_NEVER: no plan at all */
     double price[PART_DEVICES_MAX];
@@ -103,25 +172,46 @@ struct part_bound {
     double go[PART_DEVICES_MAX][PART_DEVICES_MAX][PART_LAYERS_MAX + 1];
     double after[PART_DEVICES_MAX][PART_DEVICES_MAX][PART_LAYERS_MAX + 1];
 };
-/* `upper_s`: latency of a known plan. */
+/* `upper_s`: objective of a known plan. */
 void part_bound_compute(const struct part_view *v, double upper_s, double deadline_s,
                         struct part_bound *b);
-double part_bound_run(const struct part_view *v, const struct part_bound *b, uint32_t d, uint32_t i,
+double part_bound_run(const struct part_view *v, const struct part_bound *b, uint32_t c, uint32_t i,
                       uint32_t j);
 double part_bound_hop(const struct part_view *v, const struct part_bound *b, uint32_t d, uint32_t e,
                       uint32_t cut);
 double part_bound_ring(const struct part_view *v, const struct part_bound *b, uint32_t last,
                        uint32_t first);
 
-/* One integer program (milp.c): the plan of least latency within the view, or just any plan, or any
- * while not looking at which devices may hand over to which. In: `plan` with a known plan, or
- * n_stages 0; `bound` may be NULL. Out: the best plan known and *lower_s, a proven lower bound on
- * the latency. 0 (the loose question may leave n_stages 0); ERR_INFEASIBLE proven; ERR_TIMEOUT
- * nothing known within the deadline; ERR_FULL too many columns to try; ERR_NOMEM. */
-enum part_milp_ask { PART_MILP_BEST, PART_MILP_ANY, PART_MILP_LOOSE };
-int part_milp_solve(const struct part_view *v, const struct part_bound *bound,
-                    enum part_milp_ask ask, double deadline_s, struct part_plan *plan,
-                    double *lower_s, struct err *e);
+/* The master program over the view's choices (milp.c). In: `plan` with a known plan, or n_stages 0;
+ * `bound` may be NULL. Out: the best plan known and *lower_s, a proven lower bound on the objective
+ * of the view's plans. 0; ERR_INFEASIBLE: the view has no plan, or none better than the known one;
+ * ERR_TIMEOUT nothing known within the deadline; ERR_FULL too many columns to try; ERR_NOMEM. */
+int part_milp_solve(const struct part_view *v, const struct part_bound *bound, double deadline_s,
+                    struct part_plan *plan, double *lower_s, struct err *e);
+
+/* Lower bounds over kinds of devices instead of devices (relax.c): valid for every plan, whatever its
+ * teams and divisions. NULL: no memory. */
+struct part_relax;
+struct part_relax *part_relax_new(const struct part_problem *p);
+void part_relax_free(struct part_relax *r);
+/* On the objective of plans of exactly n_stages stages (0: of any, latency only); quick: from sums
+ * over the ring alone. PART_NEVER: there is no such plan. */
+double part_relax_sum(struct part_relax *r, uint32_t n_stages, double deadline_s);
+/* The same, with the slowest stage considered too, which takes longer; not above `upper` for long. */
+double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper, double deadline_s);
+
+/* A linear program in columns that are added as they are needed (milp_relax.c): least cost of
+ * amounts >= 0 of the columns such that each row's use lies within [least, most]. */
+enum { PART_LP_ROWS = PART_DEVICES_MAX + 4, PART_LP_COLUMNS = 2000 };
+struct part_lp {
+    uint32_t n_rows, n_columns;
+    double least[PART_LP_ROWS], most[PART_LP_ROWS]; /* most PART_NEVER: none */
+    double cost[PART_LP_COLUMNS];
+    double use[PART_LP_COLUMNS][PART_LP_ROWS];
+    double value, dual[PART_LP_ROWS]; /* of the last solve */
+};
+/* 0; ERR_INFEASIBLE; ERR_TIMEOUT; ERR_NOMEM. */
+int part_lp_solve(struct part_lp *lp, double deadline_s);
 
 /* Sentences (explain.c). */
 bool part_explain_impossible(const struct part_problem *p, struct err *e);

@@ -49,7 +49,7 @@ struct part_layer {
 
 enum part_objective {
     PART_LATENCY,    /* seconds a token of one request */
-    PART_THROUGHPUT, /* the slowest stage or link */
+    PART_THROUGHPUT, /* seconds a token with all slots in use: cycle_s / slots */
     PART_WEIGHTED    /* weight * the first + (1 - weight) * the second */
 };
 enum part_granularity {
@@ -110,7 +110,7 @@ struct part_plan {
     struct part_stage stages[PART_DEVICES_MAX]; /* in ring order; stage 0 embeds */
     bool output_first;   /* the output matrix is on stage 0 of several, not on the last */
     double latency_s;    /* one token of one request: stages, links, the way back to stage 0 */
-    double bottleneck_s; /* the slowest stage or link of a pass of slots / n_devices rows */
+    double bottleneck_s; /* the slowest stage or link of a pass with all slots in use */
     double cycle_s;      /* with all slots in use, every slot gets a token in so long */
     double ttft_s;       /* the first token of a prompt of prompt_rows rows; 0: not asked */
     double gap;          /* proven: (objective - bound) / objective; 0 = optimal */
@@ -147,6 +147,26 @@ uint32_t part_plan_find(const struct part_plan *plan, uint32_t device, uint32_t 
  * objective any may be returned. Not reentrant: one thread at a time (GLPK's environment is per
  * thread, the library's choice). */
 int part_plan_solve(const struct part_problem *p, struct part_plan *plan, struct err *e);
+
+/* Who decides: the program, or a published algorithm to compare it with (partition/algorithms.c has
+ * the sources). */
+enum part_algorithm {
+    PART_PROGRAM,
+    PART_EVEN,
+    PART_MEMORY,
+    PART_EDGESHARD,
+    PART_EDGESHARD_THROUGHPUT,
+    PART_MYOPIC_HEADS,
+    PART_LINGUALINKED,
+    PART_HYPERION,
+    PART_ALGORITHMS
+};
+int part_algorithm_find(const char *name); /* -1: no such */
+const char *part_algorithm_name(enum part_algorithm a);
+/* Its plan under this cost model, gap 1 (nothing is proven); PART_PROGRAM is part_plan_solve. The
+ * same codes; ERR_INFEASIBLE also where the algorithm's plan breaks a rule that it does not know. */
+int part_algorithm_run(enum part_algorithm a, const struct part_problem *p, struct part_plan *plan,
+                       struct err *e);
 
 /* Every plan, tried: small cases only (tests, and n_devices <= 4 with n_layers <= 10). Same
  * results. */

@@ -1,37 +1,44 @@
 /* part_plan_solve: which solver, for how long, and what may be claimed afterwards.
  *
- * Latency: a few hundred candidate columns go straight to the integer program. Beyond, local search
- * finds a plan, the Lagrangian bound says how good it is and which columns could beat it, and the
- * integer program settles what is left. Throughput (the slowest stage or link) is solved by asking
- * for one plan after another whose stages and links are all at most some cap: a bottleneck is
- * always the seconds of one run or one link, so a binary search over those values is exact, each
- * question is a far tighter program than a minimised maximum, and the answer at the last cap can be
- * the one of least latency.
+ * With all slots in use the rows of a pass depend on the number of stages, so such objectives are
+ * solved for each number of stages; latency alone needs one question. Each question is asked twice,
+ * with the output matrix on the last and on the first stage. Local search finds a plan. Where every
+ * division of every team can be listed (part_team_small), the Lagrangian bound says which columns
+ * could beat it and the master program settles what is left. In larger problems the published
+ * algorithms give a first plan and the relaxed program over kinds of devices bounds every number of
+ * stages; numbers that cannot beat the plan are skipped.
  *
- * Invariant: lower_s never exceeds the true optimum, so gap 0 is a proof, however the time ran out.
+ * Invariant: lower never exceeds the true optimum, so gap 0 is a proof, however the time ran out.
  * Time is shared: the plan first, then, from what is left of the limit, one forced solve for each
  * device left out, which gives its reason; a forced plan that turns out better than the plan
  * replaces it. */
 #include "partition/internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* Shares of the time that is left at each point. */
-static const double share_plan = 0.7, share_search = 0.3, share_bound = 0.3, share_probe = 0.4;
-
-/* Up to this many runs the integer program alone is quickest. */
-enum { RUNS_SMALL = 256 };
-
-/* Objectives closer than this, relatively, are equal. */
-static const double equal_within = 1e-9;
+static const double share_plan = 0.7, share_search = 0.4, share_bound = 0.3, share_step = 0.35;
 
 struct solving {
-    struct part_view *view;
+    const struct part_problem *p;
+    uint32_t must; /* devices forced in, besides the problem's own */
+    bool exact;
     struct part_bound *bound;
-    struct part_plan plan; /* the best so far; n_stages 0: none */
-    double lower_s;
+    struct part_relax *relax; /* NULL in small problems and forced questions, and without memory */
+    struct part_plan plan;    /* the best so far; n_stages 0: none */
+    double lower;             /* PART_NEVER: there is no plan */
     double deadline_s;
+};
+
+/* Up to this many the view's own program is quickest alone. */
+enum { SMALL_DEVICES = 4 };
+
+/* One number of stages, what is known of it, and the next step to learn more. */
+enum step { STEP_SUM, STEP_SEARCH, STEP_SLOWEST, STEP_DONE };
+struct question {
+    uint32_t n_stages; /* 0: any */
+    double lower;
+    enum step step;
 };
 
 static double from_now(double deadline_s, double share)
@@ -40,182 +47,177 @@ static double from_now(double deadline_s, double share)
     return now_s + fmax(deadline_s - now_s, 0.0) * share;
 }
 
-/* Is there a plan within the cap? 0 with it in *plan, ERR_INFEASIBLE proven, ERR_TIMEOUT,
- * ERR_NOMEM. */
-static int probe(struct solving *s, double cap_s, double deadline_s, struct part_plan *plan,
+static double known(const struct solving *s)
+{
+    return s->plan.n_stages > 0 ? part_plan_objective(s->p, &s->plan) : PART_NEVER;
+}
+
+static bool closed(const struct solving *s, double lower)
+{
+    return lower >= known(s) * (1.0 - PART_EQUAL_WITHIN);
+}
+
+/* What the view's own solvers can prove: *lower is raised. */
+static int prove(struct solving *s, const struct part_view *v, double deadline_s, double *lower,
                  struct err *e)
 {
-    double lower_s;
-    plan->n_stages = 0;
-    part_view_cap(s->view, cap_s);
-    if (!part_view_may_fit(s->view))
-        return ERR_INFEASIBLE;
-    int rc = part_milp_solve(s->view, NULL, PART_MILP_LOOSE, deadline_s, plan, &lower_s, e);
-    if (plan->n_stages == 0 && rc != ERR_INFEASIBLE && rc != ERR_NOMEM)
-        rc = part_milp_solve(s->view, NULL, PART_MILP_ANY, deadline_s, plan, &lower_s, e);
-    if (plan->n_stages > 0)
-        return 0;
-    return rc == ERR_INFEASIBLE || rc == ERR_NOMEM ? rc : ERR_TIMEOUT;
-}
-
-/* A plan to start from; the same codes. */
-static int first_plan(struct solving *s, struct err *e)
-{
-    if (part_search(s->view, from_now(s->deadline_s, share_search), &s->plan))
-        return 0;
-    return probe(s, PART_NEVER, from_now(s->deadline_s, share_probe), &s->plan, e);
-}
-
-/* Least latency within the view; the same codes. */
-static int solve_latency(struct solving *s, struct err *e)
-{
-    const struct part_view *v = s->view;
-    double lower_s = 0.0;
-    int rc;
-    const bool small = part_view_runs(v) <= RUNS_SMALL;
-    s->lower_s = 0.0;
-    if (!small) {
-        if ((rc = first_plan(s, e)) != 0)
-            return rc;
-        part_bound_compute(v, s->plan.latency_s, from_now(s->deadline_s, share_bound), s->bound);
-        s->lower_s = fmin(s->bound->value_s, s->plan.latency_s);
-        if (s->lower_s >= s->plan.latency_s * (1.0 - equal_within))
+    double found = 0.0;
+    if (s->plan.n_stages > 0) {
+        part_bound_compute(v, known(s), from_now(deadline_s, share_bound), s->bound);
+        *lower = fmax(*lower, s->bound->value_s);
+        if (closed(s, *lower))
             return 0;
     }
-    rc = part_milp_solve(v, small ? NULL : s->bound, PART_MILP_BEST, s->deadline_s, &s->plan,
-                         &lower_s, e);
-    if (s->plan.n_stages == 0)
-        return rc == ERR_INFEASIBLE || rc == ERR_NOMEM ? rc : ERR_TIMEOUT;
-    if (rc == 0)
-        s->lower_s = fmin(fmax(s->lower_s, lower_s), s->plan.latency_s);
-    return 0;
+    const double upper = known(s);
+    const int rc = part_milp_solve(v, s->bound, deadline_s, &s->plan, &found, e);
+    if (rc == ERR_INFEASIBLE)
+        *lower = upper;
+    else if (rc == 0)
+        *lower = fmax(*lower, found);
+    return rc == ERR_NOMEM ? rc : 0;
 }
 
-static int by_value(const void *a, const void *b)
+/* One question with the output matrix in one place. */
+static int ask(struct solving *s, uint32_t n_stages, bool output_first, double deadline_s,
+               double *lower, struct err *e)
 {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* The largest cap that is refuted by counting alone, by bisection; 0 where none is. */
-static double counted_lower(struct part_view *v, double upper_s)
-{
-    double low_s = 0.0, high_s = upper_s;
-    for (int k = 0; k < 50; k++) {
-        double mid_s = low_s + (high_s - low_s) / 2.0;
-        part_view_cap(v, mid_s);
-        if (part_view_may_fit(v))
-            high_s = mid_s;
-        else
-            low_s = mid_s;
-    }
-    return low_s;
-}
-
-/* Every value in (low_s, below_s) that a bottleneck can have, sorted. NULL: no memory. */
-static double *list_caps(struct part_view *v, double low_s, double below_s, size_t *n)
-{
-    part_view_cap(v, below_s);
-    double *caps =
-        base_zalloc(part_view_runs(v) + PART_DEVICES_MAX * PART_DEVICES_MAX + 1, sizeof *caps);
-    *n = 0;
-    for (uint32_t d = 0; caps != NULL && d < v->n_devices; d++) {
-        for (uint32_t i = 0; i < v->n_layers; i++)
-            for (uint32_t j = v->near[d][i]; j <= v->reach[d][i]; j++) {
-                caps[*n] = part_view_seconds(v, d, i, j);
-                *n += caps[*n] >= low_s && caps[*n] < below_s ? 1 : 0;
-            }
-        for (uint32_t q = 0; q < v->n_devices; q++) {
-            caps[*n] = v->busy_s[d][q];
-            *n += caps[*n] >= low_s && caps[*n] < below_s ? 1 : 0;
-        }
-    }
-    if (caps != NULL)
-        qsort(caps, *n, sizeof *caps, by_value);
-    return caps;
-}
-
-/* Least bottleneck within the view; the same codes. */
-static int solve_slowest(struct solving *s, struct err *e)
-{
-    struct part_view *v = s->view;
-    struct part_plan found;
-    size_t n = 0;
-    int rc;
-    s->lower_s = 0.0;
-    if (part_view_runs(v) <= RUNS_SMALL)
-        rc = probe(s, PART_NEVER, s->deadline_s, &s->plan, e);
+    struct part_view v;
+    part_view_init(&v, s->p, n_stages, output_first);
+    v.must |= s->must;
+    int rc =
+        part_search(&v, s->exact, from_now(deadline_s, s->exact ? share_search : 1.0), &s->plan);
+    if (rc == ERR_NOMEM)
+        err_set(e, rc, "no memory for the planner's teams");
+    else if (s->exact)
+        rc = prove(s, &v, deadline_s, lower, e);
     else
-        rc = first_plan(s, e);
-    if (rc != 0)
-        return rc;
-    const double low_s = counted_lower(v, s->plan.bottleneck_s);
-    double *caps = list_caps(v, low_s, s->plan.bottleneck_s * (1.0 - equal_within), &n);
-    if (caps == NULL)
-        return err_set(e, ERR_NOMEM, "no memory for the planner's %zu candidate times", n);
-    size_t low = 0, high = n; /* caps below `low` are refuted; `high` and above need no question */
-    while (low < high && base_clock_s() < s->deadline_s) {
-        const size_t mid = low + (high - low) / 2;
-        rc = probe(s, caps[mid], from_now(s->deadline_s, share_probe), &found, e);
-        if (rc == ERR_INFEASIBLE) {
-            low = mid + 1;
-            continue;
-        }
-        high = mid;
-        if (found.n_stages > 0 && found.bottleneck_s < s->plan.bottleneck_s)
-            s->plan = found;
+        rc = 0;
+    part_view_deinit(&v);
+    return rc;
+}
+
+static uint32_t list_questions(const struct solving *s, struct question *q)
+{
+    const struct part_problem *p = s->p;
+    const enum step first = s->relax != NULL ? STEP_SUM : STEP_SEARCH;
+    uint32_t n = 0;
+    if (p->objective == PART_LATENCY) {
+        q[n++] = (struct question){0, 0.0, first};
+    } else {
+        for (uint32_t k = 1; k <= p->n_devices && k <= p->n_layers; k++)
+            if (k == 1 || p->granularity != PART_HEADS)
+                q[n++] = (struct question){k, 0.0, first};
     }
-    s->lower_s = low < n ? fmin(caps[low], s->plan.bottleneck_s) : s->plan.bottleneck_s;
-    base_free(caps);
+    return n;
+}
+
+/* Both places of the output matrix. */
+static int search(struct solving *s, struct question *q, double deadline_s, struct err *e)
+{
+    const bool one = q->n_stages == 1 || s->p->granularity == PART_HEADS || s->p->n_devices == 1;
+    double lower[2] = {q->lower, one ? PART_NEVER : q->lower};
+    int rc = 0;
+    for (int first = 0; rc == 0 && first < (one ? 1 : 2); first++)
+        rc = ask(s, q->n_stages, first == 1, from_now(deadline_s, one || first == 1 ? 1.0 : 0.6),
+                 &lower[first], e);
+    q->lower = fmin(lower[0], lower[1]);
+    return rc;
+}
+
+/* Learn more of a question. */
+static int take_step(struct solving *s, struct question *q, double deadline_s, struct err *e)
+{
+    const enum step step = q->step++;
+    if (step == STEP_SUM) {
+        q->lower = fmax(q->lower, part_relax_sum(s->relax, q->n_stages, deadline_s));
+        return 0;
+    }
+    if (step == STEP_SLOWEST) {
+        if (s->relax != NULL && s->p->objective != PART_LATENCY && s->plan.n_stages > 0)
+            q->lower =
+                fmax(q->lower, part_relax_slowest(s->relax, q->n_stages, known(s), deadline_s));
+        return 0;
+    }
+    return search(s, q, deadline_s, e);
+}
+
+/* The best plan within the deadline: always a step further with the question that may still hold the
+ * best one. 0, ERR_INFEASIBLE proven, ERR_TIMEOUT, ERR_NOMEM. */
+static int solve_questions(struct solving *s, struct err *e)
+{
+    struct question q[PART_DEVICES_MAX];
+    const uint32_t n = list_questions(s, q);
+    for (;;) {
+        uint32_t next = n, open = 0;
+        for (uint32_t k = 0; k < n; k++) {
+            if (q[k].step == STEP_DONE || closed(s, q[k].lower))
+                continue;
+            open++;
+            if (next == n || q[k].lower < q[next].lower)
+                next = k;
+        }
+        if (next == n || (s->plan.n_stages > 0 && base_clock_s() >= s->deadline_s))
+            break;
+        const int rc =
+            take_step(s, &q[next], from_now(s->deadline_s, open > 1 ? share_step : 1.0), e);
+        if (rc != 0)
+            return rc;
+        if (s->plan.n_stages == 0 && base_clock_s() >= s->deadline_s && q[next].step > STEP_SEARCH)
+            break;
+    }
+    s->lower = PART_NEVER;
+    for (uint32_t k = 0; k < n; k++)
+        s->lower = fmin(s->lower, q[k].lower);
+    if (s->plan.n_stages == 0)
+        return s->lower == PART_NEVER ? ERR_INFEASIBLE : ERR_TIMEOUT;
+    s->lower = fmin(s->lower, known(s));
     return 0;
 }
 
-/* Among plans as quick as the one found, one of low latency: the cap stays, the sum falls. */
-static void settle_ties(struct solving *s)
+/* What published algorithms find is where a large search begins, so it never ends above them. */
+static void begin_with_published(struct solving *s)
 {
-    struct part_plan plan = s->plan;
-    s->view->slowest = false;
-    part_view_cap(s->view, s->plan.bottleneck_s * (1.0 + 1e-12));
-    if (part_search(s->view, from_now(s->deadline_s, share_search), &plan) &&
-        plan.bottleneck_s <= s->view->cap_s && plan.latency_s < s->plan.latency_s)
-        s->plan = plan;
-    s->view->slowest = true;
+    struct part_plan found;
+    for (int a = PART_EVEN; a < PART_ALGORITHMS; a++)
+        if ((a != PART_EDGESHARD_THROUGHPUT || s->p->objective != PART_LATENCY) &&
+            part_algorithm_run((enum part_algorithm)a, s->p, &found, NULL) == 0 &&
+            (s->plan.n_stages == 0 || part_plan_objective(s->p, &found) < known(s)))
+            s->plan = found;
 }
 
-static int solve_view(struct solving *s, struct err *e)
+static int solve_all(struct solving *s, struct err *e)
 {
-    part_view_cap(s->view, PART_NEVER);
-    if (!part_view_may_fit(s->view))
-        return ERR_INFEASIBLE;
-    return s->view->slowest ? solve_slowest(s, e) : solve_latency(s, e);
+    const bool large = (!s->exact || s->p->n_devices > SMALL_DEVICES) && s->must == 0;
+    s->relax = large ? part_relax_new(s->p) : NULL;
+    if (large)
+        begin_with_published(s);
+    const int rc = solve_questions(s, e);
+    part_relax_free(s->relax);
+    return rc;
 }
 
-/* The reasons for the devices without layers, from what is left of the limit. True where a forced
+/* The reasons for the devices without work, from what is left of the limit. True where a forced
  * plan was better than the plan, which it then replaces: the reasons have to be found again. */
 static bool explain(struct solving *s, double deadline_s, struct part_plan *plan)
 {
-    const struct part_problem *p = s->view->p;
+    const struct part_problem *p = s->p;
     for (uint32_t d = 0; d < p->n_devices; d++) {
-        bool has_layers = s->view->must[d];
-        for (uint32_t k = 0; k < plan->n_stages; k++)
-            has_layers = has_layers || plan->stages[k].members[0].device == d;
-        if (has_layers)
+        if (part_plan_find(plan, d, NULL) < plan->n_stages)
             continue;
-        s->view->must[d] = true;
+        s->must = 1u << d;
         s->plan.n_stages = 0;
         s->deadline_s = from_now(deadline_s, 1.0 / (double)(p->n_devices - d));
-        int rc = solve_view(s, NULL);
-        s->view->must[d] = false;
+        const int rc = solve_all(s, NULL);
+        s->must = 0;
         if (rc != 0)
             s->plan.n_stages = 0;
-        const double with_s = part_plan_objective(p, &s->plan);
-        if (rc == 0 && with_s < part_plan_objective(p, plan) * (1.0 - equal_within)) {
+        const double with = known(s);
+        if (rc == 0 && with < part_plan_objective(p, plan) * (1.0 - PART_EQUAL_WITHIN)) {
             *plan = s->plan;
             return true;
         }
         part_explain_left_out(p, plan, d, &s->plan,
-                              rc == ERR_INFEASIBLE ||
-                                  (rc == 0 && s->lower_s >= with_s * (1.0 - equal_within)));
+                              rc == ERR_INFEASIBLE || (rc == 0 && closed(s, s->lower)));
     }
     return false;
 }
@@ -233,37 +235,31 @@ static int failed(const struct part_problem *p, int rc, struct err *e)
 int part_plan_solve(const struct part_problem *p, struct part_plan *plan, struct err *e)
 {
     const double start_s = base_clock_s(), end_s = start_s + p->time_limit_s;
-    struct solving s = {0};
+    struct solving s = {.p = p};
     int rc = part_problem_check(p, e);
     if (rc != 0)
         return rc;
     if (part_explain_impossible(p, e))
         return ERR_INFEASIBLE;
-    s.view = base_zalloc(1, sizeof *s.view);
     s.bound = base_zalloc(1, sizeof *s.bound);
-    if (s.view == NULL || s.bound == NULL) {
-        rc = err_set(e, ERR_NOMEM, "no memory to plan");
-        goto out;
-    }
-    part_view_init(s.view, p,
-                   p->objective == PART_THROUGHPUT ? part_full_rows(p, p->n_devices) : 1.0);
+    if (s.bound == NULL)
+        return err_set(e, ERR_NOMEM, "no memory to plan");
+    s.exact = part_team_small(p);
     s.deadline_s = from_now(end_s, p->use_all ? 1.0 : share_plan);
-    rc = solve_view(&s, e);
+    rc = solve_all(&s, e);
     if (rc != 0) {
         rc = failed(p, rc, e);
         goto out;
     }
-    if (p->objective == PART_THROUGHPUT)
-        settle_ties(&s);
-    const double lower_s = s.lower_s;
+    const double lower = s.lower;
     *plan = s.plan;
+    memset(plan->left_out, 0, sizeof plan->left_out);
     while (explain(&s, end_s, plan))
         continue;
-    const double objective_s = part_plan_objective(p, plan);
-    plan->gap = objective_s > lower_s * (1.0 + equal_within) ? 1.0 - lower_s / objective_s : 0.0;
+    const double objective = part_plan_objective(p, plan);
+    plan->gap = objective > lower * (1.0 + PART_EQUAL_WITHIN) ? 1.0 - lower / objective : 0.0;
     plan->solve_s = base_clock_s() - start_s;
 out:
     base_free(s.bound);
-    base_free(s.view);
     return rc;
 }
