@@ -147,7 +147,7 @@ static int solve_here(const struct cli_options *o, struct cli_cluster_status *ou
         return err_set(e, ERR_NOMEM, "out of memory for the placement problem");
     rc = read_inputs(o, s, e);
     if (rc == 0)
-        rc = coord_solve(&s->config, &s->blocks, &s->profile, s->present, &s->solution, e);
+        rc = coord_solve(&s->config, &s->blocks, &s->profile, s->present, NULL, &s->solution, e);
     if (rc == 0)
         describe(s, out);
     base_free(s);

@@ -4,8 +4,13 @@
  * ordered pair of workers and every worker's link to the coordinator (TEST_LINK). So no two
  * transfers share a board, and workers that share a machine do not disturb each other. Each task
  * has a deadline; one that fails is logged and noted, and its numbers stay NAN, which coord_solve
- * takes for a link that is not to be used. A worker that reconnects is measured anew. Left out:
- * re-measuring in the background while the cluster serves. */
+ * takes for a link that is not to be used. A worker that reconnects is measured anew.
+ *
+ * While the cluster serves, one link after the other is measured again, `remeasure` apart, with a
+ * short burst and only while no request is in the ring. Its numbers are mixed with those before, and
+ * when they have gone by CHANGED from what the planner last had, it is asked again; whether its
+ * answer is worth a move is judged as always. A link that fails then keeps its numbers: that it is
+ * broken, the ring finds out. Left out: measuring workers again, whose passes are timed anyway. */
 #include "coordinator/core_private.h"
 
 #include <math.h>
@@ -23,11 +28,16 @@ void coord_core_profile_forget(struct coord_core *c, uint32_t node)
     p->coord_rtt[node] = p->coord_up[node] = p->coord_down[node] = NAN;
 }
 
+enum { BURST_BYTES = 4 << 20, BURST_AGAIN_BYTES = 512 << 10 };
+static const double CHANGED = 0.2; /* of a link's numbers: worth asking the planner */
+
 static void begin(struct coord_core *c, enum task_kind kind, uint32_t node, uint32_t peer,
                   struct coord_actions *out)
 {
-    c->task = (struct task){kind, node, peer, c->now_ms,
-                            c->now_ms + (kind == TASK_PROFILE ? PROFILE_MS : LINK_MS)};
+    const bool again = kind == TASK_LINK && c->link_tried[node][peer];
+    c->task =
+        (struct task){kind, again,     node,
+                      peer, c->now_ms, c->now_ms + (kind == TASK_PROFILE ? PROFILE_MS : LINK_MS)};
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
     a->node = node;
     if (kind == TASK_PROFILE) {
@@ -37,7 +47,8 @@ static void begin(struct coord_core *c, enum task_kind kind, uint32_t node, uint
     }
     const char *peer_name = peer < NET_WORKERS_MAX ? c->config.workers[peer].name : "";
     a->msg.code = NET_MSG_TEST_LINK;
-    a->msg.u.TEST_LINK = (struct net_msg_TEST_LINK){base_span_str(peer_name), 4u << 20};
+    a->msg.u.TEST_LINK = (struct net_msg_TEST_LINK){base_span_str(peer_name),
+                                                    again ? BURST_AGAIN_BYTES : BURST_BYTES};
     c->link_tried[node][peer] = true;
 }
 
@@ -45,6 +56,24 @@ static void begin(struct coord_core *c, enum task_kind kind, uint32_t node, uint
 static bool counts(const struct coord_core *c, uint32_t i)
 {
     return c->nodes[i].connected && !c->config.workers[i].exclude;
+}
+
+/* Measure the next link again, where it is time and nobody is disturbed. */
+static void measure_again(struct coord_core *c, struct coord_actions *out)
+{
+    const uint32_t n = c->config.n_workers;
+    if (c->config.remeasure_ms == 0 || c->now.epoch == 0 || c->plan_state != PLAN_IDLE ||
+        coord_core_n_active(c) > 0 || c->now_ms - c->again_ms < (int64_t)c->config.remeasure_ms)
+        return;
+    for (uint32_t tried = 0; tried < n * n; tried++) {
+        const uint32_t i = c->again_next / n % n, k = c->again_next % n;
+        c->again_next = (c->again_next + 1) % (n * n);
+        if (i != k && counts(c, i) && counts(c, k) && c->nodes[i].state == NODE_MEASURED &&
+            c->nodes[k].state == NODE_MEASURED && c->profile.rate[i][k] > 0) {
+            begin(c, TASK_LINK, i, k, out);
+            return;
+        }
+    }
 }
 
 void coord_core_measure(struct coord_core *c, struct coord_actions *out)
@@ -72,6 +101,18 @@ void coord_core_measure(struct coord_core *c, struct coord_actions *out)
                 return;
             }
     }
+    measure_again(c, out);
+}
+
+void coord_core_measured_for_plan(struct coord_core *c)
+{
+    memcpy(c->planned_rtt, c->profile.rtt, sizeof c->planned_rtt);
+    memcpy(c->planned_rate, c->profile.rate, sizeof c->planned_rate);
+}
+
+static bool changed(double now, double then)
+{
+    return fabs(now - then) > CHANGED * then;
 }
 
 /* A task is over, well or not: the numbers are what they are. */
@@ -89,7 +130,10 @@ static void end_task(struct coord_core *c, const char *error, struct coord_actio
             c->nodes[t.node].avoid_until_ms = c->now_ms + PREPARE_SILENT_MS;
     }
     coord_core_act(out, COORD_ACT_SAVE);
-    coord_core_want_plan(c, 0, false);
+    c->again_ms = c->now_ms;
+    if (!t.again || changed(c->profile.rtt[t.node][t.peer], c->planned_rtt[t.node][t.peer]) ||
+        changed(c->profile.rate[t.node][t.peer], c->planned_rate[t.node][t.peer]))
+        coord_core_want_plan(c, 0, false);
 }
 
 static bool numbers_ok(struct net_list l)
@@ -173,7 +217,11 @@ void coord_core_link_tested(struct coord_core *c, uint32_t node,
     if (error[0] == 0 && !(m->rtt > 0 && m->rtt < 1e3 && m->up > 0 && m->down >= 0))
         snprintf(error, sizeof error, "its link test to %s gave no sound numbers",
                  name[0] != 0 ? name : "the coordinator");
-    if (error[0] == 0 && peer == NET_WORKERS_MAX) {
+    if (error[0] == 0 && c->task.again) {
+        double *const rtt = &c->profile.rtt[node][peer], *const rate = &c->profile.rate[node][peer];
+        *rtt = c->profile.rtt[peer][node] = (*rtt + m->rtt) / 2;
+        *rate = (*rate + m->up) / 2;
+    } else if (error[0] == 0 && peer == NET_WORKERS_MAX) {
         c->profile.coord_rtt[node] = m->rtt;
         c->profile.coord_up[node] = m->up;
         c->profile.coord_down[node] = m->down;

@@ -154,7 +154,7 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
     fail_hopeless(c, present, out);
     /* Numbers are worth waiting for, but a hung worker that is being profiled must not keep the
      * others from serving. */
-    const bool measuring = c->task.kind != TASK_NONE &&
+    const bool measuring = c->task.kind != TASK_NONE && !c->task.again &&
                            (c->now.epoch != 0 || c->now_ms - c->task.begun_ms <= MEASURE_WAIT_MS);
     if (!c->plan_wanted || c->plan_state != PLAN_IDLE || measuring || c->now_ms < c->plan_at_ms)
         return;
@@ -167,6 +167,7 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
     c->plan_wanted = false;
     c->plan_state = PLAN_SOLVING;
     c->planned_present = present;
+    coord_core_measured_for_plan(c);
     struct coord_action *a = coord_core_act(out, COORD_ACT_PLAN);
     a->present = present;
     a->serial = ++c->serial;
@@ -211,8 +212,10 @@ static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
         return true;
     /* What the objective weighs: seconds a token of one request, and of all slots together. */
     const double w = c->config.objective;
+    const double latency_s = ev->now_latency_s > 0 ? ev->now_latency_s : now->plan.latency_s,
+                 rate = ev->now_latency_s > 0 ? ev->now_batch_rate : now->batch_rate;
     return (1 - w) * ev->plan->latency_s + w / ev->batch_rate <
-           0.95 * ((1 - w) * now->plan.latency_s + w / now->batch_rate);
+           0.95 * ((1 - w) * latency_s + w / rate);
 }
 
 /* The lists of every PLAN message: the names of the leaders, which are the ring, then those of each

@@ -46,6 +46,7 @@ struct node {
 enum task_kind { TASK_NONE, TASK_PROFILE, TASK_LINK };
 struct task {
     enum task_kind kind;
+    bool again;          /* a link that has numbers already: nothing waits for it */
     uint32_t node, peer; /* peer == NET_WORKERS_MAX: the coordinator */
     int64_t begun_ms, deadline_ms;
 };
@@ -128,6 +129,11 @@ struct coord_core {
     bool link_tried[NET_WORKERS_MAX]
                    [NET_WORKERS_MAX + 1]; /* [from][to]; the last column is the coordinator */
     struct task task;
+    int64_t again_ms;    /* when a link was last measured again */
+    uint32_t again_next; /* the next pair, counted through [from][to] */
+    /* As the planner last had them. */
+    double planned_rtt[NET_WORKERS_MAX][NET_WORKERS_MAX],
+        planned_rate[NET_WORKERS_MAX][NET_WORKERS_MAX];
 
     enum plan_state plan_state;
     bool plan_wanted, plan_forced; /* forced: even where the stages are the same */
@@ -164,7 +170,8 @@ void coord_core_node_error(struct coord_core *c, uint32_t node, const char *why)
 
 /* core_measure.c */
 void coord_core_measure(struct coord_core *c,
-                        struct coord_actions *out); /* begin the next task where none runs */
+                        struct coord_actions *out);      /* begin the next task where none runs */
+void coord_core_measured_for_plan(struct coord_core *c); /* the planner is given today's numbers */
 void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_msg_PROFILED *m,
                          struct coord_actions *out);
 void coord_core_link_tested(struct coord_core *c, uint32_t node,

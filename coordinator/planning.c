@@ -233,6 +233,11 @@ static uint32_t choose_chunk(const struct net_config *c, const struct coord_bloc
                                             : (uint32_t)rows;
 }
 
+static double batch_rate(const struct part_problem *problem, const struct part_plan *plan)
+{
+    return fmax(problem->slots / plan->cycle_s, 1.0 / plan->latency_s);
+}
+
 /* The plan by nodes. */
 static void keep_plan(const struct part_problem *problem, const struct part_plan *plan,
                       const uint32_t *node, struct coord_solution *out)
@@ -250,12 +255,35 @@ static void keep_plan(const struct part_problem *problem, const struct part_plan
     memset(out->plan.left_out, 0, sizeof out->plan.left_out);
     for (uint32_t d = 0; d < problem->n_devices; d++)
         memcpy(out->plan.left_out[node[d]], plan->left_out[d], PART_REASON_MAX);
-    out->batch_rate = fmax(problem->slots / plan->cycle_s, 1.0 / plan->latency_s);
+    out->batch_rate = batch_rate(problem, plan);
+}
+
+/* What the plan in force costs by today's numbers. */
+static void cost_now(const struct part_problem *problem, const struct part_plan *now,
+                     const uint32_t *node, struct coord_solution *out)
+{
+    struct part_plan plan;
+    out->now_latency_s = out->now_batch_rate = 0;
+    if (now == NULL)
+        return;
+    plan = *now;
+    for (uint32_t s = 0; s < plan.n_stages; s++)
+        for (uint32_t k = 0; k < plan.stages[s].n_members; k++) {
+            uint32_t *const device = &plan.stages[s].members[k].device, d = 0;
+            while (d < problem->n_devices && node[d] != *device)
+                d++;
+            if (d == problem->n_devices)
+                return;
+            *device = d;
+        }
+    part_plan_cost(problem, &plan);
+    out->now_latency_s = plan.latency_s;
+    out->now_batch_rate = batch_rate(problem, &plan);
 }
 
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
-                const struct coord_profile *p, uint32_t present, struct coord_solution *out,
-                struct err *e)
+                const struct coord_profile *p, uint32_t present, const struct part_plan *now,
+                struct coord_solution *out, struct err *e)
 {
     struct part_problem *problem = base_alloc(sizeof *problem);
     struct part_plan plan;
@@ -273,6 +301,7 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     build_problem(c, b, p, present, 1, problem, node);
     part_plan_cost(problem, &plan);
     keep_plan(problem, &plan, node, out);
+    cost_now(problem, now, node, out);
     out->chunk = choose_chunk(c, b, p, &out->plan);
     build_problem(c, b, p, present, COORD_BATCHES - 1, problem, node);
     problem->prompt_rows = c->prompt;

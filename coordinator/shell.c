@@ -17,6 +17,7 @@ struct plan_job {
     struct coord_blocks blocks;
     struct coord_profile profile;
     struct coord_solution solution;
+    struct part_plan now; /* in force when it was asked; no stages: none */
     uint32_t present;
     uint64_t serial;
     int rc;
@@ -73,7 +74,8 @@ static uint32_t n_pieces(void *arg, const struct coord_shard *shard)
 static void run_plan(void *arg)
 {
     struct plan_job *j = arg;
-    j->rc = coord_solve(&j->config, &j->blocks, &j->profile, j->present, &j->solution, &j->e);
+    j->rc = coord_solve(&j->config, &j->blocks, &j->profile, j->present,
+                        j->now.n_stages > 0 ? &j->now : NULL, &j->solution, &j->e);
 }
 
 static void plan_done(struct shell *sh, struct plan_job *j)
@@ -85,7 +87,9 @@ static void plan_done(struct shell *sh, struct plan_job *j)
                              .plan = &j->solution.plan,
                              .stage_s = j->solution.stage_s,
                              .batch_rate = j->solution.batch_rate,
-                             .chunk = j->solution.chunk};
+                             .chunk = j->solution.chunk,
+                             .now_latency_s = j->solution.now_latency_s,
+                             .now_batch_rate = j->solution.now_batch_rate};
     for (int i = 0; i < PLANS_MAX; i++)
         if (sh->plans[i] == j)
             sh->plans[i] = NULL;
@@ -105,6 +109,8 @@ static void start_plan(struct shell *sh, const struct coord_action *a)
     j->config = sh->config;
     j->blocks = sh->blocks;
     j->profile = *coord_core_profile(sh->core);
+    if (coord_core_plan(sh->core) != NULL)
+        j->now = *coord_core_plan(sh->core);
     j->present = a->present;
     j->serial = a->serial;
     for (int i = 0; i < PLANS_MAX; i++)

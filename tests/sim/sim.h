@@ -93,9 +93,10 @@ struct sim_setup {
     bool use_all, throughput;
     bool in_order; /* plans take all workers in order with even shares; otherwise they are drawn */
     bool teams;    /* plans may have stages of several workers */
-    bool trouble;  /* now and then profiling or loading fails */
-    uint32_t bad_one_in; /* a value goes out of range once in so many rows and layers; 0: never */
-    int64_t grow_us;     /* > 0: the last worker is not in the configuration before that */
+    uint32_t remeasure_ms; /* links are measured again so often, and differ; 0: never */
+    bool trouble;          /* now and then profiling or loading fails */
+    uint32_t bad_one_in;   /* a value goes out of range once in so many rows and layers; 0: never */
+    int64_t grow_us;       /* > 0: the last worker is not in the configuration before that */
     uint32_t
         n_rereads; /* the configuration is read again, which asks for a plan while one may serve */
     int64_t reread_us[SIM_REREADS_MAX];
@@ -227,12 +228,12 @@ struct sim_link {
 struct sim_engine {
     uint64_t epoch;
     uint32_t layer0, layer1, stage, chunk, max_rows, prompt_rows;
-    bool last, lost;                         /* last stage; its ring has broken */
+    bool last, lost;                            /* last stage; its ring has broken */
     uint32_t n_team, me, team[SIM_WORKERS_MAX]; /* workers of the stage, its leader first */
-    uint64_t *kv;                            /* [layer1 - layer0, slots, context] */
-    uint64_t decode[SIM_SLOTS_MAX], *prompt; /* hidden states that wait; prompt [prompt_rows] */
-    uint64_t request[SIM_SLOTS_MAX];         /* whose rows the slot's KV are */
-    uint32_t length[SIM_SLOTS_MAX];          /* how many */
+    uint64_t *kv;                               /* [layer1 - layer0, slots, context] */
+    uint64_t decode[SIM_SLOTS_MAX], *prompt;    /* hidden states that wait; prompt [prompt_rows] */
+    uint64_t request[SIM_SLOTS_MAX];            /* whose rows the slot's KV are */
+    uint32_t length[SIM_SLOTS_MAX];             /* how many */
     uint64_t kept, taken, dropped,
         sent; /* prompt rows received; taken up and dropped, as STARTED said; sent on */
 };

@@ -332,7 +332,7 @@ static bool on_tested(struct sim *s, uint32_t w, const struct sim_event *ev, str
             .peer = base_span_str(
                 ev->life == 0 ? "" : sim_name(s, SIM_WORKER0 + (uint32_t)ev->life - 1)),
             .rtt = 1e-3,
-            .up = 1e8,
+            .up = s->setup.remeasure_ms > 0 ? 1e8 * (double)(1 + sim_draw(s, 3)) : 1e8,
             .down = 1e8,
             .error = base_span_str(up ? "" : "no connection"),
         }};

@@ -312,6 +312,7 @@ void sim_setup_draw(struct sim_setup *w, uint64_t seed)
         moods[number(&rng, 0, sizeof moods / sizeof *moods - 1)](w, &rng);
     draw_last(w, &rng);
     w->teams = once_in(&rng, 2);
+    w->remeasure_ms = once_in(&rng, 3) ? number(&rng, 200, 3000) : 0;
 }
 
 /* Equal workers and quick links; requests of four tokens that ask for as much as the context holds.

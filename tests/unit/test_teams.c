@@ -19,6 +19,7 @@ static struct coord_actions actions;
 static struct part_plan plan;
 static int64_t now_ms;
 static uint64_t serial;
+static double now_latency_s;
 
 static struct span text(void *arg, int32_t token)
 {
@@ -155,6 +156,7 @@ static int setup(void **state)
     }
     now_ms = 1000;
     serial = 0;
+    now_latency_s = 0;
     return coord_core_new(&config, &m, 1, 7700, &core, NULL);
 }
 
@@ -187,6 +189,8 @@ static void answer(void)
                               .plan = &plan,
                               .stage_s = stage_s,
                               .batch_rate = 100,
+                              .now_latency_s = now_latency_s,
+                              .now_batch_rate = 100,
                               .chunk = 32});
 }
 
@@ -342,6 +346,71 @@ static void test_what_is_another_plan(void **state)
     }
 }
 
+/* So much time passes, with signs of life; the step in which a link test is asked for is kept. */
+static bool waits_for_test(int64_t ms, uint32_t *node, char *peer)
+{
+    for (const int64_t end_ms = now_ms + ms; now_ms < end_ms;) {
+        now_ms += 400;
+        for (uint32_t i = 0; i < N_WORKERS; i++) {
+            says(i, (struct net_msg){.code = NET_MSG_BEAT});
+            for (*node = 0; *node < N_WORKERS; ++*node) {
+                const struct net_msg *m = told(*node, NET_MSG_TEST_LINK);
+                if (m == NULL)
+                    continue;
+                assert_int_equal(m->u.TEST_LINK.bytes, 524288);
+                snprintf(peer, NET_NAME_MAX, "%.*s", (int)m->u.TEST_LINK.peer.len,
+                         (const char *)m->u.TEST_LINK.peer.ptr);
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static bool asks_for_a_plan(uint32_t node, const char *peer, double rtt, double up)
+{
+    const uint64_t before = serial;
+    says(node, (struct net_msg){.code = NET_MSG_LINK_TESTED,
+                                .u.LINK_TESTED = {base_span_str(peer), rtt, up, 0,
+                                                  base_span_str(rtt > 0 ? "" : "it stood still")}});
+    return serial != before;
+}
+
+static void test_links_are_measured_again(void **state)
+{
+    uint32_t node;
+    char peer[NET_NAME_MAX];
+    (void)state;
+    serve();
+    assert_false(waits_for_test(70000, &node, peer)); /* the key is 0 */
+    config.remeasure_ms = 60000;
+    step((struct coord_event){.type = COORD_EV_CONFIG, .config = &config});
+    /* That long ago is the last measurement: at once. */
+    assert_true(base_span_is(told(0, NET_MSG_TEST_LINK)->u.TEST_LINK.peer, "w1"));
+    step((struct coord_event){.type = COORD_EV_PLANNED, .serial = serial, .reason = "no"});
+    assert_false(asks_for_a_plan(0, "w1", 1.1e-3, 0.9e8));
+    const struct coord_profile *p = coord_core_profile(core);
+    assert_true(p->rtt[0][1] > 1.04e-3 && p->rtt[1][0] < 1.06e-3);
+    assert_false(waits_for_test(50000, &node, peer));
+    assert_true(waits_for_test(20000, &node, peer));
+    assert_string_equal(peer, "w2");
+    /* One that fails keeps its numbers. */
+    assert_false(asks_for_a_plan(node, peer, 0, 0));
+    assert_true(p->rtt[0][2] > 0.9e-3 && p->rtt[0][2] < 1.1e-3);
+    assert_true(waits_for_test(70000, &node, peer));
+    assert_true(asks_for_a_plan(node, peer, 1e-3, 0.5e8));
+    /* What the plan in force costs by today's numbers is what another one has to beat. */
+    two_teams();
+    plan.stages[0].shape = PART_STAR;
+    plan.latency_s = 0.0099;
+    answer();
+    assert_null(told(0, NET_MSG_PLAN));
+    step((struct coord_event){.type = COORD_EV_CONFIG, .config = &config});
+    now_latency_s = 0.02;
+    answer();
+    assert_non_null(told(0, NET_MSG_PLAN));
+}
+
 static void test_status_counts(void **state)
 {
     static const struct {
@@ -376,6 +445,7 @@ int main(void)
         TEST(test_a_link_within_a_team_ends_it),
         TEST(test_a_member_that_fails_is_left_out),
         TEST(test_what_is_another_plan),
+        TEST(test_links_are_measured_again),
         TEST(test_status_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
