@@ -2,7 +2,9 @@
  * pause before each: a ring's threads have gone to sleep when a message comes, and so must these
  * have, or the round trip would lack the wake-ups that a hop has. The bandwidth is that of a burst
  * of 64 KiB messages, which the receiver times from the first to the last and whose first message
- * does not count (it opens the window). No two machines' clocks are compared. Between workers the
+ * does not count (it opens the window). A short burst may have come in whole before the receiver
+ * looks: then the sender, who waits for the receiver's word a round trip longer than the burst
+ * lasts, knows better. No two machines' clocks are compared. Between workers the
  * ring connection is tested, since the ring is what the planner asks about; to the coordinator the
  * bulk connection, both ways.
  *
@@ -90,6 +92,7 @@ static void on_pong(struct worker_linktest *t, struct net *net, uint64_t nonce)
     t->rtt = t->rtts[WORKER_PINGS / 2];
     t->nonce++;
     t->state = WORKER_TEST_UP;
+    t->burst_at = base_clock_s();
     send_burst(t, net);
 }
 
@@ -97,7 +100,9 @@ static void on_up(struct worker_linktest *t, struct net *net, uint64_t nonce, do
 {
     if (t->state != WORKER_TEST_UP || nonce != t->nonce)
         return;
-    t->up = rate;
+    const double s = base_clock_s() - t->burst_at - t->rtt,
+                 sent = s > 0 ? (double)t->count * WORKER_PROBE_BYTES / s : rate;
+    t->up = rate < sent ? rate : sent;
     t->nonce++;
     t->state = WORKER_TEST_DOWN;
     if (!to_coordinator(t)) {

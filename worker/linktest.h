@@ -30,7 +30,7 @@ struct worker_linktest {
     int64_t deadline_ms, ping_due_ms; /* due 0: a ping is on its way */
     uint64_t nonce;
     uint32_t n_pings, count, sent;
-    double ping_at, first_at, rtts[WORKER_PINGS];
+    double ping_at, burst_at, first_at, rtts[WORKER_PINGS];
     double rtt, up, down;
 };
 
