@@ -78,7 +78,7 @@ supervise()
 wait_for_start()
 {
     tries=0
-    while test "$tries" -lt 150; do
+    while test "$tries" -lt 300; do
         tries=$((tries + 1))
         tail -c +$(($1 + 1)) "$dir/log" >"$dir/first" 2>/dev/null || :
         if grep -q ' started ' "$dir/first"; then
@@ -91,7 +91,7 @@ wait_for_start()
         sleep 0.1
     done
     rm -f "$dir/first"
-    why=$(echo "${why:-it said nothing for 15 s}" | head -n 1)
+    why=$(echo "${why:-it said nothing for 30 s}" | head -n 1)
     stop
     echo "$why" >&2
     return 1
