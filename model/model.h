@@ -349,17 +349,17 @@ void model_exec_free(struct model_exec *x);
 /* One pass of n rows through the slice. hidden [n, n_embd] F32: in where the slice does not embed,
  * out always (residual stream). logits [n_wanted, n_vocab] F32: where the slice has the last layer
  * and the final norm, for the rows that want them, in row order, the columns of its runs; NULL
- * otherwise. bad[i] is 0, or 1 + the layer in which a
- * value of row i went out of range (1 + n_layers: in the output); such a row's results are zeros
- * and the other rows' are as if it had not been there. Rows of one slot come in ascending
- * positions; position p reads KV rows [0, p]. No allocation. */
+ * otherwise. bad[i] is 0, or 1 + the layer in which a value of row i went out of range
+ * (1 + n_layers: in the output); such a row's results are zeros and the other rows' are as if it had
+ * not been there. Rows of one slot come in ascending positions; position p reads KV rows [0, p]. No
+ * allocation. */
 void model_exec_run(struct model_exec *x, const struct model_row *rows, uint32_t n, float *hidden,
                     float *logits, uint32_t *bad);
 
 /* The same in steps, for teams whose members hold parts of the heads and columns; layer counts from
  * 0 in the model. sum [n, n_embd] int64 fixed point: the slice's share is added to it. bad goes in
- * and out: zeros before the first step; rows that are bad already are skipped, and their sums mean
- * nothing. */
+ * and out: zeros before the first step; rows that are bad already are skipped. Behind a step the sum
+ * of a row that is bad is zeros, so that adding others' to it overflows nothing. */
 void model_exec_embed(struct model_exec *x, const struct model_row *rows, uint32_t n, float *hidden,
                       uint32_t *bad);
 void model_exec_attention(struct model_exec *x, uint32_t layer, const struct model_row *rows,

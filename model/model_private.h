@@ -229,7 +229,8 @@ void model_norm_rows(struct model_exec *x, const float *weight, bool integer, co
  * rows that are bad or turn out to be. */
 void model_take_normed(struct model_exec *x, enum model_norm norm, uint32_t layer, uint32_t n,
                        const uint8_t *normed, uint32_t *bad);
-/* sum[t] += over units u: w[u] times columns [u * unit_cols, ...) of act, as fixed point. */
+/* sum[t] += over units u: w[u] times columns [u * unit_cols, ...) of act, as fixed point; zeros
+ * for rows that are bad or turn out to be. */
 void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t n_units,
                      uint32_t unit_cols, const struct model_act *act, uint32_t n, uint32_t mark,
                      int64_t *sum, uint32_t *bad);

@@ -294,4 +294,9 @@ void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t
         return;
     model_phase(x, unit_part, &j, x->config.n_threads);
     model_settle(x, n, mark, NULL, bad);
+    for (uint32_t t = 0; t < n; t++) {
+        if (bad[t] != 0)
+            memset(sum + (size_t)t * x->model->shape.n_embd, 0,
+                   x->model->shape.n_embd * sizeof *sum);
+    }
 }

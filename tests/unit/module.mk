@@ -150,6 +150,11 @@ UNIT_TESTS += %D%/test_sums
 %C%_test_sums_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_sums_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_cuts
+%C%_test_cuts_SOURCES = %D%/test_cuts.c $(TINY_MODEL)
+%C%_test_cuts_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_cuts_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
+
 # ---- partition
 
 UNIT_TESTS += %D%/test_plan
