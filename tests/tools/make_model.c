@@ -1,5 +1,5 @@
 /* Random models as GGUF files: the architectures in small, for comparing logits with another
- * engine, and the shape of a real one, for timing.
+ * engine, and the shapes of real ones, for timing and for planning.
  *
  * Weights are scaled so that the logits spread as a trained model's do and so that everything
  * counts: scores of attention have a standard deviation of about 2, which makes it peaky and RoPE
@@ -15,11 +15,14 @@
  * Tensor names and keys are those that llama.cpp and ik_llama.cpp read. */
 #include "tests/tools/make_model.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-enum { TENSORS_MAX = 512, ROWS_BYTES = 1 << 18, CONTEXT = 2048 };
+enum { TENSORS_MAX = 512, ROWS_BYTES = 1 << 18, CONTEXT = 2048, ALIGNMENT = 32 };
 
 /* ---- shapes ---------------------------------------------------------------------------------- */
 
@@ -50,6 +53,7 @@ static const struct shape shapes[] = {
     {"gemma3", "gemma3", 7, 256, 4, 1, 128, 512, 160, 1e6f, 16,
      TIED | QK_NORM | POST_NORM | KEY_LENGTH, 0.1f},
     {"tinyllama", "llama", 22, 2048, 32, 4, 64, 5632, 32000, 1e4f, 0, 0, 0.15f},
+    {"llama3-8b", "llama", 32, 4096, 32, 8, 128, 14336, 128256, 5e5f, 0, 0, 0.15f},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -350,6 +354,23 @@ static void put_integer(struct gguf_writer *w, const char *key, enum model_gguf_
     model_gguf_put_kv(w, &kv);
 }
 
+/* Give a file that ends after the tensor table the length that it has with all data: a hole, which
+ * reads as zeros and takes no room on most file systems. */
+static int add_hole(const struct draft *d, size_t n, const char *path, struct err *e)
+{
+    struct stat st;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct plan *p = &d->plans[d->first + i];
+        bytes += (p->rows * p->cols / p->type->block_cols * p->type->block_bytes + ALIGNMENT - 1) /
+                 ALIGNMENT * ALIGNMENT;
+    }
+    if (stat(path, &st) == 0 &&
+        truncate(path, (st.st_size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + (off_t)bytes) == 0)
+        return 0;
+    return err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
+}
+
 /* Part `no` of n_parts, with keys of the types that llama.cpp insists on: the first has the
  * metadata, each a run of the tensors. */
 static int write_part(struct draft *d, uint32_t no, uint32_t n_parts, const char *path,
@@ -371,11 +392,12 @@ static int write_part(struct draft *d, uint32_t no, uint32_t n_parts, const char
     } else {
         snprintf(name, sizeof name, "%s", path);
     }
-    model_gguf_writer_source(d->w, next_rows, d);
+    if (!d->c->hollow)
+        model_gguf_writer_source(d->w, next_rows, d);
     put_tensors(d, last - d->first);
     const int rc = model_gguf_writer_finish(d->w, name, e);
     model_gguf_writer_free(d->w);
-    return rc;
+    return rc == 0 && d->c->hollow ? add_hole(d, last - d->first, name, e) : rc;
 }
 
 int make_model_write(const struct make_model *c, const char *path, struct err *e)

@@ -11,6 +11,8 @@ struct make_model {
     const char *type;  /* "F32", ..., "Q6_K", or "mixed": make_type_name */
     uint64_t seed;
     uint32_t n_parts; /* 0 or 1: one file; else PATH is a prefix of PATH-00001-of-0000N.gguf */
+    bool
+        hollow; /* shapes only: all data are a hole in the file. For planning, which reads no more */
     bool chatml; /* it has a chat template, and the two control tokens of it end the vocabulary */
 
     /* Changes that a comparison with the unchanged file's logits must notice. */

@@ -1,5 +1,5 @@
 /* make_model OUT SHAPE TYPE [OPTION VALUE]...: writes a random model, for benches and for whoever
- * compares engines by hand. Options: seed, parts, chatml, rope-base, window, flat (make_model.h
+ * compares engines by hand. Options: seed, parts, hollow, chatml, rope-base, window, flat (make_model.h
  * says what they do). Without arguments it lists shapes and types. */
 #include "tests/tools/make_model.h"
 
@@ -8,7 +8,7 @@
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: make_model OUT SHAPE TYPE [seed N] [parts N] [chatml 1] "
+    fprintf(stderr, "usage: make_model OUT SHAPE TYPE [seed N] [parts N] [hollow 1] [chatml 1] "
                     "[rope-base B] [window N] [flat NAME]\nshapes:");
     for (unsigned i = 0; make_shape_name(i) != NULL; i++)
         fprintf(stderr, " %s", make_shape_name(i));
@@ -31,6 +31,8 @@ int main(int argc, char **argv)
             c.seed = strtoull(v, NULL, 10);
         else if (strcmp(argv[i], "parts") == 0)
             c.n_parts = (uint32_t)strtoul(v, NULL, 10);
+        else if (strcmp(argv[i], "hollow") == 0)
+            c.hollow = strcmp(v, "1") == 0;
         else if (strcmp(argv[i], "chatml") == 0)
             c.chatml = strcmp(v, "1") == 0;
         else if (strcmp(argv[i], "rope-base") == 0)
