@@ -59,7 +59,7 @@ struct coord_layer {
 };
 struct coord_blocks {
     uint32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab;
-    uint32_t unit_heads, n_head_units, unit_cols, n_ff_units, n_vocab_runs, slots;
+    uint32_t unit_heads, n_head_units, unit_cols, n_ff_units, vocab_run, n_vocab_runs, slots;
     struct coord_layer layers[MODEL_LAYERS_MAX];
     uint64_t cache_bytes; /* of one KV head of a layer, all slots at the whole context */
     uint64_t embed_bytes, run_bytes, final_bytes;
@@ -73,7 +73,8 @@ int coord_profile_read(const char *path, struct coord_profile *out, struct err *
 void coord_profile_complete(struct coord_profile *p, const struct coord_blocks *b);
 int coord_profile_write(const char *path, const struct coord_profile *p, struct err *e);
 void coord_blocks_of(const struct model *m, const struct net_config *c, struct coord_blocks *out);
-/* Columns of feed-forward units [unit0, unit1); the last unit may be short. */
+/* Columns of feed-forward units [unit0, unit1), the last of which may be short; or, in the same way,
+ * rows of output runs. */
 uint32_t coord_columns(uint32_t n_ff, uint32_t unit_cols, uint32_t unit0, uint32_t unit1);
 /* Positions of a slot: as configured, otherwise the model's own, at most 4096. */
 uint32_t coord_context(const struct net_config *c, const struct model *m);
@@ -86,7 +87,10 @@ struct coord_solution {
     double stage_s[PART_DEVICES_MAX];        /* predicted seconds of a pass of one row */
     double batch_rate;                       /* predicted tokens a second with all slots in use */
     uint32_t chunk;                          /* prompt rows of a pass */
+    double exchange_s[PART_DEVICES_MAX];     /* of stage_s: a team's exchanges, beside computing */
+    double hop_s[PART_DEVICES_MAX];          /* from each stage to the next, or back to the first */
     uint64_t memory_bytes[PART_DEVICES_MAX]; /* by node, as the program charges it */
+    uint64_t kv_bytes[PART_DEVICES_MAX], scratch_bytes[PART_DEVICES_MAX]; /* of memory_bytes */
     double now_latency_s, now_batch_rate;    /* of `now`; 0: none, or a node of it is not present */
 };
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,

@@ -55,6 +55,7 @@ void coord_blocks_of(const struct model *m, const struct net_config *config,
                                  .n_head_units = shape->n_head_units,
                                  .unit_cols = shape->unit_cols,
                                  .n_ff_units = shape->n_ff_units,
+                                 .vocab_run = shape->vocab_run,
                                  .n_vocab_runs = shape->n_vocab_runs,
                                  .slots = config->slots};
     for (uint32_t l = 0; l < shape->n_layers; l++)
@@ -238,24 +239,62 @@ static double batch_rate(const struct part_problem *problem, const struct part_p
     return fmax(problem->slots / plan->cycle_s, 1.0 / plan->latency_s);
 }
 
-/* The plan by nodes. */
-static void keep_plan(const struct part_problem *problem, const struct part_plan *plan,
-                      const uint32_t *node, struct coord_solution *out)
+/* A stage's seconds beyond those that it would take if messages took no time. */
+static double exchange_of(const struct part_problem *problem, const struct part_stage *s,
+                          struct part_problem *free_links)
 {
-    out->plan = *plan;
-    memset(out->memory_bytes, 0, sizeof out->memory_bytes);
+    if (s->n_members == 1)
+        return 0;
+    *free_links = *problem;
+    for (uint32_t d = 0; d < problem->n_devices; d++) {
+        free_links->devices[d].message_s = free_links->devices[d].byte_s = 0;
+        for (uint32_t e = 0; e < problem->n_devices; e++) {
+            free_links->lat_s[d][e] = 0;
+            free_links->rate[d][e] = HUGE_VAL;
+        }
+    }
+    return part_stage_seconds(problem, s, 1.0) - part_stage_seconds(free_links, s, 1.0);
+}
+
+/* What a member's memory is for. */
+static void keep_memory(const struct part_problem *problem, const struct coord_blocks *b,
+                        const struct part_stage *s, uint32_t member, uint32_t node,
+                        struct coord_solution *out)
+{
+    const struct part_member *m = &s->members[member];
+    out->memory_bytes[node] = part_member_memory(problem, s, member);
+    out->kv_bytes[node] =
+        (s->layer1 - s->layer0) * b->cache_bytes * part_kv_heads(problem, m->head0, m->head1);
+    out->scratch_bytes[node] =
+        problem->base_bytes + problem->scratch_bytes + (s->n_members > 1 ? problem->team_bytes : 0);
+}
+
+/* The plan by nodes. */
+static int keep_plan(const struct part_problem *problem, const struct coord_blocks *b,
+                     const struct part_plan *plan, const uint32_t *node, struct coord_solution *out,
+                     struct err *e)
+{
+    struct part_problem *free_links = base_alloc(sizeof *free_links);
+    if (free_links == NULL)
+        return err_set(e, ERR_NOMEM, "out of memory for the placement problem");
+    *out = (struct coord_solution){.plan = *plan};
     for (uint32_t s = 0; s < plan->n_stages; s++) {
-        out->stage_s[s] = part_stage_seconds(problem, &plan->stages[s], 1.0);
-        for (uint32_t k = 0; k < plan->stages[s].n_members; k++) {
-            const uint32_t i = node[plan->stages[s].members[k].device];
+        const struct part_stage *g = &plan->stages[s];
+        out->stage_s[s] = part_stage_seconds(problem, g, 1.0);
+        out->exchange_s[s] = exchange_of(problem, g, free_links);
+        out->hop_s[s] = part_hop_seconds(problem, plan, s, 1.0);
+        for (uint32_t k = 0; k < g->n_members; k++) {
+            const uint32_t i = node[g->members[k].device];
             out->plan.stages[s].members[k].device = i;
-            out->memory_bytes[i] = part_member_memory(problem, &plan->stages[s], k);
+            keep_memory(problem, b, g, k, i, out);
         }
     }
     memset(out->plan.left_out, 0, sizeof out->plan.left_out);
     for (uint32_t d = 0; d < problem->n_devices; d++)
         memcpy(out->plan.left_out[node[d]], plan->left_out[d], PART_REASON_MAX);
     out->batch_rate = batch_rate(problem, plan);
+    base_free(free_links);
+    return 0;
 }
 
 /* What the plan in force costs by today's numbers. */
@@ -300,7 +339,8 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     const double gap = plan.gap, solve_s = plan.solve_s;
     build_problem(c, b, p, present, 1, problem, node);
     part_plan_cost(problem, &plan);
-    keep_plan(problem, &plan, node, out);
+    if ((rc = keep_plan(problem, b, &plan, node, out, e)) != 0)
+        goto out;
     cost_now(problem, now, node, out);
     out->chunk = choose_chunk(c, b, p, &out->plan);
     build_problem(c, b, p, present, COORD_BATCHES - 1, problem, node);

@@ -283,6 +283,26 @@ uint32_t part_plan_find(const struct part_plan *plan, uint32_t device, uint32_t 
     return plan->n_stages;
 }
 
+/* A token closes the ring, or one hidden state of a prompt. */
+static double hop_bytes(const struct part_problem *p, const struct part_plan *plan, uint32_t stage,
+                        double rows, bool prompt)
+{
+    const bool closes = stage + 1 == plan->n_stages;
+    return closes && !plan->output_first ? 0.0
+           : closes && prompt            ? p->hidden_bytes
+                                         : rows * p->hidden_bytes;
+}
+
+double part_hop_seconds(const struct part_problem *p, const struct part_plan *plan, uint32_t stage,
+                        double rows)
+{
+    const uint32_t from = plan->stages[stage].members[0].device;
+    const uint32_t to = plan->stages[(stage + 1) % plan->n_stages].members[0].device;
+    return from == to ? 0.0
+                      : p->lat_s[from][to] +
+                            hop_bytes(p, plan, stage, rows, false) / p->rate[from][to];
+}
+
 /* What a pass of `rows` rows costs the ring. */
 struct ring {
     double sum_s, slowest_s; /* all stages and links; the slowest stage or link */
@@ -302,9 +322,7 @@ static struct ring ring_of(const struct part_problem *p, const struct part_plan 
         r.slowest_s = fmax(r.slowest_s, seconds);
         if (from == to)
             continue;
-        const double bytes = closes && !plan->output_first ? 0.0
-                             : closes && prompt            ? p->hidden_bytes
-                                                           : rows * p->hidden_bytes;
+        const double bytes = hop_bytes(p, plan, k, rows, prompt);
         r.sum_s += p->lat_s[from][to] + bytes / p->rate[from][to];
         r.slowest_s = fmax(r.slowest_s, bytes / p->rate[from][to]);
     }

@@ -56,7 +56,6 @@ double part_ff_seconds(const struct part_problem *p, uint32_t d, uint32_t layer,
                        uint32_t n_units);
 /* Everything of a layer, on one device. */
 uint64_t part_layer_bytes(const struct part_problem *p, uint32_t layer);
-uint32_t part_kv_heads(const struct part_problem *p, uint32_t head0, uint32_t head1);
 /* With all slots in use: groups of rows that circulate, and rows of each. */
 uint32_t part_groups(const struct part_problem *p, uint32_t n_stages);
 double part_full_rows(const struct part_problem *p, uint32_t n_stages);

@@ -134,6 +134,12 @@ double part_plan_objective(const struct part_problem *p, const struct part_plan 
 double part_stage_seconds(const struct part_problem *p, const struct part_stage *s, double rows);
 uint64_t part_member_memory(const struct part_problem *p, const struct part_stage *s,
                             uint32_t member);
+/* KV heads of a layer that query heads of the head units [head0, head1) need. */
+uint32_t part_kv_heads(const struct part_problem *p, uint32_t head0, uint32_t head1);
+/* Seconds from a stage's leader to the next one's, of the last stage to the first one's, for a pass
+ * of `rows` rows; 0 where there is one stage. */
+double part_hop_seconds(const struct part_problem *p, const struct part_plan *plan, uint32_t stage,
+                        double rows);
 /* A stage of one device, with everything of its layers; `output`: and the output matrix. */
 struct part_stage part_stage_single(const struct part_problem *p, uint32_t device, uint32_t layer0,
                                     uint32_t layer1, bool output);
