@@ -97,6 +97,18 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
                 const struct coord_profile *p, uint32_t present, const struct part_plan *now,
                 struct coord_solution *out, struct err *e);
 
+/* Sentences on what is behind a solution (coordinator/explain.c): each rule that binds it, and what
+ * one more board of each kind would bring. Solves anew for each question, all within limit_s, and
+ * says what no answer was found to in time. ERR_NOMEM. */
+enum { COORD_REASONS_MAX = 24, COORD_REASON_MAX = 240 };
+struct coord_reasons {
+    uint32_t n;
+    char text[COORD_REASONS_MAX][COORD_REASON_MAX];
+};
+int coord_explain(const struct net_config *c, const struct coord_blocks *b,
+                  const struct coord_profile *p, uint32_t present, const struct coord_solution *s,
+                  double limit_s, struct coord_reasons *out, struct err *e);
+
 /* What a worker holds by a plan: layers, its share of each, and the ends. */
 struct coord_shard {
     uint32_t layer0, layer1;

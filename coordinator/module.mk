@@ -3,6 +3,7 @@ noinst_LIBRARIES += %D%/libcoord.a
 	%D%/coordinator.h \
 	%D%/bulk.c \
 	%D%/core.c %D%/core_measure.c %D%/core_plan.c %D%/core_private.h %D%/core_request.c %D%/core_slot.c %D%/core_status.c \
+	%D%/explain.c \
 	%D%/manifest.c \
 	%D%/planning.c \
 	%D%/profile_ini.c \

@@ -257,6 +257,11 @@ UNIT_TESTS += %D%/test_profile
 %C%_test_profile_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_profile_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_explain
+%C%_test_explain_SOURCES = %D%/test_explain.c $(MAKE_MODEL)
+%C%_test_explain_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_explain_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_teams
 %C%_test_teams_SOURCES = %D%/test_teams.c
 %C%_test_teams_CFLAGS = $(UNIT_CFLAGS)
