@@ -282,8 +282,13 @@ struct cli_node {
     uint32_t member, members; /* place in the stage's team, 0 leads; its size */
     bool mesh;                /* how a team exchanges sums; otherwise as a star */
     uint32_t layer0, layer1, heads, columns;
+    uint32_t head0, column0, kv0, kv1, row0, row1; /* first head, first column; KV heads and output
+                                                      rows that it holds; `plan` only */
     uint64_t memory_bytes, memory_planned, memory_used;
+    uint64_t kv_bytes, scratch_bytes; /* of memory_planned; `plan` only */
     double ms_predicted, ms, busy;
+    double ms_exchange, ms_hop; /* of ms_predicted, a team's exchanges; to the next stage; `plan`
+                                   only */
 };
 struct cli_cluster_status {
     uint64_t epoch, shipped_bytes;

@@ -18,7 +18,8 @@ noinst_LIBRARIES += %D%/libcli.a
 	%D%/logits.c \
 	%D%/options.c \
 	%D%/perplexity.c \
-	%D%/plan.c \
+	%D%/plan.c %D%/plan.h \
+	%D%/plan_text.c \
 	%D%/quantize.c \
 	%D%/remote.c \
 	%D%/request.c \

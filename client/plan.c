@@ -4,11 +4,12 @@
  * predicted ones. With --profile no cluster is needed: the measurements are read from a file, as a
  * coordinator keeps them in its state folder, the model's shapes from the model file, and the
  * program is solved here by the coordinator's own code, so the plan is the one it would choose.
- * Both fill the same structure.
+ * Both fill the same structure, which is printed as a table or JSON. Only what
+ * is solved here can be explained: the questions behind the explanation are programs, too.
  *
  * Measurements are matched with the configuration's workers by name; a worker that the file does
  * not know is left out, and said to be. */
-#include "client/client.h"
+#include "client/plan.h"
 #include "coordinator/coordinator.h"
 
 #include <string.h>
@@ -16,10 +17,12 @@
 /* ---- solving here ---------------------------------------------------------------------------- */
 
 struct solver {
+    const char *model; /* path */
     struct net_config config;
     struct coord_profile read, profile; /* as in the file; by the configuration's workers */
     struct coord_blocks blocks;
     struct coord_solution solution;
+    struct coord_reasons reasons;
     uint32_t present;
 };
 
@@ -65,10 +68,11 @@ static int read_inputs(const struct cli_options *o, struct solver *s, struct err
 {
     struct model *m = NULL;
     int rc = net_config_read(o->config, &s->config, e);
+    s->model = o->model != NULL ? o->model : s->config.model;
     if (rc == 0)
         rc = coord_profile_read(o->profile, &s->read, e);
     if (rc == 0)
-        rc = model_open(s->config.model, &m, e);
+        rc = model_open(s->model, &m, e);
     if (rc != 0)
         return rc;
     coord_blocks_of(m, &s->config, &s->blocks);
@@ -77,7 +81,7 @@ static int read_inputs(const struct cli_options *o, struct solver *s, struct err
     match(s);
     if (s->blocks.n_layers != s->read.n_layers)
         return err_set(e, ERR_MISMATCH, "%s was measured on a model of %u layers, %s has %u",
-                       o->profile, s->read.n_layers, s->config.model, s->blocks.n_layers);
+                       o->profile, s->read.n_layers, s->model, s->blocks.n_layers);
     if (s->present == 0)
         return err_set(e, ERR_INFEASIBLE, "%s has no measurements of any worker of %s", o->profile,
                        o->config);
@@ -98,6 +102,8 @@ static void describe_member(const struct solver *s, uint32_t stage, uint32_t mem
 {
     const struct part_stage *g = &s->solution.plan.stages[stage];
     const struct part_member *m = &g->members[member];
+    const struct coord_blocks *b = &s->blocks;
+    const uint32_t group = b->n_heads / b->n_kv_heads;
     snprintf(n->state, sizeof n->state, "planned");
     n->left_out[0] = 0;
     n->stage = stage;
@@ -106,18 +112,29 @@ static void describe_member(const struct solver *s, uint32_t stage, uint32_t mem
     n->mesh = g->shape == PART_MESH;
     n->layer0 = g->layer0;
     n->layer1 = g->layer1;
-    n->heads = (m->head1 - m->head0) * s->blocks.unit_heads;
-    n->columns = coord_columns(s->blocks.n_ff, s->blocks.unit_cols, m->ff0, m->ff1);
+    n->head0 = m->head0 * b->unit_heads;
+    n->heads = (m->head1 - m->head0) * b->unit_heads;
+    n->kv0 = n->head0 / group;
+    n->kv1 = n->heads > 0 ? (n->head0 + n->heads - 1) / group + 1 : n->kv0;
+    n->column0 = coord_columns(b->n_ff, b->unit_cols, 0, m->ff0);
+    n->columns = coord_columns(b->n_ff, b->unit_cols, m->ff0, m->ff1);
+    n->row0 = coord_columns(b->n_vocab, b->vocab_run, 0, m->run0);
+    n->row1 = coord_columns(b->n_vocab, b->vocab_run, 0, m->run1);
     n->memory_planned = s->solution.memory_bytes[m->device];
+    n->kv_bytes = s->solution.kv_bytes[m->device];
+    n->scratch_bytes = s->solution.scratch_bytes[m->device];
     n->ms_predicted = s->solution.stage_s[stage] * 1e3;
+    n->ms_exchange = s->solution.exchange_s[stage] * 1e3;
+    n->ms_hop = s->solution.hop_s[stage] * 1e3;
 }
 
-static void describe(const struct solver *s, struct cli_cluster_status *out)
+static void describe(const struct solver *s, struct cli_plan *p)
 {
     const struct part_plan *plan = &s->solution.plan;
-    const char *slash = strrchr(s->config.model, '/');
+    struct cli_cluster_status *out = &p->status;
+    const char *slash = strrchr(s->model, '/');
     snprintf(out->cluster, sizeof out->cluster, "%s", s->config.name);
-    snprintf(out->model, sizeof out->model, "%.255s", slash != NULL ? slash + 1 : s->config.model);
+    snprintf(out->model, sizeof out->model, "%.255s", slash != NULL ? slash + 1 : s->model);
     snprintf(out->state, sizeof out->state, "solved here");
     out->slots = s->config.slots;
     out->n_nodes = s->config.n_workers;
@@ -126,6 +143,12 @@ static void describe(const struct solver *s, struct cli_cluster_status *out)
     out->ttft_predicted = plan->ttft_s * 1e3;
     out->prompt = s->config.prompt;
     out->gap = plan->gap;
+    p->solved = true;
+    p->output_first = plan->output_first;
+    p->n_heads = s->blocks.n_heads;
+    p->n_kv_heads = s->blocks.n_kv_heads;
+    p->n_columns = s->blocks.n_ff;
+    p->n_rows = s->blocks.n_vocab;
     for (uint32_t i = 0; i < out->n_nodes; i++) {
         struct cli_node *n = &out->nodes[i];
         snprintf(n->name, sizeof n->name, "%s", s->config.workers[i].name);
@@ -137,9 +160,11 @@ static void describe(const struct solver *s, struct cli_cluster_status *out)
     for (uint32_t k = 0; k < plan->n_stages; k++)
         for (uint32_t i = 0; i < plan->stages[k].n_members; i++)
             describe_member(s, k, i, &out->nodes[plan->stages[k].members[i].device]);
+    for (; p->n_why < s->reasons.n; p->n_why++)
+        snprintf(p->why[p->n_why], PLAN_WHY_BYTES_MAX, "%s", s->reasons.text[p->n_why]);
 }
 
-static int solve_here(const struct cli_options *o, struct cli_cluster_status *out, struct err *e)
+static int solve_here(const struct cli_options *o, struct cli_plan *out, struct err *e)
 {
     struct solver *s = base_zalloc(1, sizeof *s);
     int rc;
@@ -149,16 +174,66 @@ static int solve_here(const struct cli_options *o, struct cli_cluster_status *ou
     if (rc == 0)
         rc = coord_solve(&s->config, &s->blocks, &s->profile, s->present, NULL, &s->solution, e);
     if (rc == 0)
+        rc = coord_explain(&s->config, &s->blocks, &s->profile, s->present, &s->solution,
+                           s->config.solve_s, &s->reasons, e);
+    if (rc == 0)
         describe(s, out);
     base_free(s);
     return rc;
 }
 
-/* ---- printing -------------------------------------------------------------------------------- */
+/* ---- asking a cluster ------------------------------------------------------------------------ */
 
-static int print_json(const struct cli_cluster_status *st, struct err *e)
+/* A cluster tells numbers of heads and columns. Members hold them one after the other. */
+static int ask_cluster(const struct cli_options *o, struct cli_plan *p, struct err *e)
 {
-    json_t *o = json_object(), *nodes = json_array(), *left_out = json_array();
+    struct cli_cluster_status *st = &p->status;
+    const int rc = cli_ask_status(o, st, e);
+    if (rc == 0 && st->epoch == 0)
+        return err_set(e, ERR_INFEASIBLE, "no plan is in force yet: %s", st->state);
+    for (uint32_t s = 0; rc == 0 && s < cli_plan_stages(p); s++) {
+        const struct cli_node *team[NET_WORKERS_MAX];
+        const uint32_t n = cli_plan_team(p, s, team);
+        p->n_heads = p->n_columns = 0;
+        for (uint32_t k = 0; k < n; k++) {
+            struct cli_node *node = &st->nodes[team[k] - st->nodes];
+            node->head0 = p->n_heads;
+            node->column0 = p->n_columns;
+            p->n_heads += node->heads;
+            p->n_columns += node->columns;
+        }
+    }
+    return rc;
+}
+
+uint32_t cli_plan_team(const struct cli_plan *p, uint32_t stage,
+                       const struct cli_node *team[static NET_WORKERS_MAX])
+{
+    const struct cli_cluster_status *st = &p->status;
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < st->n_nodes; k++)
+        for (uint32_t i = 0; i < st->n_nodes; i++)
+            if (st->nodes[i].stage == stage && st->nodes[i].member == k &&
+                st->nodes[i].layer1 > st->nodes[i].layer0)
+                team[n++] = &st->nodes[i];
+    return n;
+}
+
+uint32_t cli_plan_stages(const struct cli_plan *p)
+{
+    const struct cli_node *team[NET_WORKERS_MAX];
+    uint32_t n = 0;
+    while (n < NET_WORKERS_MAX && cli_plan_team(p, n, team) > 0)
+        n++;
+    return n;
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+static int print_json(const struct cli_plan *p, struct err *e)
+{
+    const struct cli_cluster_status *st = &p->status;
+    json_t *o = json_object(), *nodes = json_array(), *left_out = json_array(), *why = json_array();
     int bad = 0;
     for (uint32_t i = 0; i < st->n_nodes; i++) {
         const struct cli_node *n = &st->nodes[i];
@@ -170,6 +245,8 @@ static int print_json(const struct cli_cluster_status *st, struct err *e)
         bad |= json_object_set_new(one, "reason", cli_json_text(base_span_str(n->left_out)));
         bad |= json_array_append_new(left_out, one);
     }
+    for (uint32_t i = 0; i < p->n_why; i++)
+        bad |= json_array_append_new(why, cli_json_text(base_span_str(p->why[i])));
     bad |= json_object_set_new(o, "nodes", nodes);
     bad |= json_object_set_new(o, "predicted_ms_per_token", cli_json_number(st->ms_predicted));
     bad |= json_object_set_new(o, "predicted_tok_s", cli_json_number(st->tok_s_predicted));
@@ -177,67 +254,24 @@ static int print_json(const struct cli_cluster_status *st, struct err *e)
     bad |= json_object_set_new(o, "left_out", left_out);
     bad |= json_object_set_new(o, "predicted_ttft_ms", cli_json_number(st->ttft_predicted));
     bad |= json_object_set_new(o, "prompt", json_integer(st->prompt));
+    bad |= json_object_set_new(o, "why", why);
     return cli_json_print(o, bad != 0, e);
-}
-
-static void print_worker(const struct cli_node *n)
-{
-    char layers[24], planned[24], usable[24], predicted[24] = "", ms[24] = "-";
-    snprintf(layers, sizeof layers, "%u-%u", n->layer0, n->layer1 - 1);
-    /* The prediction is the stage's, whose leader comes first. */
-    if (n->member == 0)
-        snprintf(predicted, sizeof predicted, "%.3f", n->ms_predicted);
-    if (n->ms > 0)
-        snprintf(ms, sizeof ms, "%.3f", n->ms);
-    printf("%5u  %-12s %-5s %-8s %5u %7u %11s %11s %12s %11s\n", n->stage, n->name,
-           cli_team_text(n), layers, n->heads, n->columns,
-           base_bytes_text(n->memory_planned, planned), base_bytes_text(n->memory_bytes, usable),
-           predicted, ms);
-}
-
-static void print_table(const struct cli_cluster_status *st)
-{
-    printf("cluster %s, model %s\n", st->cluster, st->model);
-    printf("\n%5s  %-12s %-5s %-8s %5s %7s %11s %11s %12s %11s\n", "stage", "node", "team",
-           "layers", "heads", "columns", "planned", "usable", "ms predicted", "ms measured");
-    for (uint32_t place = 0; place < st->n_nodes * st->n_nodes; place++)
-        for (uint32_t i = 0; i < st->n_nodes; i++)
-            if (st->nodes[i].stage == place / st->n_nodes &&
-                st->nodes[i].member == place % st->n_nodes)
-                print_worker(&st->nodes[i]);
-    printf("\none request: %.3f ms a token predicted", st->ms_predicted);
-    if (st->ms > 0)
-        printf(", %.3f ms measured", st->ms);
-    printf("\nall %u slots in use: %.1f tok/s predicted\n", st->slots, st->tok_s_predicted);
-    printf("a prompt of %u tokens: %.0f ms to the first token predicted\n", st->prompt,
-           st->ttft_predicted);
-    if (st->gap > 0)
-        printf("the best plan may be up to %.1f %% better: the time for solving ran out\n",
-               100 * st->gap);
-    else
-        printf("proven to be the best plan\n");
-    for (uint32_t i = 0; i < st->n_nodes; i++) {
-        if (st->nodes[i].left_out[0] == 0)
-            continue;
-        printf("left out: %s: ", st->nodes[i].name);
-        cli_put_name(base_span_str(st->nodes[i].left_out), sizeof st->nodes[i].left_out);
-        putchar('\n');
-    }
 }
 
 int cli_plan(const struct cli_options *o, struct err *e)
 {
-    struct cli_cluster_status *st = base_zalloc(1, sizeof *st);
+    struct cli_plan *p;
     int rc;
-    if (st == NULL)
+    if (o->model != NULL && o->profile == NULL)
+        return err_set(e, ERR_USAGE, "-m goes with --profile: a running cluster has its model");
+    p = base_zalloc(1, sizeof *p);
+    if (p == NULL)
         return err_set(e, ERR_NOMEM, "out of memory for the plan");
-    rc = o->profile != NULL ? solve_here(o, st, e) : cli_ask_status(o, st, e);
-    if (rc == 0 && o->profile == NULL && st->epoch == 0)
-        rc = err_set(e, ERR_INFEASIBLE, "no plan is in force yet: %s", st->state);
+    rc = o->profile != NULL ? solve_here(o, p, e) : ask_cluster(o, p, e);
     if (rc == 0 && o->json)
-        rc = print_json(st, e);
+        rc = print_json(p, e);
     else if (rc == 0)
-        print_table(st);
-    base_free(st);
+        cli_plan_print(p);
+    base_free(p);
     return rc;
 }

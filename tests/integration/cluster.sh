@@ -30,7 +30,7 @@ finishes()
 # The layers of all stages, in ring order, cover the model once.
 covers_layers()
 {
-    sed -n 's/^ *[0-9]*  *[a-z]*  *-  *\([0-9]*\)-\([0-9]*\) .*/\1 \2/p' "$work/plan" >"$work/ranges"
+    sed -n 's/^ *[0-9]*  *\([0-9]*\)-\([0-9]*\)  *-  .*/\1 \2/p' "$work/plan" >"$work/ranges"
     awk '$1 != next_layer || $2 < $1 { bad = 1 } { next_layer = $2 + 1 } END { exit bad || next_layer != 8 }' \
         "$work/ranges"
 }

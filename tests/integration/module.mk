@@ -13,6 +13,7 @@ INTEGRATION_TESTS = \
 	%D%/models.sh \
 	%D%/one_text.sh \
 	%D%/pipeline.sh \
+	%D%/plan.sh \
 	%D%/quickstart.sh \
 	%D%/reference.sh \
 	%D%/reload.sh \

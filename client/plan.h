@@ -1,0 +1,28 @@
+/* What `shoal plan` knows of a plan, private to its files: plan.c fills it, plan_text.c prints
+ * it. */
+#ifndef CLIENT_PLAN_H
+#define CLIENT_PLAN_H
+
+#include "client/client.h"
+
+enum { PLAN_WHY_MAX = 32, PLAN_WHY_BYTES_MAX = 240 };
+
+struct cli_plan {
+    struct cli_cluster_status status;
+    /* Of the model; what a running cluster does not tell is 0. */
+    uint32_t n_heads, n_kv_heads, n_columns, n_rows;
+    bool solved;       /* here, so that links and what memory is for are known */
+    bool output_first; /* the ring closes with a hidden state, not with a token */
+    /* What is behind the plan, a sentence each: what binds it, what one more board would bring. */
+    char why[PLAN_WHY_MAX][PLAN_WHY_BYTES_MAX];
+    uint32_t n_why;
+};
+
+/* The workers of a stage, leader first; how many there are, 0 past the last stage. */
+uint32_t cli_plan_team(const struct cli_plan *p, uint32_t stage,
+                       const struct cli_node *team[static NET_WORKERS_MAX]);
+uint32_t cli_plan_stages(const struct cli_plan *p);
+
+void cli_plan_print(const struct cli_plan *p);
+
+#endif
