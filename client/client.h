@@ -37,7 +37,7 @@ _Static_assert(CLI_N_OPTS <= 64, "options of a command are bits of a word");
 
 struct cli_options {
     uint64_t given; /* CLI_BIT of each option that was on the command line */
-    const char *config, *model, *prompt, *system, *prompts, *file, *key, *profile;
+    const char *config, *model, *prompt, *system, *prompts, *file, *key, *profile, *svg;
     const struct kern_table *kernels; /* NULL: the best */
     enum kern_kv_type kv;
     bool fast;        /* numerics: fast */
@@ -108,6 +108,8 @@ int cli_out_check(struct err *e);
 /* ---- JSON (client/json.c) -------------------------------------------------------------------- */
 
 bool cli_utf8_ok(struct span s);
+/* Bytes of the well-formed character that s, which is not empty, begins with; 0: none. */
+size_t cli_utf8_length(struct span s);
 /* A JSON string; bytes that are not UTF-8 become U+FFFD. NULL: out of memory. */
 json_t *cli_json_text(struct span s);
 json_t *cli_json_number(double v); /* null where it is not finite */

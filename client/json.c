@@ -10,10 +10,10 @@
 #include <math.h>
 #include <string.h>
 
-/* Bytes of the well-formed sequence at p, 0 where there is none: no overlong forms, no surrogates,
- * nothing beyond U+10FFFF. */
-static size_t sequence(const uint8_t *p, size_t n)
+/* No overlong forms, no surrogates, nothing beyond U+10FFFF. */
+size_t cli_utf8_length(struct span s)
 {
+    const uint8_t *p = s.ptr;
     static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
     const size_t len = p[0] < 0x80   ? 1
                        : p[0] < 0xc2 ? 0
@@ -22,7 +22,7 @@ static size_t sequence(const uint8_t *p, size_t n)
                        : p[0] < 0xf5 ? 4
                                      : 0;
     uint32_t c = len < 2 ? p[0] : p[0] & (0x7fu >> len);
-    if (len == 0 || len > n)
+    if (len == 0 || len > s.len)
         return 0;
     for (size_t i = 1; i < len; i++) {
         if ((p[i] & 0xc0) != 0x80)
@@ -35,7 +35,7 @@ static size_t sequence(const uint8_t *p, size_t n)
 bool cli_utf8_ok(struct span s)
 {
     for (size_t i = 0; i < s.len;) {
-        const size_t len = sequence(s.ptr + i, s.len - i);
+        const size_t len = cli_utf8_length((struct span){s.ptr + i, s.len - i});
         if (len == 0)
             return false;
         i += len;
@@ -52,7 +52,7 @@ json_t *cli_json_text(struct span s)
     if (cli_utf8_ok(s))
         return json_stringn((const char *)s.ptr, s.len);
     for (size_t i = 0; i < s.len;) {
-        const size_t len = sequence(s.ptr + i, s.len - i);
+        const size_t len = cli_utf8_length((struct span){s.ptr + i, s.len - i});
         if (len == 0)
             base_buf_add(&b, "\xef\xbf\xbd", 3);
         else

@@ -31,9 +31,10 @@ static const struct cli_command commands[] = {
     {"status", "-c FILE [--json]",
      "Shows a cluster's nodes: what each holds, memory, speed, last error.",
      CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(JSON), CLI_BIT(CONFIG), 0, 0, cli_status},
-    {"plan", "-c FILE [--profile FILE [-m GGUF]] [--json]",
+    {"plan", "-c FILE [--profile FILE [-m GGUF]] [--svg OUT] [--json]",
      "Shows the plan in force, or solves for one from measurements in a file.",
-     CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(PROFILE) | CLI_BIT(MODEL) | CLI_BIT(JSON),
+     CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(PROFILE) | CLI_BIT(MODEL) | CLI_BIT(SVG) |
+         CLI_BIT(JSON),
      CLI_BIT(CONFIG), 0, 0, cli_plan},
     {"config", "-c FILE", "Shows a configuration as it is understood, with the defaults filled in.",
      CLI_BIT(CONFIG), CLI_BIT(CONFIG), 0, 0, cli_config},

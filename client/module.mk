@@ -19,11 +19,14 @@ noinst_LIBRARIES += %D%/libcli.a
 	%D%/options.c \
 	%D%/perplexity.c \
 	%D%/plan.c %D%/plan.h \
+	%D%/plan_card.c %D%/plan_drawing.h \
+	%D%/plan_svg.c \
 	%D%/plan_text.c \
 	%D%/quantize.c \
 	%D%/remote.c \
 	%D%/request.c \
 	%D%/status.c \
+	%D%/svg.c %D%/svg.h \
 	%D%/terminal.c \
 	%D%/tokenize.c \
 	%D%/weights.c

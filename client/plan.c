@@ -4,7 +4,7 @@
  * predicted ones. With --profile no cluster is needed: the measurements are read from a file, as a
  * coordinator keeps them in its state folder, the model's shapes from the model file, and the
  * program is solved here by the coordinator's own code, so the plan is the one it would choose.
- * Both fill the same structure, which is printed as a table or JSON. Only what
+ * Both fill the same structure, which is printed as a table or JSON and drawn with --svg. Only what
  * is solved here can be explained: the questions behind the explanation are programs, too.
  *
  * Measurements are matched with the configuration's workers by name; a worker that the file does
@@ -258,6 +258,16 @@ static int print_json(const struct cli_plan *p, struct err *e)
     return cli_json_print(o, bad != 0, e);
 }
 
+static int write_picture(const struct cli_plan *p, const char *path, struct err *e)
+{
+    struct base_buf b = {0};
+    cli_plan_draw(p, &b);
+    const int rc = b.failed ? err_set(e, ERR_NOMEM, "out of memory for the picture")
+                            : base_file_replace(path, b.ptr, b.len, 0644, e);
+    base_buf_deinit(&b);
+    return rc;
+}
+
 int cli_plan(const struct cli_options *o, struct err *e)
 {
     struct cli_plan *p;
@@ -268,6 +278,8 @@ int cli_plan(const struct cli_options *o, struct err *e)
     if (p == NULL)
         return err_set(e, ERR_NOMEM, "out of memory for the plan");
     rc = o->profile != NULL ? solve_here(o, p, e) : ask_cluster(o, p, e);
+    if (rc == 0 && o->svg != NULL)
+        rc = write_picture(p, o->svg, e);
     if (rc == 0 && o->json)
         rc = print_json(p, e);
     else if (rc == 0)

@@ -1,5 +1,5 @@
-/* What `shoal plan` knows of a plan, private to its files: plan.c fills it, plan_text.c prints
- * it. */
+/* What `shoal plan` knows of a plan, private to its files: plan.c fills it, plan_text.c prints it,
+ * plan_svg.c draws it. */
 #ifndef CLIENT_PLAN_H
 #define CLIENT_PLAN_H
 
@@ -24,5 +24,9 @@ uint32_t cli_plan_team(const struct cli_plan *p, uint32_t stage,
 uint32_t cli_plan_stages(const struct cli_plan *p);
 
 void cli_plan_print(const struct cli_plan *p);
+
+/* The plan as an SVG picture, added to `out` (which may fail: out->failed). All texts are escaped:
+ * names come from files. */
+void cli_plan_draw(const struct cli_plan *p, struct base_buf *out);
 
 #endif

@@ -87,6 +87,8 @@ check "plan: the stages cover the layers once" covers_layers
 says "plan: a prediction" "$work/plan" '^one request: [0-9.]+ ms a token predicted'
 says "plan: proven" "$work/plan" '^proven to be the best plan$'
 "$shoal" plan -c "$lab/cluster.ini" --json >"$work/json" 2>&1
+"$shoal" plan -c "$lab/cluster.ini" --svg "$work/plan.svg" >"$work/plan" 2>&1
+says "plan --svg draws the plan in force" "$work/plan.svg" '<title>alpha</title>'
 says "plan --json predicts" "$work/json" '"predicted_ms_per_token":[0-9.e-]+,"predicted_tok_s":[0-9.e]+,"gap":0.0,"left_out":\[\],"predicted_ttft_ms":[0-9.e]+,"prompt":128'
 
 ask_in_all_ways "three workers"
