@@ -42,7 +42,7 @@ struct coord_node_profile {
     struct coord_figures figures;
     uint32_t rows[COORD_BATCHES]; /* ascending from 1 */
     struct coord_batch batches[COORD_BATCHES];
-    double sample, wake, throttle, pass; /* as in PROFILED */
+    double sample, wake, codec, throttle, pass; /* as in PROFILED */
     uint64_t memory_bytes, base_bytes;
 };
 struct coord_profile {
@@ -65,6 +65,7 @@ struct coord_blocks {
     uint64_t embed_bytes, run_bytes, final_bytes;
     uint64_t shared_run_bytes;          /* of run_bytes, what a device that embeds has already */
     uint64_t scratch_bytes, team_bytes; /* at most; the latter in a team besides */
+    double normed_bytes;                /* of a row as a star sends it, mean of a layer's halves */
 };
 /* Profiles as ini files (coordinator/profile_ini.c). Boards that are described by figures have no
  * times before coord_profile_complete, which computes those of the model's blocks. ERR_IO,

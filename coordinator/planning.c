@@ -15,6 +15,7 @@
 #include <string.h>
 
 static const double LINK_UNUSABLE_S = 10.0;
+enum { TEAM_SUMS = 4, TEAM_OTHER_BYTES = 65536 }; /* of a member's buffers, worker/team.c */
 
 uint32_t coord_context(const struct net_config *c, const struct model *m)
 {
@@ -62,6 +63,10 @@ void coord_blocks_of(const struct model *m, const struct net_config *config,
         out->layers[l] = (struct coord_layer){
             piece_bytes(m, MODEL_PIECE_COMMON, l), piece_bytes(m, MODEL_PIECE_HEAD, l),
             piece_bytes(m, MODEL_PIECE_KV, l), piece_bytes(m, MODEL_PIECE_FFN, l)};
+    for (uint32_t l = 0; l < shape->n_layers; l++)
+        out->normed_bytes += (double)(model_normed_bytes(m, MODEL_NORM_ATTENTION, l) +
+                                      model_normed_bytes(m, MODEL_NORM_FFN, l)) /
+                             (2.0 * shape->n_layers);
     out->cache_bytes = model_slice_memory(m, &whole, &c).kv_bytes / shape->n_kv_heads;
     for (uint32_t i = 0; i < shape->n_vocab_runs; i++)
         out->embed_bytes += model_piece_bytes(m, (struct model_piece){MODEL_PIECE_EMBED, 0, i});
@@ -74,6 +79,11 @@ void coord_blocks_of(const struct model *m, const struct net_config *config,
     out->scratch_bytes =
         piece_bytes(m, MODEL_PIECE_GLOBAL, 0) + model_slice_memory(m, &whole, &c).scratch_bytes +
         rows * shape->n_embd * sizeof(float) + 8ull * shape->n_vocab * sizeof(float);
+    /* Of each row of a pass: hidden state, normed bytes, and sums, own ones and those that come
+     * ahead. */
+    out->team_bytes =
+        c.max_rows * (uint64_t)(out->normed_bytes + shape->n_embd * (4.0 + 8.0 * TEAM_SUMS)) +
+        TEAM_OTHER_BYTES;
 }
 
 /* ---- the problem ----------------------------------------------------------------------------- */
@@ -105,6 +115,7 @@ static void fill_device(struct part_device *d, const struct net_config_worker *w
     d->pass_s = p->pass;
     /* A half that a message begins wakes the threads up once, and has a message at each end. */
     d->message_s = p->wake / 2;
+    d->byte_s = p->codec;
     d->memory_bytes = p->memory_bytes;
     d->pin0 = w->layer0;
     d->pin1 = w->layer1;
@@ -126,7 +137,7 @@ static void fill_messages(struct part_problem *out, const struct net_config *c,
     static const double sum_bytes[] = {
         [NET_SUMS_EXACT] = 4, [NET_SUMS_F16] = 2, [NET_SUMS_Q8] = 36.0 / 32};
     out->hidden_bytes = b->n_embd * 4.0;
-    out->normed_bytes = b->n_embd * 4.0;
+    out->normed_bytes = b->normed_bytes;
     out->sum_bytes = b->n_embd * sum_bytes[c->wire];
     out->logits_bytes = b->n_vocab * 4.0;
 }
@@ -162,8 +173,9 @@ static void fill_wishes(struct part_problem *out, const struct net_config *c)
                      : c->objective >= 1 ? PART_THROUGHPUT
                                          : PART_WEIGHTED;
     out->weight = 1 - c->objective;
-    /* Workers do not form teams yet. */
-    out->granularity = c->granularity == NET_HEADS ? PART_HEADS : PART_LAYERS;
+    out->granularity = c->granularity == NET_HEADS    ? PART_HEADS
+                       : c->granularity == NET_LAYERS ? PART_LAYERS
+                                                      : PART_AUTO;
     out->chunk_rows = coord_core_chunk_max(c);
     out->prompt_rows = c->ttft_ms > 0 ? c->prompt : 0;
     out->ttft_max_s = c->ttft_ms / 1e3;

@@ -2,7 +2,8 @@
  * that one does not have:
  *
  *   [profile]            layers: 22
- *   [node pi4]           memory: 3 GiB   base: 12 MiB   pass: 0.0001   sample, wake, throttle
+ *   [node pi4]           memory: 3 GiB   base: 12 MiB   pass: 0.0001
+ *                        sample, wake, codec, throttle
  *   [times pi4 1]        attention: 0.0021*22   ffn: 0.004*22   embed, output: 0.03,
  *                        attention-fixed, ffn-fixed: 0.00002
  *   [times pi4 8]        ...                         the same for a batch of 8 rows, and of 64
@@ -55,6 +56,7 @@ static int find_node(struct coord_profile *p, const char *name, bool make)
     n->throttle = 1;
     n->figures.half = 3e-5;
     n->pass = 1e-4;
+    n->wake = 5e-5;
     return (int)p->n_nodes++;
 }
 
@@ -108,15 +110,12 @@ static int node_entry(struct reader *r, struct coord_node_profile *n, const stru
     const struct {
         const char *key;
         double *out, max;
-    } numbers[] = {{"pass", &n->pass, SECONDS_MAX},
-                   {"sample", &n->sample, SECONDS_MAX},
-                   {"wake", &n->wake, SECONDS_MAX},
-                   {"throttle", &n->throttle, 1},
-                   {"bandwidth", &n->figures.bandwidth, RATE_MAX},
-                   {"int8", &n->figures.int8, RATE_MAX},
-                   {"half", &n->figures.half, SECONDS_MAX},
-                   {"rate", &n->figures.rate, RATE_MAX},
-                   {"latency", &n->figures.latency, SECONDS_MAX}};
+    } numbers[] = {
+        {"pass", &n->pass, SECONDS_MAX},      {"sample", &n->sample, SECONDS_MAX},
+        {"wake", &n->wake, SECONDS_MAX},      {"codec", &n->codec, SECONDS_MAX},
+        {"throttle", &n->throttle, 1},        {"bandwidth", &n->figures.bandwidth, RATE_MAX},
+        {"int8", &n->figures.int8, RATE_MAX}, {"half", &n->figures.half, SECONDS_MAX},
+        {"rate", &n->figures.rate, RATE_MAX}, {"latency", &n->figures.latency, SECONDS_MAX}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (strcmp(x->key, numbers[i].key) == 0)
             return read_number(x->value, numbers[i].max, numbers[i].out, e);
@@ -342,6 +341,9 @@ void coord_profile_complete(struct coord_profile *p, const struct coord_blocks *
             /* Logits are read some four times: the greatest, the k best, their sum, the draw. */
             if (n->sample <= 0)
                 n->sample = 16.0 * b->n_vocab / n->figures.bandwidth;
+            /* A sum of eight bytes is read and written for each four that travel. */
+            if (n->codec <= 0)
+                n->codec = 4 / n->figures.bandwidth;
         }
         for (uint32_t e = 0; e < p->n_nodes; e++) {
             const struct coord_figures *x = &n->figures, *y = &p->nodes[e].figures;
@@ -374,9 +376,9 @@ static void put_node(struct base_buf *b, const struct coord_node_profile *n, uin
 {
     base_buf_printf(b,
                     "\n[node %s]\n  memory: %llu B\n  base: %llu B\n  pass: %.9g\n  sample: %.9g\n"
-                    "  wake: %.9g\n  throttle: %.9g\n",
+                    "  wake: %.9g\n  codec: %.9g\n  throttle: %.9g\n",
                     n->name, (unsigned long long)n->memory_bytes, (unsigned long long)n->base_bytes,
-                    n->pass, n->sample, n->wake, n->throttle);
+                    n->pass, n->sample, n->wake, n->codec, n->throttle);
     for (uint32_t i = 0; i < COORD_BATCHES; i++) {
         const struct coord_batch *t = &n->batches[i];
         base_buf_printf(b, "\n[times %s %u]\n", n->name, n->rows[i]);

@@ -374,6 +374,22 @@ static int check_stores(const struct reader *r, struct err *e)
     return 0;
 }
 
+/* The first stage has one leader. */
+static int check_leader(const struct reader *r, struct err *e)
+{
+    const struct net_config *c = r->c;
+    int leader = -1;
+
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        if (c->workers[i].leader && leader >= 0) {
+            return err_set(e, ERR_FORMAT, "%s:%u: role: %s leads the first stage already", r->path,
+                           line_of(r, i + 1, "role"), c->workers[leader].name);
+        }
+        leader = c->workers[i].leader ? (int)i : leader;
+    }
+    return 0;
+}
+
 /* ---- derived values -------------------------------------------------------------------------- */
 
 /* A base folder as the XDG base directory specification has it: the variable where it is an
@@ -477,6 +493,9 @@ static int finish(const struct reader *r, struct err *e)
     }
     if (rc == 0) {
         rc = check_endpoints(r, e);
+    }
+    if (rc == 0) {
+        rc = check_leader(r, e);
     }
     return rc == 0 ? check_stores(r, e) : rc;
 }

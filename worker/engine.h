@@ -68,6 +68,7 @@ struct worker_profile {
     struct worker_batch batches[WORKER_BATCHES];
     double sample;   /* choosing one token */
     double wake;     /* what a half takes longer when its threads slept before */
+    double codec;    /* a byte of partial sums, coding or adding */
     double throttle; /* share of the time that a CPU quota lets the threads run; 1: none */
 };
 /* Compute thread: measure the real kernels on the card's shapes, with made-up weights. `root` as in

@@ -49,6 +49,8 @@ struct bench {
     float *hidden, *logits;
     int64_t *sum;
     uint32_t bad[MODEL_ROWS_MAX];
+    uint8_t *code; /* [model_sums_bytes_max] */
+    size_t coded;
     double lap[2]; /* seconds of the run at hand: of the two halves, or of all in the first */
     void **pieces; /* [model_n_pieces] made-up content, NULL where not needed yet */
 };
@@ -133,6 +135,20 @@ static void run_sample(struct bench *b, uint32_t n)
         b->logits[i] = (float)(base_rng_next(&draw) >> 40) / (float)(1 << 20);
     const double t = base_clock_s();
     (void)model_sample(b->sampler, &how, b->logits, n, NULL, 0);
+    b->lap[0] = base_clock_s() - t;
+}
+
+/* Partial sums of one row as a team sends them: coded, and added by whoever gets them. */
+static void run_codec(struct bench *b, uint32_t n)
+{
+    const uint32_t width = model_shape(b->m)->n_embd;
+    for (uint32_t i = 0; i < width; i++)
+        b->sum[i] = (int64_t)(i * 2654435761u % 1000003) << 14;
+    b->bad[0] = 0;
+    const double t = base_clock_s();
+    b->coded = model_sums_encode(b->sum, n, width, MODEL_WIRE_EXACT, b->bad, b->code);
+    (void)model_sums_add((struct span){b->code, b->coded}, n, width, MODEL_WIRE_EXACT, 1, b->sum,
+                         b->bad);
     b->lap[0] = base_clock_s() - t;
 }
 
@@ -319,6 +335,8 @@ static int time_ends(struct bench *b, struct worker_profile *out, struct err *e)
     if (rc == 0) {
         measure(b, run_sample, 1, t);
         out->sample = t[0];
+        measure(b, run_codec, 1, t);
+        out->codec = t[0] / (2 * (double)b->coded);
     }
     drop_exec(b);
     free_pieces(b);
@@ -334,6 +352,7 @@ static void bench_free(struct bench *b)
     base_free(b->logits);
     base_free(b->hidden);
     base_free(b->sum);
+    base_free(b->code);
     base_free(b);
 }
 
@@ -350,11 +369,12 @@ int worker_profile_run(const struct model *m, const struct model_exec_config *c,
     out->throttle = b->quota.period_s > 0 ? fmin(1, b->quota.cores / c->n_threads) : 1;
     b->hidden = base_zalloc((size_t)c->max_rows * model_shape(m)->n_embd, sizeof(float));
     b->sum = base_zalloc((size_t)c->max_rows * model_shape(m)->n_embd, sizeof *b->sum);
+    b->code = base_zalloc(model_sums_bytes_max(1, model_shape(m)->n_embd, MODEL_WIRE_EXACT), 1);
     b->logits = base_zalloc((size_t)WORKER_LOGIT_ROWS * model_shape(m)->n_vocab, sizeof(float));
     b->pieces = base_zalloc(model_n_pieces(m), sizeof *b->pieces);
     b->sampler = model_sampler_new(model_shape(m)->n_vocab);
-    if (b->hidden != NULL && b->sum != NULL && b->logits != NULL && b->pieces != NULL &&
-        b->sampler != NULL && (rc = time_kinds(b, out, e)) == 0)
+    if (b->hidden != NULL && b->sum != NULL && b->code != NULL && b->logits != NULL &&
+        b->pieces != NULL && b->sampler != NULL && (rc = time_kinds(b, out, e)) == 0)
         rc = time_ends(b, out, e);
     bench_free(b);
     return rc == ERR_NOTFOUND

@@ -643,6 +643,7 @@ static void profile_done(struct worker_shell *sh, struct job *j)
             .output = net_list_f64(others[3], WORKER_BATCHES),
             .sample = p->sample,
             .wake = p->wake,
+            .codec = p->codec,
             .throttle = p->throttle,
             .pass = sh->noop_s[WORKER_NOOPS / 2],
             .memory_bytes = worker_memory_available("", sh->self.memory_bytes),

@@ -272,7 +272,8 @@ new_cluster()
     new_ports
     cluster_keys="context: 512
 slots: 8"
-    placement_keys="use: all"
+    placement_keys="use: all
+granularity: layers"
     for name in $workers; do
         eval "keys_$name='threads: 1'"
     done

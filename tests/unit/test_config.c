@@ -366,6 +366,8 @@ static void keys_must_go_together(void **state)
     AFTER(6, "dead-after: 3 s\nheartbeat: 2 s", ERR_RANGE,
           "7: dead-after (3000 ms) is less than twice heartbeat (2000 ms)");
     is_good(7, false, "dead-after: 1 s");
+    AFTER(9, "role: leader\n[worker gamma]\ndata: tcp://127.0.0.1:7799\nrole: leader", ERR_FORMAT,
+          "13: role: alpha leads the first stage already");
     is_good(7, false, "heartbeat: 2 s\ndead-after: 4 s");
     is_bad(
         10, false,

@@ -78,6 +78,7 @@ static void measure(const char *root)
         is_time(b->output);
     }
     is_time(p.sample);
+    is_time(p.codec);
     assert_true(p.wake >= 0 && p.wake < 1);
 }
 

@@ -96,6 +96,7 @@ static void draw_times(struct coord_node_profile *n, const char *name, uint32_t 
     n->pass = DRAW;
     n->sample = DRAW;
     n->wake = DRAW;
+    n->codec = DRAW;
     n->throttle = 0.25;
     for (uint32_t i = 0; i < COORD_BATCHES; i++) {
         struct coord_batch *t = &n->batches[i];
@@ -140,6 +141,7 @@ static void test_what_is_written_is_read(void **state)
         near(x->pass, y->pass);
         near(x->sample, y->sample);
         near(x->wake, y->wake);
+        near(x->codec, y->codec);
         near(x->throttle, y->throttle);
         for (int i = 0; i < COORD_BATCHES; i++) {
             const struct coord_batch *s = &x->batches[i], *t = &y->batches[i];
