@@ -30,6 +30,12 @@ static bool shared_piece(const struct cli_model *m, struct model_piece p, uint32
     return true;
 }
 
+static void large_pages_part(void *arg, unsigned part, unsigned n_parts)
+{
+    const struct cli_model *m = arg;
+    base_arena_large_pages(m->weights, part, n_parts);
+}
+
 static void pack_part(void *arg, unsigned part, unsigned n_parts)
 {
     struct pack_job *j = arg;
@@ -95,6 +101,7 @@ int cli_weights_pack(struct cli_model *m, struct err *e)
     if (pool == NULL)
         return err_set(e, ERR_NOMEM, "no memory for %u threads", m->config.n_threads);
     base_progress_begin(&j.progress, "loading", total);
+    kern_pool_run(pool, large_pages_part, m);
     kern_pool_run(pool, pack_part, &j);
     base_progress_end(&j.progress);
     kern_pool_free(pool);

@@ -6,10 +6,23 @@
  *
  * Parts start on 64 bytes (a cache line, the widest vector register) and are zero: the block is
  * zeroed when it is made and no part is ever handed out twice. There is no giving back of a single
- * part. */
+ * part.
+ *
+ * Weights are read from end to end for each token, and pages of 4 KiB cost that a fifth of its speed.
+ * Large pages may make a system move memory about first, which has been seen to take seconds; so
+ * they are taken one by one, against a budget of processor time. */
 #include "common/common.h"
 
-enum { ARENA_ALIGN = 64 }; /* bytes */
+#include <sys/mman.h>
+#include <time.h>
+
+enum { ARENA_ALIGN = 64, LARGE_BYTES = 2 << 20 }; /* bytes */
+
+/* Seconds of processor time that a thread's large pages may take: the first once, the other for each.
+ * To clear one takes a twentieth of it; a virtual machine whose host has to find the memory first may
+ * need nearly all. */
+#define LARGE_GRACE_S 0.02
+#define LARGE_EACH_S  5e-3
 
 struct base_arena {
     uint8_t *first; /* the block's first aligned byte */
@@ -60,6 +73,34 @@ void *base_arena_take(struct base_arena *a, size_t bytes)
 void base_arena_seal(struct base_arena *a)
 {
     a->sealed = true;
+}
+
+static double thread_seconds(void)
+{
+    struct timespec t = {0};
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void base_arena_large_pages(struct base_arena *a, unsigned part, unsigned n_parts)
+{
+    const uintptr_t first = base_round_up((uintptr_t)a->first, LARGE_BYTES);
+    const size_t n = ((uintptr_t)a->first + a->capacity_bytes - first) / LARGE_BYTES;
+    const uintptr_t begin = first + n * part / n_parts * LARGE_BYTES;
+    const uintptr_t end = first + n * (part + 1) / n_parts * LARGE_BYTES;
+    double allowed_s = thread_seconds() + LARGE_GRACE_S;
+
+    if (a->capacity_bytes < 2 * (size_t)LARGE_BYTES || begin >= end ||
+        madvise((void *)begin, end - begin, MADV_HUGEPAGE) != 0)
+        return;
+    for (uintptr_t at = begin; at < end; at += LARGE_BYTES) {
+        *(volatile uint8_t *)at = 0;
+        allowed_s += LARGE_EACH_S;
+        if (thread_seconds() > allowed_s) {
+            (void)madvise((void *)at, end - at, MADV_NOHUGEPAGE);
+            return;
+        }
+    }
 }
 
 size_t base_arena_used(const struct base_arena *a)

@@ -100,6 +100,10 @@ struct base_arena;
 struct base_arena *base_arena_new(size_t bytes);
 void *base_arena_take(struct base_arena *a, size_t bytes); /* NULL when exhausted or sealed */
 void base_arena_seal(struct base_arena *a);
+/* Back part `part` of n_parts of a new arena, each by a thread of its own, with large pages as far as
+ * they come quickly, and touch those: for memory that is all used, and read again and again. Where a
+ * system has none, nothing happens. */
+void base_arena_large_pages(struct base_arena *a, unsigned part, unsigned n_parts);
 size_t base_arena_used(const struct base_arena *a);
 void base_arena_free(struct base_arena *a);
 

@@ -303,6 +303,27 @@ static void arena_parts(void **state)
     base_arena_free(NULL);
 }
 
+/* Large pages stay inside the arena, whatever its size and however many threads ask; it stays zero. */
+static void arena_large_pages(void **state)
+{
+    static const size_t sizes[] = {1, 2 << 20, 4 << 20, (9 << 20) + 100};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct base_arena *a = base_arena_new(sizes[i]);
+        uint8_t *p, any = 0;
+        assert_non_null(a);
+        for (unsigned part = 0; part < 3; part++)
+            base_arena_large_pages(a, part, 3);
+        p = base_arena_take(a, sizes[i]);
+        assert_non_null(p);
+        for (size_t k = 0; k < sizes[i]; k++)
+            any |= p[k];
+        assert_int_equal(any, 0);
+        base_arena_free(a);
+    }
+}
+
 /* Wherever the heap puts an arena, its parts are aligned. */
 static void arena_alignment(void **state)
 {
@@ -496,6 +517,7 @@ int main(void)
         cmocka_unit_test(guard_aborts_and_names_phase),
         cmocka_unit_test(guard_is_of_one_thread),
         cmocka_unit_test(arena_parts),
+        cmocka_unit_test(arena_large_pages),
         cmocka_unit_test(arena_alignment),
         cmocka_unit_test(arena_seals),
         cmocka_unit_test(buf_grows),
