@@ -12,12 +12,13 @@
  * Weights are unsigned, because vpdpbusd wants them so; the offset is taken off through the sums of
  * the activations, as the number that the integer sum of a block starts with.
  *
- * Up to eight rows of x, as in decoding: weights go from memory through registers once, the next
- * ones are asked for in time, and never any behind the last group of the call. More rows of x: a
- * segment of two groups is unpacked into the first-level cache once for up to 64 rows, and a tile
- * is two groups by four rows, so that a broadcast activation serves twice and a loaded weight four
- * times; the multiply units are then busy with little but the products that must be made. While a
- * tile is multiplied, a share of the next segment is on its way. Private to kernels/avx512/. */
+ * Up to eight rows of x, as in decoding: weights go from memory through registers once, in order, and
+ * none are asked for ahead. Hardware foresees one stream better, in large pages by a third: requests
+ * of our own would take its places. More rows of x: a segment of two groups is unpacked into the
+ * first-level cache once for up to 64 rows, and a tile is two groups by four rows, so that a broadcast
+ * activation serves twice and a loaded weight four times; the multiply units are then busy with little
+ * but the products that must be made. While a tile is multiplied, a share of the next segment is on
+ * its way. Private to kernels/avx512/. */
 #ifndef KERNELS_AVX512_BLOCKS_H
 #define KERNELS_AVX512_BLOCKS_H
 
@@ -36,8 +37,7 @@ enum {
     FEW = 8,                                    /* rows of x served while weights stream */
     TILE = 4,                                   /* rows of x of a tile, else */
     MANY = 64,                                  /* rows of x that share an unpacked segment */
-    LINE = 64,                                  /* bytes of a cache line */
-    AHEAD = 8192                                /* bytes */
+    LINE = 64                                   /* bytes of a cache line */
 };
 
 /* Rows of x from the first of a tile on, columns from the first of a segment on. */
@@ -144,17 +144,13 @@ KERN_ALWAYS_INLINE void ask_for(const uint8_t *p, size_t bytes, const uint8_t *e
 
 /* ---- up to eight rows of x ------------------------------------------------------------------- */
 
-/* One segment of one group, its parts at head, scales and quants, times n_x rows: u. */
+/* One segment of one group, which begins at `head`, times n_x rows: u. */
 KERN_ALWAYS_INLINE void few_segment(unsigned n_x, const uint8_t *head, size_t n_blocks,
-                                    const uint8_t *end, const struct rows *x,
-                                    const struct starts *s, __m512 u[FEW])
+                                    const struct rows *x, const struct starts *s, __m512 u[FEW])
 {
-    const size_t head_bytes = KERN_SEGMENT_HEAD(HEAD, SCALES, n_blocks);
-    const uint8_t *quants = head + head_bytes;
+    const uint8_t *quants = head + KERN_SEGMENT_HEAD(HEAD, SCALES, n_blocks);
     __m512 t[FEW], tm[FEW];
 
-    for (size_t i = 0; i < head_bytes; i += LINE)
-        ask_for(head + i + AHEAD, LINE, end);
     AVX512_UNROLL
     for (unsigned i = 0; i < n_x; i++)
         t[i] = tm[i] = _mm512_setzero_ps();
@@ -163,7 +159,6 @@ KERN_ALWAYS_INLINE void few_segment(unsigned n_x, const uint8_t *head, size_t n_
         __m512 scale, other;
         unpack(quants, w);
         block_scales(head + HEAD + b * SCALES, &scale, &other);
-        ask_for(quants + AHEAD, QUANTS, end);
         AVX512_UNROLL
         for (unsigned i = 0; i < n_x; i++) {
             const int8_t *q = x->q + i * x->stride + b * KERN_BLOCK;
@@ -192,7 +187,6 @@ KERN_ALWAYS_INLINE void few(unsigned n_x, const struct kern_matrix *m, size_t gr
 {
     const size_t n_blocks = m->n_cols / KERN_BLOCK;
     const uint8_t *p = m->data + group0 * m->group_bytes;
-    const uint8_t *end = m->data + group1 * m->group_bytes;
     size_t starts_at = SIZE_MAX;
     struct starts s;
 
@@ -207,7 +201,7 @@ KERN_ALWAYS_INLINE void few(unsigned n_x, const struct kern_matrix *m, size_t gr
             if (starts_at != b)
                 starts_of(act->h + 2 * b, act->q_stride / 16, n_x, n, &s);
             starts_at = b;
-            few_segment(n_x, p, n, end, &x, &s, u);
+            few_segment(n_x, p, n, &x, &s, u);
             p += KERN_SEGMENT_HEAD(HEAD, SCALES, n) + n * QUANTS;
         }
         AVX512_UNROLL
