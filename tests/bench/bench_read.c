@@ -1,6 +1,6 @@
 /* What this machine's memory delivers to a plain read: the limit that decoding is measured against.
- * Each thread of the pool reads every cache line of a share of its own of 1 GiB, which no cache holds. Prints one
- * CSV line for each number of threads, the median of the passes.
+ * Each thread of the pool reads every cache line of a share of its own of 1 GiB, which no cache holds, in
+ * large pages as weights lie. Prints one CSV line for each number of threads, the median of the passes.
  *
  *   bench_read [THREADS_MAX [PASSES]] */
 #include "common/common.h"
@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { BYTES = 1 << 30, STRIDE = 4 * 64, AHEAD = 8192, PASSES_MAX = 101 };
+enum { BYTES = 1 << 30, STRIDE = 4 * 64, PASSES_MAX = 101 };
 
 struct job {
     const uint64_t *words; /* [BYTES / 8] */
@@ -25,10 +25,6 @@ static void read_part(void *arg, unsigned part, unsigned n_parts)
     const uint64_t *w = j->words + first * (STRIDE / 8), *end = j->words + last * (STRIDE / 8);
     uint64_t a = 0, b = 0, c = 0, d = 0;
     for (; w < end; w += STRIDE / 8) {
-        __builtin_prefetch(w + AHEAD / 8);
-        __builtin_prefetch(w + AHEAD / 8 + 8);
-        __builtin_prefetch(w + AHEAD / 8 + 16);
-        __builtin_prefetch(w + AHEAD / 8 + 24);
         a += w[0];
         b += w[8];
         c += w[16];
@@ -72,6 +68,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: bench_read [THREADS_MAX [PASSES]], with 1 GiB of memory\n");
         return 2;
     }
+    base_arena_large_pages(arena, 0, 1);
     for (size_t i = 0; i < BYTES / sizeof *words; i++)
         words[i] = i;
     j.words = words;
