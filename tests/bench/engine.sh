@@ -12,7 +12,7 @@
 #
 #   SHOAL_BUILDDIR=build [PEER_LLAMA=DIR] [PEER_IK=DIR] sh tests/bench/engine.sh [RUNS [FOLDER]]
 #
-# PEER_*: folders with llama-bench (and llama-quantize, for Q4_K_M). FOLDER keeps the model files (4 GB).
+# PEER_*: folders with llama-bench. FOLDER keeps the model files (4 GB).
 # SHOAL_BENCH_TYPES, _THREADS, _WHAT, _KERNELS narrow it: "Q4_0 Q8_0 Q4_K_M", "1 2", "decode prefill deep",
 # "avx2". Run it on a quiet machine.
 set -eu
@@ -34,22 +34,7 @@ model()
     f16=$folder/tinyllama-f16.gguf
     file=$folder/tinyllama-$1.gguf
     test -s "$f16" || "$build/tests/tools/make_model" "$f16" tinyllama F16 >&2
-    if ! test -s "$file"; then
-        case $1 in
-        Q4_K_M)
-            quantize=
-            for peer in "${PEER_LLAMA:-}" "${PEER_IK:-}"; do
-                test -z "$peer" || test ! -x "$peer/llama-quantize" || quantize=$peer/llama-quantize
-            done
-            if test -n "$quantize"; then
-                "$quantize" "$f16" "$file" Q4_K_M >/dev/null 2>&1
-            else
-                "$build/shoal" quantize "$f16" "$file" Q4_K >&2
-            fi
-            ;;
-        *) "$build/shoal" quantize "$f16" "$file" "$1" >&2 ;;
-        esac
-    fi
+    test -s "$file" || "$build/shoal" quantize "$f16" "$file" "$1" >&2
     echo "$file"
 }
 
