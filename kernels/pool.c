@@ -13,7 +13,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 
-enum { SPINS = 1000 }; /* some 10 us */
+enum { SPINS = 4000 }; /* some 40 us */
 
 struct thread {
     struct kern_pool *pool;
