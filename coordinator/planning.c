@@ -15,6 +15,11 @@
 #include <string.h>
 
 static const double LINK_UNUSABLE_S = 10.0;
+/* The configuration's names are the planner's, one for one. */
+_Static_assert((int)NET_HYPERION == (int)PART_HYPERION && (int)NET_EVEN == (int)PART_EVEN &&
+                   (int)NET_MYOPIC_HEADS == (int)PART_MYOPIC_HEADS &&
+                   (int)NET_HYPERION + 1 == (int)PART_ALGORITHMS,
+               "algorithms");
 enum { TEAM_SUMS = 4, TEAM_OTHER_BYTES = 65536 }; /* of a member's buffers, worker/team.c */
 
 uint32_t coord_context(const struct net_config *c, const struct model *m)
@@ -346,7 +351,7 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
         goto out;
     build_problem(c, b, p, present, c->ttft_ms > 0 ? COORD_BATCHES - 1 : 1, problem, node);
     memset(&plan, 0, sizeof plan);
-    if ((rc = part_plan_solve(problem, &plan, e)) != 0)
+    if ((rc = part_algorithm_run((enum part_algorithm)c->algorithm, problem, &plan, e)) != 0)
         goto out;
     const double gap = plan.gap, solve_s = plan.solve_s;
     build_problem(c, b, p, present, 1, problem, node);

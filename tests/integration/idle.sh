@@ -27,7 +27,7 @@ planned_of()
 {
     awk -v name="$1" '
         BEGIN { m["B"] = 1; m["KiB"] = 1024; m["MiB"] = 1048576; m["GiB"] = 1073741824 }
-        $2 == name { printf "%.0f\n", $7 * m[$8] }' "$work/plan"
+        $4 == name { printf "%.0f\n", $7 * m[$8] }' "$work/plan"
 }
 
 # Every slot to its last position, all at once.

@@ -13,7 +13,7 @@ sed -n "s/^$question//p" "$work/out" | sed -n 1p >"$work/first"
 sed -n 1p "$work/text" >"$work/expected"
 same "the text is the one of shoal local" "$work/expected" "$work/first"
 for name in alpha beta gamma; do
-    says "$name has layers, predicted and measured" "$work/out" "^ +[0-9] +$name +- +[0-9]+-[0-9]+ .* [0-9.]+ +[0-9.]+\$"
+    says "$name has layers, predicted and measured" "$work/out" "^ +[0-9] +[0-9]+-[0-9]+ +- +$name .* [0-9.]+ +[0-9.]+\$"
 done
 says "so has a token of one request" "$work/out" '^one request: [0-9.]+ ms a token predicted, [0-9.]+ ms measured$'
 says "it says that one board alone would be faster" "$work/out" 'one board alone would be faster'

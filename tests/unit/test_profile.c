@@ -242,6 +242,17 @@ static void test_figures_give_times(void **state)
     near(a.rate[2][0], 5e6);
 }
 
+/* Each algorithm of the configuration is the planner's of the same place. */
+static void test_algorithms(void **state)
+{
+    static const char *const names[] = {
+        "program", "even",         "memory",  "edgeshard", "edgeshard-throughput",
+        "heads",   "lingualinked", "hyperion"};
+    (void)state;
+    for (int k = 0; k < PART_ALGORITHMS; k++)
+        assert_int_equal(part_algorithm_find(names[k]), k);
+}
+
 /* The sample profiles are good ones. */
 static void test_shipped_profiles(void **state)
 {
@@ -262,8 +273,11 @@ static void test_shipped_profiles(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_is_written_is_read), cmocka_unit_test(test_short_forms),
-        cmocka_unit_test(test_mistakes_are_named),      cmocka_unit_test(test_figures_give_times),
+        cmocka_unit_test(test_what_is_written_is_read),
+        cmocka_unit_test(test_short_forms),
+        cmocka_unit_test(test_mistakes_are_named),
+        cmocka_unit_test(test_figures_give_times),
+        cmocka_unit_test(test_algorithms),
         cmocka_unit_test(test_shipped_profiles),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
