@@ -181,6 +181,9 @@ static void fill_wishes(struct part_problem *out, const struct net_config *c)
     out->granularity = c->granularity == NET_HEADS    ? PART_HEADS
                        : c->granularity == NET_LAYERS ? PART_LAYERS
                                                       : PART_AUTO;
+    out->exchange = c->exchange == NET_STAR   ? PART_ONLY_STAR
+                    : c->exchange == NET_MESH ? PART_ONLY_MESH
+                                              : PART_ANY_SHAPE;
     out->chunk_rows = coord_core_chunk_max(c);
     out->prompt_rows = c->ttft_ms > 0 ? c->prompt : 0;
     out->ttft_max_s = c->ttft_ms / 1e3;

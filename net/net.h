@@ -231,6 +231,7 @@ int net_ini_read_bytes(const char *file, struct span text,
                        void *arg, struct err *e);
 
 enum net_granularity { NET_LAYERS, NET_HEADS, NET_AUTO };
+enum net_exchange { NET_ANY_SHAPE, NET_STAR, NET_MESH };
 enum net_algorithm {
     NET_PROGRAM,
     NET_EVEN,
@@ -278,6 +279,7 @@ struct net_config {
     uint32_t remeasure_ms; /* between two links in the background; 0: never */
     double objective;      /* weight of throughput: 0 latency only, 1 throughput only */
     enum net_granularity granularity;
+    enum net_exchange exchange;
     enum net_algorithm algorithm;
     uint32_t ttft_ms, prompt; /* limit (0: none) for a prompt of so many tokens */
     bool use_all;

@@ -146,7 +146,7 @@ static const struct kept *stages_of(struct enumeration *en, uint32_t cut, uint32
         for (uint32_t d = 0; d < p->n_devices; d++)
             if ((mask >> d & 1) != 0 && d != leader)
                 s.members[s.n_members++].device = d;
-        if (shape == 0 || s.n_members > 1)
+        if (s.n_members == 1 ? shape == 0 : part_shape_wanted(p, s.shape))
             divide(p, &s, 0, output, *at);
     }
     en->broken = en->broken || *at == NULL;

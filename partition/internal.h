@@ -218,4 +218,11 @@ int part_explain_infeasible(const struct part_problem *p, struct err *e);
 void part_explain_left_out(const struct part_problem *p, struct part_plan *plan, uint32_t device,
                            const struct part_plan *with, bool proven);
 
+/* May teams have this shape? */
+static inline bool part_shape_wanted(const struct part_problem *p, enum part_shape shape)
+{
+    return p->exchange == PART_ANY_SHAPE ||
+           (shape == PART_MESH) == (p->exchange == PART_ONLY_MESH);
+}
+
 #endif

@@ -58,6 +58,8 @@ enum part_granularity {
     PART_HEADS   /* one stage: all its devices split every layer */
 };
 
+enum part_exchange { PART_ANY_SHAPE, PART_ONLY_STAR, PART_ONLY_MESH };
+
 /* The placement problem. Diagonals of lat_s and rate are not read. */
 struct part_problem {
     uint32_t n_layers, n_devices;
@@ -82,6 +84,7 @@ struct part_problem {
     enum part_objective objective;
     double weight; /* of latency; PART_WEIGHTED only */
     enum part_granularity granularity;
+    enum part_exchange exchange; /* shapes that teams may have; algorithms by name do not look */
     /* A prompt of prompt_rows rows in chunks of at most chunk_rows has its first token within
      * ttft_max_s; prompt_rows 0: no prediction, ttft_max_s 0: no limit. */
     uint32_t prompt_rows, chunk_rows;

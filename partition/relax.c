@@ -458,6 +458,9 @@ static uint32_t corners(const struct part_relax *r, const struct set *s, int rol
             to = s->tau[level] > 0.0 ? (most_s - fixed_s) / s->tau[level] : to;
         if (level == 0 && fixed_s + s->tau[0] * from <= most_s)
             out[n++] = (struct corner){from, fixed_s + s->tau[0] * from};
+        /* A layer may be more than the first level's share of the model. */
+        if (to <= from && level == 0)
+            continue;
         if (to <= from)
             break;
         out[n++] = (struct corner){to, fixed_s + s->tau[level] * to};

@@ -381,6 +381,26 @@ static void set_counts(struct part_choice *c, enum unit_kind kind, const uint32_
     }
 }
 
+/* A member that is best left without anything takes one unit of columns from whoever has most: it is
+ * in the team, and where every device must work there may be no other team for it. */
+static void use_idle(const struct part_stage *s, uint64_t *room, uint64_t unit_bytes,
+                     uint32_t *count)
+{
+    for (uint32_t k = 0; k < s->n_members; k++) {
+        const struct part_member *m = &s->members[k];
+        uint32_t from = 0;
+        if (count[k] > 0 || m->head0 < m->head1 || m->run0 < m->run1 || room[k] < unit_bytes)
+            continue;
+        for (uint32_t i = 1; i < s->n_members; i++)
+            from = count[i] > count[from] ? i : from;
+        if (count[from] < 2)
+            continue;
+        count[from]--;
+        count[k]++;
+        room[k] -= unit_bytes;
+    }
+}
+
 /* Divide for the layers [i, j): `heads_room` of each member's memory is the heads' at most. */
 static bool divide(const struct part_view *v, struct part_choice *c, enum part_measure m,
                    uint32_t i, uint32_t j, double heads_room, double runs_room)
@@ -437,6 +457,7 @@ static bool divide(const struct part_view *v, struct part_choice *c, enum part_m
     g.n_units = p->n_ff_units;
     if (!deal(&g, room, count))
         return false;
+    use_idle(&c->stage, room, ff, count);
     set_counts(c, UNIT_FF, count);
     s = c->stage;
     s.layer0 = i;
@@ -551,6 +572,8 @@ int part_team_choices(struct part_view *v, uint32_t mask, uint32_t leader, bool 
     }
     for (int shape = 0; rc == 0 && shape < 2; shape++) {
         c.stage.shape = shape == 0 ? PART_STAR : PART_MESH;
+        if (!part_shape_wanted(v->p, c.stage.shape))
+            continue;
         if (exact) {
             x->c = c;
             rc = exact_choices(x, mask == (1u << v->n_devices) - 1);
