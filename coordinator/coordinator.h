@@ -42,7 +42,7 @@ struct coord_node_profile {
     struct coord_figures figures;
     uint32_t rows[COORD_BATCHES]; /* ascending from 1 */
     struct coord_batch batches[COORD_BATCHES];
-    double sample, wake, codec, throttle, pass; /* as in PROFILED */
+    double sample, wake, codec, message, throttle, pass; /* as in PROFILED */
     uint64_t memory_bytes, base_bytes;
 };
 struct coord_profile {

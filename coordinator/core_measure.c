@@ -150,7 +150,7 @@ static bool profile_ok(const struct net_msg_PROFILED *m, uint32_t n_layers)
                                           m->output};
     bool ok = m->attention.n == COORD_BATCHES * n_layers && m->ffn.n == m->attention.n &&
               numbers_ok(m->attention) && numbers_ok(m->ffn) && m->throttle > 0 &&
-              m->throttle <= 1 && m->sample >= 0 && m->wake >= 0 && m->codec >= 0 && m->pass >= 0;
+              m->throttle <= 1 && m->sample >= 0 && m->wake >= 0 && m->codec >= 0 && m->message >= 0 && m->pass >= 0;
     for (size_t i = 0; i < sizeof of_batches / sizeof *of_batches; i++)
         ok = ok && of_batches[i].n == COORD_BATCHES && (i == 0 || numbers_ok(of_batches[i]));
     for (uint32_t i = 0; ok && i < COORD_BATCHES; i++)
@@ -177,6 +177,7 @@ static void keep_profile(const struct net_msg_PROFILED *m, uint32_t n_layers,
     p->sample = m->sample;
     p->wake = m->wake;
     p->codec = m->codec;
+    p->message = m->message;
     p->throttle = m->throttle;
     p->pass = m->pass;
     p->memory_bytes = m->memory_bytes;

@@ -119,7 +119,7 @@ static void fill_device(struct part_device *d, const struct net_config_worker *w
     d->output.row_s += p->sample;
     d->pass_s = p->pass;
     /* A half that a message begins wakes the threads up once, and has a message at each end. */
-    d->message_s = p->wake / 2;
+    d->message_s = p->message + p->wake / 2;
     d->byte_s = p->codec;
     d->memory_bytes = p->memory_bytes;
     d->pin0 = w->layer0;

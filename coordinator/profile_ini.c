@@ -3,7 +3,7 @@
  *
  *   [profile]            layers: 22
  *   [node pi4]           memory: 3 GiB   base: 12 MiB   pass: 0.0001
- *                        sample, wake, codec, throttle
+ *                        sample, wake, codec, message, throttle
  *   [times pi4 1]        attention: 0.0021*22   ffn: 0.004*22   embed, output: 0.03,
  *                        attention-fixed, ffn-fixed: 0.00002
  *   [times pi4 8]        ...                         the same for a batch of 8 rows, and of 64
@@ -57,6 +57,7 @@ static int find_node(struct coord_profile *p, const char *name, bool make)
     n->figures.half = 3e-5;
     n->pass = 1e-4;
     n->wake = 5e-5;
+    n->message = 5e-5;
     return (int)p->n_nodes++;
 }
 
@@ -113,6 +114,7 @@ static int node_entry(struct reader *r, struct coord_node_profile *n, const stru
     } numbers[] = {
         {"pass", &n->pass, SECONDS_MAX},      {"sample", &n->sample, SECONDS_MAX},
         {"wake", &n->wake, SECONDS_MAX},      {"codec", &n->codec, SECONDS_MAX},
+        {"message", &n->message, SECONDS_MAX},
         {"throttle", &n->throttle, 1},        {"bandwidth", &n->figures.bandwidth, RATE_MAX},
         {"int8", &n->figures.int8, RATE_MAX}, {"half", &n->figures.half, SECONDS_MAX},
         {"rate", &n->figures.rate, RATE_MAX}, {"latency", &n->figures.latency, SECONDS_MAX}};
@@ -376,9 +378,9 @@ static void put_node(struct base_buf *b, const struct coord_node_profile *n, uin
 {
     base_buf_printf(b,
                     "\n[node %s]\n  memory: %llu B\n  base: %llu B\n  pass: %.9g\n  sample: %.9g\n"
-                    "  wake: %.9g\n  codec: %.9g\n  throttle: %.9g\n",
+                    "  wake: %.9g\n  codec: %.9g\n  message: %.9g\n  throttle: %.9g\n",
                     n->name, (unsigned long long)n->memory_bytes, (unsigned long long)n->base_bytes,
-                    n->pass, n->sample, n->wake, n->codec, n->throttle);
+                    n->pass, n->sample, n->wake, n->codec, n->message, n->throttle);
     for (uint32_t i = 0; i < COORD_BATCHES; i++) {
         const struct coord_batch *t = &n->batches[i];
         base_buf_printf(b, "\n[times %s %u]\n", n->name, n->rows[i]);

@@ -69,6 +69,7 @@ struct worker_profile {
     double sample;   /* choosing one token */
     double wake;     /* what a half takes longer when its threads slept before */
     double codec;    /* a byte of partial sums, coding or adding */
+    double message;  /* worker_exchange_time; the caller's to fill */
     double throttle; /* share of the time that a CPU quota lets the threads run; 1: none */
 };
 /* Compute thread: measure the real kernels on the card's shapes, with made-up weights. `root` as in

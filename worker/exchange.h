@@ -42,6 +42,12 @@ void worker_exchange_force(struct worker_exchange *x, uint64_t epoch);
 void worker_exchange_want(struct worker_exchange *x, const struct worker_team *t);
 bool worker_exchange_ready(const struct worker_exchange *x, uint64_t epoch);
 
+/* Seconds that sending or taking a message of so many bytes costs this board beside the wire
+ * (worker/exchange_time.c). Takes about half a second. ERR_NOMEM, ERR_PEER, codes of
+ * worker_exchange_new. */
+int worker_exchange_time(const char *keys, const char *self, uint32_t bytes, double *seconds,
+                         struct err *e);
+
 /* ---- compute thread -------------------------------------------------------------------------- */
 
 /* Take note of what has happened to the connections, without waiting. */

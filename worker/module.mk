@@ -3,7 +3,7 @@ noinst_LIBRARIES += %D%/libworker.a
 	%D%/worker.h \
 	%D%/core.c %D%/core_private.h %D%/core_ring.c \
 	%D%/engine.c %D%/engine.h \
-	%D%/exchange.c %D%/exchange.h \
+	%D%/exchange.c %D%/exchange.h %D%/exchange_time.c \
 	%D%/linktest.c %D%/linktest.h \
 	%D%/loader.c %D%/loader.h \
 	%D%/profile.c \

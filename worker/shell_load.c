@@ -111,6 +111,14 @@ static void run_pass(struct job *j)
     j->seconds = base_clock_s() - t;
 }
 
+/* A message of one row's partial sums. */
+static int time_messages(struct job *j)
+{
+    const struct worker_shell *sh = j->shell;
+    const uint32_t bytes = model_shape(j->with)->n_embd * 4;
+    return worker_exchange_time(sh->config.keys, sh->self.name, bytes, &j->profile.message, &j->e);
+}
+
 static void run_job(void *arg)
 {
     struct job *j = arg;
@@ -136,6 +144,8 @@ static void run_job(void *arg)
     case JOB_PROFILE:
         kern_fp_init();
         j->rc = worker_profile_run(j->with, &j->config, "", &j->profile, &j->e);
+        if (j->rc == 0)
+            j->rc = time_messages(j);
         break;
     case JOB_FREE:
         worker_engine_free(j->engine);
@@ -644,6 +654,7 @@ static void profile_done(struct worker_shell *sh, struct job *j)
             .sample = p->sample,
             .wake = p->wake,
             .codec = p->codec,
+            .message = p->message,
             .throttle = p->throttle,
             .pass = sh->noop_s[WORKER_NOOPS / 2],
             .memory_bytes = worker_memory_available("", sh->self.memory_bytes),
