@@ -36,9 +36,13 @@ struct want_logits {
 
 /* ---- who holds what -------------------------------------------------------------------------- */
 
+/* The leader of a mesh who has a part of neither half is taken to have one of the second, which is
+ * zeros: others wait for it once a layer, and nobody gets far ahead of it. */
 static bool holds(const struct worker_team *t, uint32_t i, uint32_t half)
 {
     const uint32_t *b = half == ATTENTION ? t->heads : t->columns;
+    if (t->mesh && i == 0 && half == FEED_FORWARD && t->heads[1] == 0 && t->columns[1] == 0)
+        return true;
     return b[i] < b[i + 1];
 }
 
