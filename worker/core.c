@@ -9,8 +9,8 @@
  *
  * Which control message may come in which state is a table (permitted[]); what comes otherwise is
  * dropped with a trace line. The invariant: at most one plan in force and one being prepared, the
- * latter of a higher epoch. What belongs to slots, rows and passes is core_ring.c. Left out:
- * anything that measures or moves bytes. */
+ * latter of a higher epoch. What belongs to slots and rows is core_ring.c, to passes core_pass.c.
+ * Left out: anything that measures or moves bytes. */
 #include "worker/core_private.h"
 
 #include <assert.h>

@@ -1,4 +1,5 @@
-/* The worker core's state, shared by core.c (meeting, plans) and core_ring.c (slots, passes). */
+/* The worker core's state, shared by core.c (meeting, plans), core_ring.c (slots, rows that wait) and
+ * core_pass.c (passes). */
 #ifndef WORKER_CORE_PRIVATE_H
 #define WORKER_CORE_PRIVATE_H
 
@@ -107,6 +108,27 @@ void worker_core_link_lost(struct worker_core *c, struct worker_actions *out, co
 void worker_core_activate(struct worker_core *c, struct worker_actions *out);
 void worker_core_deactivate(struct worker_core *c, struct worker_actions *out);
 
+/* In the ring a stage is its team's leader. */
+static inline bool worker_core_leads(const struct worker_core *c)
+{
+    return c->plan.member == 0;
+}
+
+static inline bool worker_core_is_first(const struct worker_core *c)
+{
+    return c->plan.stage == 0;
+}
+
+static inline bool worker_core_is_last(const struct worker_core *c)
+{
+    return c->plan.stage + 1 == c->plan.n_stages;
+}
+
+static inline const char *worker_core_next(const struct worker_core *c)
+{
+    return c->plan.ring[c->plan.stage + 1];
+}
+
 /* core_ring.c */
 bool worker_core_ring_init(struct worker_core *c); /* for c->plan; false: out of memory */
 void worker_core_ring_clear(struct worker_core *c);
@@ -116,10 +138,22 @@ void worker_core_close(struct worker_core *c, const struct net_msg_CLOSE *m,
                        struct worker_actions *out);
 void worker_core_ring_message(struct worker_core *c, const char *peer, const struct net_msg *m,
                               struct worker_actions *out);
-void worker_core_pass_done(struct worker_core *c, struct worker_pass *pass,
-                           struct worker_actions *out);
+uint32_t worker_core_ring_rows(const struct worker_plan *p); /* capacity of the prompt buffer */
+/* The slot where it is this request's; NULL: not any more, or there is none. */
+struct worker_slot *worker_core_slot_of(struct worker_core *c, uint32_t slot, uint64_t request);
+/* Drop what the slot holds, so that another request may have it. */
+void worker_core_slot_reset(struct worker_core *c, uint32_t slot);
+/* A slot's next decode row waits from now on. */
+void worker_core_decode_wait(struct worker_core *c, uint32_t slot, uint32_t position,
+                             int32_t token);
+/* Tell the first stage what was taken up and dropped. */
+void worker_core_send_started(struct worker_core *c, struct worker_actions *out);
+void worker_core_queue_remove(uint32_t *queue, uint32_t *n, uint32_t slot);
+
+/* core_pass.c */
 /* Start a pass where rows wait and none is running. */
 void worker_core_pump(struct worker_core *c, struct worker_actions *out);
-uint32_t worker_core_ring_rows(const struct worker_plan *p); /* capacity of the prompt buffer */
+void worker_core_pass_done(struct worker_core *c, struct worker_pass *pass,
+                           struct worker_actions *out);
 
 #endif
