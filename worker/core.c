@@ -170,6 +170,12 @@ static bool borders_are_sound(struct net_list l, uint32_t n)
     return true;
 }
 
+/* Whether the stage has the output matrix. */
+static bool stage_has_output(const struct net_msg_PLAN *m)
+{
+    return m->stage == (m->output_first != 0 ? 0 : m->n_stages - 1);
+}
+
 /* The part of a PLAN that speaks of the worker's team. */
 static bool team_is_sound(const struct worker_core *c, const struct net_msg_PLAN *m)
 {
@@ -179,7 +185,7 @@ static bool team_is_sound(const struct worker_core *c, const struct net_msg_PLAN
                m->runs.n == 0;
     if (n > WORKER_STAGES_MAX || m->member >= n || m->ports.n != n || m->mesh > 1 ||
         !borders_are_sound(m->heads, n) || !borders_are_sound(m->columns, n) ||
-        !borders_are_sound(m->runs, n))
+        !borders_are_sound(m->runs, n) || (net_u32_at(m->runs, n) > 0) != stage_has_output(m))
         return false;
     const struct span self = net_str_at(m->team, m->member);
     return self.len == strlen(c->id.name) && memcmp(self.ptr, c->id.name, self.len) == 0;
@@ -195,7 +201,7 @@ static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m,
     if (m->layer0 >= m->layer1 || m->layer1 > c->n_layers || (m->stage == 0) != (m->layer0 == 0) ||
         (m->stage + 1 == m->n_stages) != (m->layer1 == c->n_layers))
         return false;
-    if (!team_is_sound(c, m) || m->wire >= MODEL_N_WIRES)
+    if (m->output_first > 1 || !team_is_sound(c, m) || m->wire >= MODEL_N_WIRES)
         return false;
     if (m->max_rows == 0 || m->max_rows > MODEL_ROWS_MAX || m->chunk == 0 ||
         m->chunk > m->max_rows || m->max_rows < c->n_slots)
@@ -211,6 +217,7 @@ static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m,
     p->n_pieces = m->n_pieces;
     p->member = m->member;
     p->n_members = m->team.n == 0 ? 1 : m->team.n;
+    p->output_first = m->output_first != 0 && m->n_stages > 1;
     p->wire = (enum model_wire)m->wire;
     for (uint32_t i = 0; i < m->n_stages; i++) {
         const struct span s = net_str_at(m->ring, i);

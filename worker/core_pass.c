@@ -6,6 +6,11 @@
  * MDI-LLM). The last stage samples; it stops by itself at the text's end, the token limit or the
  * context, and the coordinator closes the slot.
  *
+ * Where the output matrix stands on the first stage, that one samples. A row that has come back is
+ * then the beginning of the next token's: one pass samples and runs that token through the first
+ * stage's layers, so a token costs as many passes as anywhere. It is reported once the pass is done.
+ * Rows of logits requests come between decode and prompt rows, and make room for new prompt rows.
+ *
  * Of a team only the leader is here: it decides what a pass is made of, and the members carry it out
  * with it, out of sight of their cores (worker/team.c). A pass that a member did not carry out
  * breaks the ring like a link that breaks.
@@ -23,29 +28,35 @@ static void fill_row(struct worker_core *c, struct worker_pass_row *r, uint32_t 
                      uint32_t position, int32_t token, enum worker_from from, uint32_t index)
 {
     const struct worker_slot *s = &c->slots[slot];
+    /* Of output on the first stage: rows that begin here have not left the last layer. */
+    const bool logits = worker_core_has_output(c) && worker_slot_wants_logits(s, position) &&
+                        (from != WORKER_FROM_TOKEN || worker_core_is_last(c));
     r->row = (struct model_row){slot, position, token, false};
     r->request = s->request;
     r->from = from;
     r->index = index;
-    r->summarise = worker_core_is_last(c) && (s->flags & 1) != 0;
-    r->sample = worker_core_is_last(c) && (s->flags & 1) == 0 && position + 1 >= s->n_prompt &&
-                position + 1 < s->end_position;
+    r->summarise = logits && (s->flags & 1) != 0;
+    r->sample = logits && !r->summarise;
     if (r->sample) {
         r->sampling = s->sampling;
+        r->end_position = s->end_position;
         r->n_recent = s->n_recent;
+        r->n_ends = s->n_ends;
         memcpy(r->recent, s->recent, s->n_recent * sizeof *s->recent);
+        memcpy(r->ends, s->ends, s->n_ends * sizeof *s->ends);
     }
 }
 
 static void take_decode(struct worker_core *c, uint32_t limit)
 {
+    const bool token = worker_core_is_first(c) && !c->plan.output_first;
     const uint32_t n = c->n_decode < limit ? c->n_decode : limit;
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t slot = c->decode_queue[i];
         struct worker_slot *s = &c->slots[slot];
         s->waiting = false;
         fill_row(c, &c->pass->rows[i], slot, s->position, s->token,
-                 worker_core_is_first(c) ? WORKER_FROM_TOKEN : WORKER_FROM_DECODE, slot);
+                 token ? WORKER_FROM_TOKEN : WORKER_FROM_DECODE, slot);
     }
     memmove(c->decode_queue, c->decode_queue + n, (c->n_decode - n) * sizeof *c->decode_queue);
     c->n_decode -= n;
@@ -71,15 +82,20 @@ static uint64_t credit(const struct worker_core *c)
 /* First stage: rows of the prompts that wait, oldest first. */
 static void take_prompts(struct worker_core *c, uint32_t limit)
 {
-    uint64_t pending = 0;
-    for (uint32_t i = 0; i < c->n_prompt; i++)
-        pending += c->slots[c->prompt_queue[i]].n_prompt - c->slots[c->prompt_queue[i]].next;
-    uint32_t n = pending < limit ? (uint32_t)pending : limit;
-    if (credit(c) < n)
+    uint32_t n = 0, away = 0; /* of them, rows that come back and wait in the ring */
+    for (uint32_t i = 0; i < c->n_prompt && n < limit; i++) {
+        const struct worker_slot *s = &c->slots[c->prompt_queue[i]];
+        const uint32_t all = s->n_prompt - s->next, take = all < limit - n ? all : limit - n;
+        n += take;
+        away += c->plan.output_first && (s->flags & 1) != 0 ? take : 0;
+    }
+    if (credit(c) < n || away > c->ring_cap - c->ring_n - c->n_away)
         return;
+    c->n_away += away;
     for (; n > 0; n--) {
         const uint32_t slot = c->prompt_queue[0];
         struct worker_slot *s = &c->slots[slot];
+        s->away += c->plan.output_first && (s->flags & 1) != 0 ? 1 : 0;
         fill_row(c, &c->pass->rows[c->pass->n++], slot, s->next, s->prompt[s->next],
                  WORKER_FROM_TOKEN, slot);
         c->taken++;
@@ -91,24 +107,29 @@ static void take_prompts(struct worker_core *c, uint32_t limit)
     }
 }
 
-/* Later stages: rows that came, in order; those of closed requests give their credit back and are
- * gone. */
+/* Rows that came, in order; those of closed requests give their credit back and are gone. */
 static void take_ring(struct worker_core *c, uint32_t limit)
 {
+    const bool back = worker_core_is_first(c); /* their credit is room in the ring */
     for (uint32_t n = 0; n < limit && c->ring_n > 0;) {
         const uint32_t index = c->ring_head;
         const struct worker_prompt_row *p = &c->ring[index];
         c->ring_head = (c->ring_head + 1) % c->ring_cap;
         c->ring_n--;
-        c->taken++;
+        c->taken += back ? 0 : 1;
         if (worker_core_slot_of(c, p->slot, p->request) == NULL || p->position >= c->context) {
-            c->dropped++;
+            c->dropped += back ? 0 : 1;
             continue;
         }
         fill_row(c, &c->pass->rows[c->pass->n++], p->slot, p->position, 0, WORKER_FROM_PROMPT,
                  index);
         n++;
     }
+}
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
 }
 
 void worker_core_pump(struct worker_core *c, struct worker_actions *out)
@@ -126,11 +147,10 @@ void worker_core_pump(struct worker_core *c, struct worker_actions *out)
     const bool prompts = c->n_prompt > 0 || c->ring_n > 0;
     take_decode(c, c->starved && prompts ? max - 1 : max);
     c->starved = prompts && c->pass->n == max;
-    const uint32_t room = max - c->pass->n, limit = room < c->plan.chunk ? room : c->plan.chunk;
+    take_ring(c, least(max - c->pass->n, c->plan.chunk));
+    c->pass->n_back = worker_core_is_first(c) ? c->pass->n - c->pass->n_decode : 0;
     if (worker_core_is_first(c))
-        take_prompts(c, limit);
-    else
-        take_ring(c, limit);
+        take_prompts(c, least(max - c->pass->n, c->plan.chunk));
     if (c->taken != taken)
         worker_core_send_started(c, out);
     if (c->pass->n == 0) /* no prompt row could go after all */
@@ -157,6 +177,12 @@ static void fail_bad(struct worker_core *c, const struct worker_pass_row *r, uin
                          bad - 1, r->row.position);
 }
 
+/* The row, or the token that is chosen at it, could not be computed. */
+static bool failed(const struct worker_pass *pass, uint32_t i)
+{
+    return pass->rows[i].sample ? pass->tokens[i] < 0 : pass->bad[i] != 0;
+}
+
 /* Rows that a value out of range has spoiled end their request here. Its later rows lack what those
  * should have left in the KV cache, so they go no further either, nor do rows of a request that was
  * closed meanwhile. */
@@ -166,14 +192,14 @@ static void drop_bad(struct worker_core *c, struct worker_pass *pass, struct wor
     for (uint32_t i = 0; i < pass->n; i++) {
         struct worker_pass_row *r = &pass->rows[i];
         const bool live = worker_core_slot_of(c, r->row.slot, r->request) != NULL;
-        if (live && pass->bad[i] == 0 && !(r->sample && pass->tokens[i] < 0))
+        if (r->request == 0 || (live && !failed(pass, i)))
             continue;
         if (live) {
             fail_bad(c, r, pass->bad[i], out);
             worker_core_slot_reset(c, r->row.slot);
         }
         r->request = 0;
-        if (i >= pass->n_decode)
+        if (i >= pass->n_decode + pass->n_back)
             c->dropped++;
     }
     if (c->dropped != dropped)
@@ -181,21 +207,43 @@ static void drop_bad(struct worker_core *c, struct worker_pass *pass, struct wor
 }
 
 static void send_rows(struct worker_core *c, struct worker_pass *pass, uint32_t kind,
-                      uint32_t first, uint32_t end, struct worker_actions *out)
+                      const uint32_t *rows, uint32_t n, struct worker_actions *out)
 {
-    uint32_t n = 0;
-    for (uint32_t i = first; i < end; i++)
-        if (pass->rows[i].request != 0)
-            c->rows[kind][n++] = i;
     if (n == 0)
         return;
     struct worker_action *a = worker_core_act(out, WORKER_ACT_SEND_ROWS);
-    a->peer = worker_core_next(c);
+    a->peer = kind == 2 ? c->plan.ring[0] : worker_core_next(c);
     a->epoch = pass->epoch;
     a->rows_kind = kind;
-    a->rows = c->rows[kind];
+    a->rows = rows;
     a->n_rows = n;
     a->pass = pass;
+}
+
+/* To the next stage: rows whose request lives. */
+static void send_on(struct worker_core *c, struct worker_pass *pass, struct worker_actions *out)
+{
+    uint32_t n[2] = {0, 0};
+    for (uint32_t i = 0; i < pass->n; i++) {
+        const bool back = i >= pass->n_decode && i < pass->n_decode + pass->n_back;
+        const uint32_t kind = i < pass->n_decode ? 0 : 1;
+        if (pass->rows[i].request != 0 && !back)
+            c->rows[kind][n[kind]++] = i;
+    }
+    for (uint32_t kind = 0; kind < 2; kind++)
+        send_rows(c, pass, kind, c->rows[kind], n[kind], out);
+}
+
+/* The last stage, where the output is on the first: rows that logits are made of. */
+static void send_back(struct worker_core *c, struct worker_pass *pass, struct worker_actions *out)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < pass->n; i++) {
+        const struct worker_pass_row *r = &pass->rows[i];
+        if (r->request != 0 && worker_slot_wants_logits(&c->slots[r->row.slot], r->row.position))
+            c->rows[0][n++] = i;
+    }
+    send_rows(c, pass, 2, c->rows[0], n, out);
 }
 
 static void remember_token(struct worker_slot *s, int32_t token)
@@ -205,12 +253,12 @@ static void remember_token(struct worker_slot *s, int32_t token)
     s->recent[s->n_recent++] = token;
 }
 
-static bool is_end(const struct worker_slot *s, int32_t token)
+bool worker_pass_goes_on(const struct worker_pass_row *r, int32_t token)
 {
-    for (uint32_t i = 0; i < s->n_ends; i++)
-        if (s->ends[i] == token)
-            return true;
-    return false;
+    for (uint32_t i = 0; i < r->n_ends; i++)
+        if (r->ends[i] == token)
+            return false;
+    return r->row.position + 2 < r->end_position;
 }
 
 /* They reach the coordinator before the token they belong to. */
@@ -229,12 +277,26 @@ static void send_logprobs(struct worker_core *c, const struct worker_pass *pass,
                                                   net_list_f64(p->best, p->n_best)};
 }
 
-/* The last stage: report the tokens, and send those that go on to the first stage. */
+/* A token with which the text goes on: its row waits here, or has run in this pass already. True: it
+ * is to be sent to the first stage. */
+static bool go_on(struct worker_core *c, struct worker_pass_row *r, int32_t token)
+{
+    const uint32_t position = r->row.position + 1;
+    if (c->plan.output_first) {
+        r->row = (struct model_row){r->row.slot, position, token, false};
+        r->sample = false;
+    } else if (worker_core_is_first(c)) {
+        worker_core_decode_wait(c, r->row.slot, position, token);
+    }
+    return !worker_core_is_first(c);
+}
+
+/* Where the output is: report the tokens, and see to those that go on. */
 static void send_tokens(struct worker_core *c, struct worker_pass *pass, struct worker_actions *out)
 {
     uint32_t n = 0, again = 0;
     for (uint32_t i = 0; i < pass->n; i++) {
-        const struct worker_pass_row *r = &pass->rows[i];
+        struct worker_pass_row *r = &pass->rows[i];
         struct worker_slot *s = worker_core_slot_of(c, r->row.slot, r->request);
         if (s == NULL)
             continue;
@@ -253,16 +315,14 @@ static void send_tokens(struct worker_core *c, struct worker_pass *pass, struct 
         net_put_u32(c->list32[0], n, position);
         net_put_u32(c->list32[1], n++, (uint32_t)token);
         remember_token(s, token);
-        if (is_end(s, token) || position + 1 >= s->end_position)
-            continue;
-        if (worker_core_is_first(c)) {
-            worker_core_decode_wait(c, r->row.slot, position, token);
-            continue;
+        if (!worker_pass_goes_on(r, token)) {
+            r->request = 0;
+        } else if (go_on(c, r, token)) {
+            net_put_u64(c->list64[1], again, r->request);
+            net_put_u32(c->list32[2], again, r->row.slot);
+            net_put_u32(c->list32[3], again, position);
+            net_put_u32(c->list32[4], again++, (uint32_t)token);
         }
-        net_put_u64(c->list64[1], again, r->request);
-        net_put_u32(c->list32[2], again, r->row.slot);
-        net_put_u32(c->list32[3], again, position);
-        net_put_u32(c->list32[4], again++, (uint32_t)token);
     }
     if (again > 0) {
         struct worker_action *a = worker_core_act(out, WORKER_ACT_RING);
@@ -294,10 +354,12 @@ void worker_core_pass_done(struct worker_core *c, struct worker_pass *pass,
         return;
     }
     drop_bad(c, pass, out);
-    if (worker_core_is_last(c)) {
+    if (worker_core_has_output(c)) {
         send_tokens(c, pass, out);
-        return;
+        drop_bad(c, pass, out); /* the tokens' own rows */
     }
-    send_rows(c, pass, 0, 0, pass->n_decode, out);
-    send_rows(c, pass, 1, pass->n_decode, pass->n, out);
+    if (!worker_core_is_last(c))
+        send_on(c, pass, out);
+    else if (c->plan.output_first)
+        send_back(c, pass, out);
 }

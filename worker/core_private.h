@@ -28,6 +28,7 @@ struct worker_plan {
     uint64_t epoch; /* 0: none */
     uint32_t n_stages, stage, layer0, layer1, max_rows, chunk, n_pieces;
     uint32_t member, n_members; /* place in the team, 0 leads */
+    bool output_first; /* the output matrix stands on the first of several stages */
     enum model_wire wire;
     char ring[WORKER_STAGES_MAX][NET_NAME_MAX];
 };
@@ -41,14 +42,15 @@ struct worker_slot {
     /* first stage only */
     int32_t *prompt; /* [n_prompt], owned; NULL once all rows are on their way */
     uint32_t next;   /* first prompt position not yet on its way */
+    uint32_t away;   /* output first: rows of a logits request on their way, not back yet */
     /* the decode row that waits, if one does */
     bool waiting;
     uint32_t position;
     int32_t token;
 };
 
-/* A prompt row that waits at a later stage; its hidden state is the same row of the prompt buffer.
- */
+/* A prompt row that waits at a later stage, or is back at the first; its hidden state is the same row
+ * of the prompt buffer. */
 struct worker_prompt_row {
     uint64_t request;
     uint32_t slot, position;
@@ -77,7 +79,7 @@ struct worker_core {
     uint32_t prompt_queue[MODEL_SLOTS_MAX],
         n_prompt;                   /* first stage: slots with prompt rows, oldest first */
     struct worker_prompt_row *ring; /* [ring_cap] prompt rows that wait, a circle */
-    uint32_t ring_cap, ring_head, ring_n;
+    uint32_t ring_cap, ring_head, ring_n, n_away; /* n_away: of all slots */
     uint64_t taken, dropped; /* prompt rows, as in STARTED */
     uint64_t stage_taken[WORKER_STAGES_MAX],
         stage_dropped[WORKER_STAGES_MAX]; /* first stage's view */
@@ -122,6 +124,18 @@ static inline bool worker_core_is_first(const struct worker_core *c)
 static inline bool worker_core_is_last(const struct worker_core *c)
 {
     return c->plan.stage + 1 == c->plan.n_stages;
+}
+
+/* Final norm and output matrix stand here. */
+static inline bool worker_core_has_output(const struct worker_core *c)
+{
+    return c->plan.output_first ? worker_core_is_first(c) : worker_core_is_last(c);
+}
+
+/* Logits are made of the row at this position: for the next token, or to be reported. */
+static inline bool worker_slot_wants_logits(const struct worker_slot *s, uint32_t position)
+{
+    return (s->flags & 1) != 0 || (position + 1 >= s->n_prompt && position + 1 < s->end_position);
 }
 
 static inline const char *worker_core_next(const struct worker_core *c)

@@ -13,8 +13,13 @@
  * there. RING_OPEN, rows and RING_CLOSE go the same way round the ring, in order, so a later stage
  * learns of a request before its first row.
  *
- * Invariant: a decode row waits at most once a slot; ring_n <= ring_cap; taken >= dropped. Left out:
- * what passes are made of (core_pass.c), stop strings (the coordinator's). */
+ * Where the output matrix stands on the first stage, the rows that logits are wanted of come back to
+ * it and wait where rows wait at later stages: one of a request that generates, as a decode row, and
+ * any number of a logits request. The first stage counts how many of these are on their way, and
+ * sends no more than its ring has room for.
+ *
+ * Invariant: a decode row waits at most once a slot; ring_n + n_away <= ring_cap; taken >= dropped.
+ * Left out: what passes are made of (core_pass.c), stop strings (the coordinator's). */
 #include "worker/core_private.h"
 
 #include <assert.h>
@@ -38,10 +43,11 @@ void worker_core_queue_remove(uint32_t *queue, uint32_t *n, uint32_t slot)
 
 uint32_t worker_core_ring_rows(const struct worker_plan *p)
 {
-    if (p->member != 0)
+    if (p->member != 0 || (p->stage == 0 && !p->output_first))
         return 1;
-    const uint32_t chunks = p->stage > 2 ? p->stage : 2;
-    return (chunks + 1) * p->chunk;
+    /* Rows that are back have come as far as one stage more would be. */
+    const uint32_t stage = p->stage == 0 ? p->n_stages : p->stage;
+    return ((stage > 2 ? stage : 2) + 1) * p->chunk;
 }
 
 uint32_t worker_core_prompt_rows(const struct worker_core *c, uint64_t epoch)
@@ -66,7 +72,7 @@ void worker_core_ring_clear(struct worker_core *c)
         slot_free(&c->slots[i]);
     c->broken = false;
     c->n_decode = c->n_prompt = 0;
-    c->ring_head = c->ring_n = 0;
+    c->ring_head = c->ring_n = c->n_away = 0;
     c->taken = c->dropped = 0;
     memset(c->stage_taken, 0, sizeof c->stage_taken);
     memset(c->stage_dropped, 0, sizeof c->stage_dropped);
@@ -85,6 +91,7 @@ void worker_core_slot_reset(struct worker_core *c, uint32_t slot)
 {
     worker_core_queue_remove(c->decode_queue, &c->n_decode, slot);
     worker_core_queue_remove(c->prompt_queue, &c->n_prompt, slot);
+    c->n_away -= c->slots[slot].away;
     slot_free(&c->slots[slot]);
 }
 
@@ -311,6 +318,29 @@ static void on_ring_tokens(struct worker_core *c, const struct net_msg_RING_TOKE
     }
 }
 
+/* Rows that have left the last layer. Those of closed requests are counted no more, and dropped. */
+static void on_rows_back(struct worker_core *c, const struct net_msg_ROWS *m,
+                         struct worker_actions *out)
+{
+    for (uint32_t i = 0; i < m->requests.n; i++) {
+        const uint32_t slot = net_u32_at(m->slots, i), position = net_u32_at(m->positions, i);
+        const uint64_t request = net_u64_at(m->requests, i);
+        struct worker_slot *s = worker_core_slot_of(c, slot, request);
+        if (s == NULL || position >= c->context || !worker_slot_wants_logits(s, position))
+            continue;
+        if (s->away > 0) {
+            const uint32_t at = (c->ring_head + c->ring_n++) % c->ring_cap;
+            c->ring[at] = (struct worker_prompt_row){request, slot, position};
+            s->away--;
+            c->n_away--;
+            keep(out, WORKER_FROM_PROMPT, at, i, 1);
+        } else if ((s->flags & 1) == 0 && !s->waiting && s->prompt == NULL) {
+            worker_core_decode_wait(c, slot, position, 0);
+            keep(out, WORKER_FROM_DECODE, slot, i, 1);
+        }
+    }
+}
+
 static void on_started(struct worker_core *c, const char *peer, const struct net_msg_STARTED *m)
 {
     if (m->stage == 0 || m->stage >= c->plan.n_stages ||
@@ -324,7 +354,7 @@ static bool rows_are_sound(const struct worker_core *c, const struct net_msg_ROW
 {
     return m->requests.n > 0 && m->slots.n == m->requests.n && m->positions.n == m->requests.n &&
            m->hidden.len == model_rows_bytes(m->requests.n, c->n_embd, c->plan.wire) &&
-           m->kind <= 1;
+           m->kind <= 2;
 }
 
 static bool lists_match(const struct net_msg_RING_TOKENS *m)
@@ -375,17 +405,21 @@ void worker_core_ring_message(struct worker_core *c, const char *peer, const str
         return;
     }
     const bool from_previous = !worker_core_is_first(c) && strcmp(peer, c->plan.ring[c->plan.stage - 1]) == 0;
-    const bool from_last = strcmp(peer, c->plan.ring[c->plan.n_stages - 1]) == 0;
+    const bool closes = worker_core_is_first(c) &&
+                        strcmp(peer, c->plan.ring[c->plan.n_stages - 1]) == 0;
     if (m->code == NET_MSG_RING_OPEN && from_previous)
         on_ring_open(c, &m->u.RING_OPEN, out);
     else if (m->code == NET_MSG_RING_CLOSE && from_previous)
         close_slot(c, m->u.RING_CLOSE.request, m->u.RING_CLOSE.slot, out);
-    else if (m->code == NET_MSG_ROWS && from_previous && rows_are_sound(c, &m->u.ROWS)) {
+    else if (m->code == NET_MSG_ROWS && rows_are_sound(c, &m->u.ROWS) &&
+             (m->u.ROWS.kind == 2 ? closes && c->plan.output_first : from_previous)) {
         if (m->u.ROWS.kind == 0)
             on_decode_rows(c, &m->u.ROWS, out);
-        else
+        else if (m->u.ROWS.kind == 1)
             on_prompt_rows(c, peer, &m->u.ROWS, out);
-    } else if (m->code == NET_MSG_RING_TOKENS && worker_core_is_first(c) && from_last &&
+        else
+            on_rows_back(c, &m->u.ROWS, out);
+    } else if (m->code == NET_MSG_RING_TOKENS && closes && !c->plan.output_first &&
                lists_match(&m->u.RING_TOKENS))
         on_ring_tokens(c, &m->u.RING_TOKENS);
     else if (m->code == NET_MSG_STARTED && worker_core_is_first(c))
@@ -414,11 +448,14 @@ const char *worker_core_invariant(const struct worker_core *c)
         return NULL;
     if (c->ring_n > c->ring_cap || c->taken < c->dropped)
         return "prompt rows are counted wrong";
-    uint32_t waiting = 0;
+    uint32_t waiting = 0, away = 0;
     for (uint32_t i = 0; i < c->n_slots; i++) {
+        away += c->slots[i].away;
         waiting += c->slots[i].waiting ? 1u : 0u;
         if (c->slots[i].waiting && (c->slots[i].request == 0 || c->slots[i].prompt != NULL))
             return "a decode row waits in a slot that is free or still reads its prompt";
     }
+    if (away != c->n_away || away + c->ring_n > c->ring_cap)
+        return "rows that are to come back are counted wrong";
     return waiting == c->n_decode ? NULL : "the decode queue and the slots disagree";
 }

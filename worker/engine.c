@@ -234,31 +234,11 @@ static bool finish_rows(struct worker_engine *g, struct worker_pass *p, const ui
     return true;
 }
 
-static bool run_layers(struct worker_engine *g, const struct model_row *rows, struct worker_pass *p)
+/* Sample and summarise what is asked for of the rows in `hidden`. */
+static bool finish(struct worker_engine *g, struct worker_pass *p)
 {
-    struct worker_lost l = {0};
-    if (g->team.team.n < 2) {
-        model_exec_run(g->exec, rows, p->n, g->hidden, NULL, p->bad);
-        return true;
-    }
-    if (g->slice.embed)
-        model_exec_embed(g->exec, rows, p->n, g->hidden, p->bad);
-    return worker_team_lead(&g->team, rows, p->n, g->hidden, p->bad, &l) || lost(p, &l);
-}
-
-void worker_engine_run(struct worker_engine *g, struct worker_exchange *x, struct worker_pass *p)
-{
-    struct model_row rows[MODEL_ROWS_MAX];
     uint32_t wanted[WORKER_LOGIT_ROWS], n = 0;
     const size_t width = g->shape->n_embd;
-    assert(p->n <= g->config.max_rows);
-    g->team.exchange = x;
-    for (uint32_t i = 0; i < p->n; i++) {
-        rows[i] = p->rows[i].row;
-        p->bad[i] = 0;
-    }
-    if (!run_layers(g, rows, p))
-        return;
     for (uint32_t i = 0; i < p->n; i++) {
         if ((p->rows[i].sample || p->rows[i].summarise) && p->bad[i] == 0) {
             memcpy(g->gather + n * width, g->hidden + i * width, width * sizeof(float));
@@ -266,10 +246,70 @@ void worker_engine_run(struct worker_engine *g, struct worker_exchange *x, struc
         }
         if (n == WORKER_LOGIT_ROWS || (i + 1 == p->n && n > 0)) {
             if (!finish_rows(g, p, wanted, n))
-                return;
+                return false;
             n = 0;
         }
     }
+    return true;
+}
+
+/* The output stands on the first of several stages: rows come back to it to be finished. */
+static bool output_is_first(const struct worker_engine *g)
+{
+    return g->slice.output && g->slice.layer1 < g->shape->n_layers;
+}
+
+/* What the layers are to run for pass row i; false: nothing. */
+static bool row_to_run(const struct worker_engine *g, const struct worker_pass *p, uint32_t i,
+                       struct model_row *out)
+{
+    const struct worker_pass_row *r = &p->rows[i];
+    *out = r->row;
+    if (!output_is_first(g) || r->from == WORKER_FROM_TOKEN)
+        return true;
+    *out = (struct model_row){r->row.slot, r->row.position + 1, p->tokens[i], false};
+    return r->sample && p->tokens[i] >= 0 && worker_pass_goes_on(r, p->tokens[i]);
+}
+
+static bool run_layers(struct worker_engine *g, struct worker_pass *p)
+{
+    struct model_row rows[MODEL_ROWS_MAX];
+    uint32_t of[MODEL_ROWS_MAX], bad[MODEL_ROWS_MAX], n = 0;
+    struct worker_lost l = {0};
+    for (uint32_t i = 0; i < p->n; i++) {
+        if (!row_to_run(g, p, i, &rows[n]))
+            continue;
+        p->at[i] = n;
+        bad[n] = 0;
+        of[n++] = i;
+    }
+    if (n == 0)
+        return true;
+    if (g->team.team.n < 2) {
+        model_exec_run(g->exec, rows, n, g->hidden, NULL, bad);
+    } else {
+        if (g->slice.embed)
+            model_exec_embed(g->exec, rows, n, g->hidden, bad);
+        if (!worker_team_lead(&g->team, rows, n, g->hidden, bad, &l))
+            return lost(p, &l);
+    }
+    for (uint32_t k = 0; k < n; k++)
+        p->bad[of[k]] = bad[k];
+    return true;
+}
+
+void worker_engine_run(struct worker_engine *g, struct worker_exchange *x, struct worker_pass *p)
+{
+    assert(p->n <= g->config.max_rows);
+    g->team.exchange = x;
+    for (uint32_t i = 0; i < p->n; i++) {
+        p->bad[i] = 0;
+        p->tokens[i] = -1;
+    }
+    if (!output_is_first(g))
+        (void)(run_layers(g, p) && finish(g, p));
+    else
+        (void)(finish(g, p) && run_layers(g, p));
 }
 
 void worker_engine_serve(struct worker_engine *g, struct worker_exchange *x,

@@ -22,11 +22,11 @@ struct worker_engine {
     const struct model_shape *shape;
     struct model_exec *exec;
     struct worker_team_work team; /* team.team.n == 1: alone */
-    struct model_sampler *sampler; /* last stage */
+    struct model_sampler *sampler; /* where the output is */
     uint64_t planned_bytes;
-    float *decode;                    /* [n_slots, n_embd] decode rows that wait */
-    float *prompt;                    /* [prompt_rows, n_embd] prompt rows that wait */
-    float *hidden;                    /* [max_rows, n_embd] rows of the pass */
+    float *decode; /* [n_slots, n_embd] decode rows that wait */
+    float *prompt; /* [prompt_rows, n_embd] prompt rows that wait; worker.h: or rows that are back */
+    float *hidden; /* [max_rows, n_embd] rows of the pass */
     float *gather;                    /* [WORKER_LOGIT_ROWS, n_embd] */
     float *logits;                    /* [WORKER_LOGIT_ROWS, n_vocab] */
     uint8_t *code; /* rows of a pass as they travel; NULL where that is how they stand in memory */

@@ -66,18 +66,20 @@ static void keep(struct worker_shell *sh, const struct worker_action *a,
 }
 
 /* Rows of a finished pass as they travel: encoded, or moved together in place. */
-static struct span gather(const struct worker_engine *g, const uint32_t *rows, uint32_t n)
+static struct span gather(const struct worker_engine *g, const struct worker_action *a)
 {
     const uint32_t n_embd = g->shape->n_embd;
     const enum model_wire wire = g->team.team.wire;
     const size_t row = model_rows_bytes(1, n_embd, wire);
-    uint8_t *to = g->code != NULL ? g->code : (uint8_t *)(g->hidden + rows[0] * (size_t)n_embd);
-    for (uint32_t k = 0; k < n; k++) {
-        const float *from = g->hidden + rows[k] * (size_t)n_embd;
+    const uint32_t *at = a->pass->at;
+    uint8_t *to =
+        g->code != NULL ? g->code : (uint8_t *)(g->hidden + at[a->rows[0]] * (size_t)n_embd);
+    for (uint32_t k = 0; k < a->n_rows; k++) {
+        const float *from = g->hidden + at[a->rows[k]] * (size_t)n_embd;
         if ((const uint8_t *)from != to + k * row)
             model_rows_encode(from, 1, n_embd, wire, to + k * row);
     }
-    return (struct span){to, n * row};
+    return (struct span){to, a->n_rows * row};
 }
 
 static bool send_rows(struct worker_shell *sh, const struct worker_action *a, struct err *e)
@@ -97,7 +99,7 @@ static bool send_rows(struct worker_shell *sh, const struct worker_action *a, st
                    {requests, a->n_rows},
                    {slots, a->n_rows},
                    {positions, a->n_rows},
-                   gather(sh->engine, a->rows, a->n_rows)}};
+                   gather(sh->engine, a)}};
     return send_ring(sh, a->peer, &m, e);
 }
 

@@ -361,12 +361,15 @@ static void read_team(struct worker_shell *sh, const struct net_msg_PLAN *m, str
 static struct model_slice read_slice(struct worker_shell *sh, const struct net_msg_PLAN *m,
                                      const struct worker_team *t)
 {
+    const struct model_shape *shape = model_shape(sh->model);
     const uint32_t i = m->member;
+    const bool output = m->stage == (m->output_first != 0 ? 0 : m->n_stages - 1);
     if (m->team.n == 0)
-        return model_slice_layers(sh->model, m->layer0, m->layer1);
+        return model_slice_part(m->layer0, m->layer1, 0, shape->n_head_units, 0, shape->n_ff_units,
+                                0, output ? shape->n_vocab_runs : 0, m->layer0 == 0, output);
     return model_slice_part(m->layer0, m->layer1, t->heads[i], t->heads[i + 1], t->columns[i],
                             t->columns[i + 1], t->runs[i], t->runs[i + 1], i == 0 && m->layer0 == 0,
-                            i == 0 && t->runs[m->team.n] > 0);
+                            i == 0 && output);
 }
 
 void worker_shell_prepare(struct worker_shell *sh, const struct net_msg_PLAN *m)

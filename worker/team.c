@@ -560,6 +560,8 @@ bool worker_team_logits(struct worker_team_work *w, uint32_t n, const float *hid
     struct want_logits want = {.n = n, .logits = logits, .bad = flags};
     assert(n <= LOGIT_ROWS_MAX);
     w->lost = lost;
+    if (!begin_team(w))
+        return false;
     for (uint32_t i = 1; i < w->team.n; i++)
         if (w->team.runs[i] < w->team.runs[i + 1])
             want.missing |= 1u << i;

@@ -14,7 +14,8 @@ enum { WORKER_STAGES_MAX = NET_WORKERS_MAX, WORKER_ENDS_MAX = 32, WORKER_ACTIONS
 
 /* Hidden states that wait for a pass lie in two buffers of the shell: [slots, n_embd] for decode
  * rows, of which a slot has at most one, and [worker_core_prompt_rows, n_embd], a ring of prompt
- * rows. */
+ * rows. On the first stage rows begin with tokens, and the buffers hold rows that have come back from
+ * the last stage, where the output matrix stands on the first. */
 enum worker_from { WORKER_FROM_TOKEN, WORKER_FROM_DECODE, WORKER_FROM_PROMPT };
 
 /* One row of a pass. */
@@ -23,22 +24,28 @@ struct worker_pass_row {
     uint64_t request;     /* 0: the row failed and goes no further */
     enum worker_from from;
     uint32_t index;         /* row of the buffer */
-    bool sample, summarise; /* last stage: choose the next token; report the logits */
+    /* where the output is: choose the next token; report the logits */
+    bool sample, summarise;
     struct model_sampling sampling;
-    uint32_t n_recent;
-    int32_t recent[MODEL_PENALTY_WINDOW];
+    uint32_t n_recent, n_ends, end_position;
+    int32_t recent[MODEL_PENALTY_WINDOW], ends[WORKER_ENDS_MAX];
 };
 
 /* A pass, built by the core of a team's leader, carried out by its shell together with the other
- * members', handed back in WORKER_EV_PASS. The first n_decode rows are decode rows, the others
- * prompt rows. */
+ * members', handed back in WORKER_EV_PASS. The first n_decode rows are decode rows, the next n_back
+ * rows of logits requests that are back on the first stage, the others prompt rows.
+ *
+ * Where the output stands on the first of several stages, its rows that do not begin with a token are
+ * back from the last layer. They are sampled or summarised before the layers run, and a token with
+ * which the text goes on (worker_pass_goes_on) takes its row's place in the layers. */
 struct worker_pass {
     uint64_t epoch;
-    uint32_t n, n_decode;
+    uint32_t n, n_decode, n_back;
     struct worker_pass_row rows[MODEL_ROWS_MAX];
     /* filled by the shell */
     uint32_t bad[MODEL_ROWS_MAX];   /* as in model_exec_run */
-    int32_t tokens[MODEL_ROWS_MAX]; /* where sample: the id; -1: a logit was not finite */
+    int32_t tokens[MODEL_ROWS_MAX]; /* where sample: the id; -1: there is none */
+    uint32_t at[MODEL_ROWS_MAX];    /* which of the states that have left the layers is the row's */
     struct model_logprobs logprobs[MODEL_ROWS_MAX]; /* where sampling asks for them */
     /* the team could not finish it: whose fault, and why; "": it did */
     char lost[NET_NAME_MAX], reason[200];
@@ -151,6 +158,9 @@ worker_core_deadline_ms(const struct worker_core *c); /* next TICK wanted; INT64
 /* Violated invariant as a sentence, NULL where all hold. For tests and, cheap enough, for every
  * step. */
 const char *worker_core_invariant(const struct worker_core *c);
+
+/* Whether the text goes on behind this token, chosen at the row: its own row is to be run. */
+bool worker_pass_goes_on(const struct worker_pass_row *r, int32_t token);
 
 /* What a shell or a test may ask. */
 uint64_t worker_core_epoch(const struct worker_core *c); /* plan in force, 0: none */

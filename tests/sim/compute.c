@@ -22,6 +22,7 @@ struct sim_engine *sim_engine_new(struct sim *s, uint32_t w)
     e->layer1 = k->next_layer1;
     e->stage = k->next_stage;
     e->last = k->next_last;
+    e->output_first = k->next_output_first;
     e->chunk = k->next_chunk;
     e->max_rows = k->next_max_rows;
     e->n_team = k->next_n_team;
@@ -65,6 +66,8 @@ void sim_compute_keep(struct sim *s, uint32_t w, const struct worker_action *a,
     memcpy(to, m->hidden.ptr + (size_t)a->from_row * sizeof *to, a->n_rows * sizeof *to);
     if (a->to != WORKER_FROM_PROMPT)
         return;
+    if (e->stage == 0)
+        return; /* they have been counted */
     e->kept += a->n_rows;
     const uint32_t bound = (e->stage > 2 ? e->stage : 2) * e->chunk;
     if (e->kept - e->taken > bound)
@@ -85,13 +88,17 @@ static void check_pass(struct sim *s, uint32_t w, const struct worker_pass *p)
         sim_fail(s, "%s runs a pass of a plan that is not in force", name);
     else if (e->me != 0)
         sim_fail(s, "%s begins a pass and does not lead its team", name);
-    else if (p->n == 0 || p->n_decode > p->n || p->n > e->max_rows ||
-             p->n - p->n_decode > e->chunk || p->n_decode > s->setup.slots ||
+    else if (p->n == 0 || p->n_decode + p->n_back > p->n || p->n > e->max_rows ||
+             p->n - p->n_decode - p->n_back > e->chunk || p->n_decode > s->setup.slots ||
+             (p->n_back > 0 && (e->stage > 0 || !e->output_first)) ||
              (s->setup.rows_max != 0 && p->n > s->setup.rows_max))
-        sim_fail(s, "%s runs a pass of %u decode rows and %u in all", name, p->n_decode, p->n);
+        sim_fail(s, "%s runs a pass of %u decode rows, %u that are back and %u in all", name,
+                 p->n_decode, p->n_back, p->n);
     for (uint32_t i = 0; s->failed[0] == 0 && i < p->n; i++) {
         const struct worker_pass_row *r = &p->rows[i];
-        const enum worker_from from = e->stage == 0     ? WORKER_FROM_TOKEN
+        const bool ahead = i < p->n_decode + p->n_back;
+        const enum worker_from from = e->stage == 0 && !(e->output_first && ahead)
+                                          ? WORKER_FROM_TOKEN
                                       : i < p->n_decode ? WORKER_FROM_DECODE
                                                         : WORKER_FROM_PROMPT;
         if (r->row.slot >= s->setup.slots || r->row.position >= s->setup.context ||
@@ -99,8 +106,12 @@ static void check_pass(struct sim *s, uint32_t w, const struct worker_pass *p)
             (from == WORKER_FROM_DECODE && r->index != r->row.slot) ||
             (from == WORKER_FROM_PROMPT && r->index >= e->prompt_rows))
             sim_fail(s, "%s: row %u of a pass makes no sense", name, i);
-        if (e->stage == 0 && i < p->n_decode && r->row.token < (int32_t)s->setup.n_ends)
+        if (from == WORKER_FROM_TOKEN && i < p->n_decode &&
+            r->row.token < (int32_t)s->setup.n_ends)
             sim_fail(s, "%s goes on after the end of a text", name);
+        const bool output = e->output_first ? e->stage == 0 && ahead : e->last;
+        if ((r->sample || r->summarise) && !output)
+            sim_fail(s, "%s: row %u of a pass has not left the last layer", name, i);
     }
 }
 
@@ -124,7 +135,7 @@ static void begin_request(struct sim *s, uint32_t w, const struct worker_pass_ro
             kv[p] = poison(kv[p]);
     }
     e->request[slot] = r->request;
-    e->length[slot] = at;
+    e->length[slot] = e->back[slot] = at;
 }
 
 /* The row's place among its slot's: requests follow each other, positions have no gap. */
@@ -142,6 +153,21 @@ static void check_row(struct sim *s, uint32_t w, const struct worker_pass_row *r
                  sim_name(s, SIM_WORKER0 + w), (unsigned long long)r->request, r->row.position,
                  e->length[slot]);
     e->length[slot] = r->row.position + 1;
+}
+
+/* A row that is back belongs to whom the slot does; those of a logits request are back in order, and
+ * of other requests the last row is. */
+static void check_back(struct sim *s, uint32_t w, const struct worker_pass_row *r)
+{
+    struct sim_engine *e = s->workers[w].engine;
+    const uint32_t slot = r->row.slot, due = r->sample ? e->length[slot] - 1 : e->back[slot];
+    if (r->request != e->request[slot] || r->row.position != due || due >= e->length[slot] ||
+        r->sample == r->summarise)
+        sim_fail(s, "%s: position %u of request %llu is back in slot %u, where position %u of %llu "
+                    "is due",
+                 sim_name(s, SIM_WORKER0 + w), r->row.position, (unsigned long long)r->request, slot,
+                 due, (unsigned long long)e->request[slot]);
+    e->back[slot] = r->row.position + 1;
 }
 
 /* The layers of one row; returns what `bad` says of it. */
@@ -163,7 +189,6 @@ static void finish_row(struct sim *s, struct sim_worker *k, struct worker_pass *
 {
     const struct worker_pass_row *r = &p->rows[i];
     const uint64_t hidden = k->hidden[i];
-    p->tokens[i] = 0;
     if (!r->sample && !r->summarise)
         return;
     if (sim_stub_bad(s->setup.bad_one_in, ~hidden)) {
@@ -213,17 +238,29 @@ void sim_compute_pass(struct sim *s, uint32_t w, struct worker_pass *p)
         *from = poison(*from);
     }
     for (uint32_t i = 0; i < p->n; i++) {
-        check_row(s, w, &p->rows[i]);
-        p->bad[i] = run_row(s, e, &p->rows[i], &k->hidden[i]);
-        if (p->bad[i] == 0)
+        struct worker_pass_row r = p->rows[i];
+        p->bad[i] = 0;
+        p->tokens[i] = -1;
+        p->at[i] = i;
+        if (e->output_first && e->stage == 0 && r.from != WORKER_FROM_TOKEN) {
+            check_back(s, w, &r);
+            finish_row(s, k, p, i);
+            if (p->tokens[i] < 0 || !worker_pass_goes_on(&r, p->tokens[i]))
+                continue;
+            r.row.position++;
+            k->hidden[i] = sim_stub_embed(p->tokens[i]);
+        }
+        check_row(s, w, &r);
+        p->bad[i] = run_row(s, e, &r, &k->hidden[i]);
+        if (p->bad[i] == 0 && !(e->output_first && e->stage == 0))
             finish_row(s, k, p, i);
     }
     const int64_t row_us = s->setup.row_us * (int64_t)(p->n * (e->layer1 - e->layer0));
     k->pass = p;
     k->pass_until_us = s->now_us + (int64_t)s->config.dead_ms * 1000;
     k->pass_us = (s->setup.pass_us + row_us) * (k->slow_until_us > s->now_us ? 20 : 1);
-    sim_say(s, "%s pass epoch=%llx decode=%u prompt=%u", sim_name(s, SIM_WORKER0 + w),
-            (unsigned long long)p->epoch, p->n_decode, p->n - p->n_decode);
+    sim_say(s, "%s pass epoch=%llx decode=%u back=%u prompt=%u", sim_name(s, SIM_WORKER0 + w),
+            (unsigned long long)p->epoch, p->n_decode, p->n_back, p->n - p->n_decode - p->n_back);
     sim_push(s, (struct sim_event){.node = SIM_WORKER0 + w, .what = SIM_PASS, .arg = k->process},
              k->pass_us);
 }

@@ -97,7 +97,8 @@ static void share(struct sim *s, const uint32_t *nodes, uint32_t n, struct part_
 {
     uint32_t size[SIM_WORKERS_MAX], layer = 0, first = 0;
     plan->n_stages = gather(s, n, size);
-    plan->output_first = plan->n_stages > 1 && s->setup.teams && sim_draw(s, 3) == 0;
+    plan->output_first = plan->n_stages > 1 && s->setup.output_first_in > 0 &&
+                         sim_draw(s, s->setup.output_first_in) == 0;
     for (uint32_t i = 0; i < plan->n_stages; i++) {
         const uint32_t left = s->setup.n_layers - layer, behind = plan->n_stages - i - 1,
                        fits = room(s, nodes, first, first + size[i]),

@@ -94,6 +94,7 @@ struct sim_setup {
     bool in_order; /* plans take all workers in order with even shares; otherwise they are drawn */
     bool teams;    /* plans may have stages of several workers */
     uint32_t remeasure_ms; /* links are measured again so often, and differ; 0: never */
+    uint32_t output_first_in; /* the output is on the first stage once in so many plans; 0: never */
     bool trouble;          /* now and then profiling or loading fails */
     uint32_t bad_one_in;   /* a value goes out of range once in so many rows and layers; 0: never */
     int64_t grow_us;       /* > 0: the last worker is not in the configuration before that */
@@ -229,11 +230,13 @@ struct sim_engine {
     uint64_t epoch;
     uint32_t layer0, layer1, stage, chunk, max_rows, prompt_rows;
     bool last, lost;                            /* last stage; its ring has broken */
+    bool output_first;
     uint32_t n_team, me, team[SIM_WORKERS_MAX]; /* workers of the stage, its leader first */
     uint64_t *kv;                               /* [layer1 - layer0, slots, context] */
     uint64_t decode[SIM_SLOTS_MAX], *prompt;    /* hidden states that wait; prompt [prompt_rows] */
     uint64_t request[SIM_SLOTS_MAX];            /* whose rows the slot's KV are */
     uint32_t length[SIM_SLOTS_MAX];             /* how many */
+    uint32_t back[SIM_SLOTS_MAX];               /* how many of them are back, where output is first */
     uint64_t kept, taken, dropped,
         sent; /* prompt rows received; taken up and dropped, as STARTED said; sent on */
 };
@@ -252,7 +255,7 @@ struct sim_worker {
     struct coord_shard next_shard;
     uint32_t next_layer0, next_layer1, next_stage, next_chunk, next_max_rows, n_pieces, n_manifest;
     uint32_t manifest[SIM_PIECES_MAX];
-    bool next_last;
+    bool next_last, next_output_first;
     uint32_t next_n_team, next_me, next_team[SIM_WORKERS_MAX];
     uint64_t done_bytes, total_bytes, fetched_bytes;
     struct sim_engine *engine, *next_engine;

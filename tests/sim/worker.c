@@ -54,6 +54,7 @@ static void prepare(struct sim *s, uint32_t w, const struct net_msg_PLAN *m)
     k->next_chunk = m->chunk;
     k->next_max_rows = m->max_rows;
     k->next_last = m->stage + 1 == m->n_stages;
+    k->next_output_first = m->output_first != 0 && m->n_stages > 1;
     k->next_n_team = m->team.n == 0 ? 1 : m->team.n;
     k->next_me = m->member;
     k->next_team[0] = w;

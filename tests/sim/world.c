@@ -313,6 +313,7 @@ void sim_setup_draw(struct sim_setup *w, uint64_t seed)
     draw_last(w, &rng);
     w->teams = once_in(&rng, 2);
     w->remeasure_ms = once_in(&rng, 3) ? number(&rng, 200, 3000) : 0;
+    w->output_first_in = number(&rng, 0, 3);
 }
 
 /* Equal workers and quick links; requests of four tokens that ask for as much as the context holds.

@@ -235,6 +235,11 @@ UNIT_TESTS += %D%/test_store
 %C%_test_store_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_store_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_ring
+%C%_test_ring_SOURCES = %D%/test_ring.c
+%C%_test_ring_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_ring_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
+
 SOCKET_TESTS += %D%/test_team
 %C%_test_team_SOURCES = %D%/test_team.c $(TINY_MODEL) $(NET_LAB)
 %C%_test_team_CFLAGS = $(UNIT_CFLAGS) $(ZMQ_CFLAGS)
