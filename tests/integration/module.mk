@@ -19,6 +19,7 @@ INTEGRATION_TESTS = \
 	%D%/reference.sh \
 	%D%/reload.sh \
 	%D%/reuse.sh \
+	%D%/rings.sh \
 	%D%/store.sh
 if !SANITIZE_THREAD
 TESTS += $(INTEGRATION_TESTS)
