@@ -6,7 +6,8 @@ dist_doc_DATA += \
 	%D%/lab.md \
 	%D%/measured.md \
 	%D%/numerics.md \
-	%D%/protocol.md
+	%D%/protocol.md \
+	%D%/teams.md
 
 dist_man1_MANS += \
 	%D%/man/shoal.1 \
