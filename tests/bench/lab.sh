@@ -1,0 +1,218 @@
+#!/bin/sh
+# Predictions held against the laboratory: 4 boards of deploy/lab.sh, even and uneven, behind three kinds of
+# links, with a model cut by layers, by heads and as the planner likes: 18 cases. What the coordinator predicts
+# is written down before anything is asked; then one request's ms a token and eight requests' tokens a second are
+# measured, medians of RUNS. Needs root and a quiet machine.
+#
+#   SHOAL_BUILDDIR=build sh tests/bench/lab.sh MODEL [RUNS]        (5 runs by default; CSV on stdout)
+#
+# Boards are slowed by CPU quotas so that all of them and the link emulator leave the machine something: `idle`
+# is how much of its cores was left over, and a case that leaves less than 0.2 of a core is void and is repeated
+# with boards a quarter slower. A ratio is measured by predicted.
+set -eu
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build=$(cd "${SHOAL_BUILDDIR-$root/build}" && pwd)
+model=$(realpath "${1?usage: lab.sh MODEL [RUNS]}")
+runs=${2-5}
+work=$(mktemp -d "${TMPDIR:-/tmp}/shoal-bench-XXXXXX")
+names="node1 node2 node3 node4"
+pids=
+length=24
+long="in the beginning was the sea and the sea was dark and no one said a word of it until the wind"
+
+lab()
+{
+    sh "$root/deploy/lab.sh" "$@" --dir "$work/lab"
+}
+
+# on NODE COMMAND...
+on()
+{
+    node=$1
+    shift
+    sh "$root/deploy/lab.sh" exec --dir "$work/lab" "$node" "$@"
+}
+
+ask()
+{
+    on coordinator timeout 200 "$build/shoal" "$@"
+}
+
+stop_cluster()
+{
+    for pid in $pids; do
+        kill "$pid" 2>/dev/null || :
+    done
+    pkill -f "$work/cluster.ini" 2>/dev/null || :
+    for pid in $pids; do
+        wait "$pid" 2>/dev/null || :
+    done
+    pids=
+}
+
+leave()
+{
+    stop_cluster
+    lab down >/dev/null 2>&1 || :
+    rm -rf "$work"
+}
+trap leave EXIT
+trap 'exit 1' HUP INT TERM
+
+# write_config GRANULARITY
+write_config()
+{
+    {
+        printf '[cluster]\nname: bench\nmodel: %s\ncontext: 256\nslots: 8\n' "$model"
+        printf 'control: tcp://10.77.0.10:7700\nclient: tcp://10.77.0.10:7710\n'
+        printf 'keys: keys\nstate: state\n[placement]\nuse: best\nsolve-seconds: 5\ngranularity: %s\n' "$1"
+        i=10
+        for name in $names; do
+            i=$((i + 1))
+            printf '[worker %s]\ndata: tcp://10.77.0.%d:7721\nthreads: 1\nstore: store-%s\n' "$name" "$i" "$name"
+        done
+    } >"$work/cluster.ini"
+}
+
+start_cluster()
+{
+    rm -rf "$work/state"
+    on coordinator "$build/shoal-coordinator" -c "$work/cluster.ini" >>"$work/coordinator.log" 2>&1 &
+    pids=$!
+    for name in $names; do
+        on "$name" "$build/shoal-worker" -c "$work/cluster.ini" --name "$name" >>"$work/$name.log" 2>&1 &
+        pids="$pids $!"
+    done
+    tries=0
+    until ask status -q -c "$work/cluster.ini" 2>/dev/null | grep -q ': serving$'; do
+        tries=$((tries + 1))
+        if test "$tries" -gt 300; then
+            tail -n 5 "$work"/*.log >&2
+            exit 1
+        fi
+        sleep 0.5
+    done
+}
+
+# median: of the numbers on stdin
+median()
+{
+    sort -g | awk '{ v[NR] = $1 } END { printf "%.2f", NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+
+# Sum of the requests' tokens a second in $work/answer.
+rate()
+{
+    sed 's/.*"tokens_per_s":\([0-9.e+-]*\).*/\1/' "$work/answer" | awk '{ sum += $1 } END { printf "%.4f", sum }'
+}
+
+# Idle time of all cores so far, and the time, in hundredths of a second.
+clock()
+{
+    awk '$1 == "cpu" { print $5 }' /proc/stat
+    awk '{ print $1 * 100 }' /proc/uptime
+}
+
+# json KEY: of the plan
+json()
+{
+    sed -n "s/.*\"$1\":\([0-9.e+-]*\).*/\1/p" "$work/plan"
+}
+
+measure()
+{
+    : >"$work/one"
+    : >"$work/eight"
+    set -- $(clock)
+    idle=$1
+    since=$2
+    run=0
+    while test "$run" -lt "$runs"; do
+        run=$((run + 1))
+        ask generate -q -c "$work/cluster.ini" -p "run $run $long" -n "$length" --temperature 0 --json >"$work/answer"
+        echo "$(rate)" | awk '{ print 1000 / $1 }' >>"$work/one"
+        for n in 1 2 3 4 5 6 7 8; do
+            echo "$n boats of run $run"
+        done >"$work/prompts"
+        ask generate -q -c "$work/cluster.ini" --prompts "$work/prompts" -n $((length * 2)) --temperature 0 --json \
+            >"$work/answer"
+        rate >>"$work/eight"
+        echo >>"$work/eight"
+    done
+    set -- $(clock)
+    left=$(echo "$1 $idle $2 $since" | awk '{ printf "%.2f", ($1 - $2) / ($3 - $4) }')
+}
+
+# shape: stages as "team sizes and layers", from the plan
+shape()
+{
+    ask status -q -c "$work/cluster.ini" | awk '$2 == "serving" { n[$3] = n[$3] + 1; s[$3] = $4 }
+        END { for (l in n) printf "%s:%dx%s ", l, n[l], n[l] > 1 ? s[l] : "alone" }' | tr ' ' '\n' | sort -n | tr '\n' ' ' | sed 's/ *$//'
+}
+
+# one_case LINKS BOARDS GRANULARITY
+one_case()
+{
+    write_config "$3"
+    start_cluster
+    ask plan -q -c "$work/cluster.ini" --json >"$work/plan"
+    predicted_ms=$(json predicted_ms_per_token)
+    predicted_rate=$(json predicted_tok_s)
+    what=$(shape)
+    measure
+    stop_cluster
+    one=$(median <"$work/one")
+    eight=$(median <"$work/eight")
+    void=
+    test "$(echo "$left" | awk '{ print ($1 < 0.2) }')" -eq 0 || void=void
+    echo "$predicted_ms $one $predicted_rate $eight" | awk -v head="$1,$2,$3,$what" -v tail="$left,$void" \
+        '{ printf "%s,%.1f,%.1f,%.2f,%.2f,%.2f,%.2f,%s\n", head, $1, $2, $2 / $1, $3, $4, $4 / $3, tail }'
+}
+
+# lab_up LINKS BOARDS FACTOR: quotas in percent of a core, times FACTOR
+lab_up()
+{
+    case $1 in
+    none) options= ;;
+    *) options="--rate ${1%+*} --delay ${1#*+}" ;;
+    esac
+    case $2 in
+    even) quotas="30 30 30 30" ;;
+    uneven) quotas="50 30 20 15" ;;
+    esac
+    i=0
+    for name in $names; do
+        i=$((i + 1))
+        quota=$(echo "$quotas" | cut -d ' ' -f "$i")
+        options="$options --slow $name=$(echo "$quota $3" | awk '{ printf "%d", $1 * $2 }')%"
+    done
+    # Word splitting is wanted: these are options.
+    lab up 4 $options >"$work/lab.log" 2>&1 || {
+        cat "$work/lab.log" >&2
+        exit 1
+    }
+}
+
+"$build/shoal" keygen -q "$work/keys" coordinator client $names >/dev/null
+echo "links,boards,granularity,plan,predicted_ms,ms,ratio,predicted_tok_s,tok_s,ratio,idle_cores,void"
+for links in 100mbit+1ms 1gbit+0.2ms none; do
+    for boards in even uneven; do
+        for factor in 1 0.75; do
+            lab_up "$links" "$boards" "$factor"
+            for granularity in layers heads auto; do
+                one_case "$links" "$boards" "$granularity"
+            done >"$work/cases"
+            lab down >/dev/null 2>&1
+            grep -q ',void$' "$work/cases" || break
+        done
+        cat "$work/cases" | tee -a "$work/all"
+    done
+done
+# A case is within 15 % where both of its ratios are; auto is to be no slower than the better of the others.
+awk -F , '{ good += $7 > 0.85 && $7 < 1.15 && $10 > 0.85 && $10 < 1.15; n++
+        ms[$3] = $6; rate[$3] = $9
+        if ($3 == "auto") { best = ms["layers"] < ms["heads"] ? ms["layers"] : ms["heads"]
+            worse += $6 > best * 1.05 } }
+    END { printf "# %d of %d cases within 15 %%; auto slower than the better of the others by more than 5 %% in %d\n",
+        good, n, worse }' "$work/all"
