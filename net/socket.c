@@ -245,13 +245,12 @@ int net_send(struct net *n, net_peer p, const struct net_msg *m, struct err *e)
         return err_set(e, ERR_RANGE, "%s for %s has a field beyond its maximum",
                        net_msg_name(m->code), c->name);
     }
-    if (c->link != NULL && !net_socket_writable(c->link->socket)) {
-        return err_set(e, ERR_FULL, "the queue to %s is full", c->name);
-    }
     if (zmq_msg_init_size(&frame, NET_ENVELOPE_BYTES + bytes) != 0) {
         return err_set(e, ERR_NOMEM, "cannot send to %s: out of memory", c->name);
     }
-    if (c->link == NULL) {
+    if (c->link != NULL) {
+        c->link->written = true;
+    } else {
         rc = net_guest_address(c->listener, c->route);
     }
     if (rc == 0) {

@@ -169,14 +169,29 @@ bool net_frame_receive(void *socket, zmq_msg_t *frame)
     return rc >= 0;
 }
 
+/* Have ZeroMQ look at the socket's mailbox, which sending alone does only now and then. */
+static void mailbox_look(void *socket)
+{
+    int events;
+    size_t length = sizeof events;
+
+    while (zmq_getsockopt(socket, ZMQ_EVENTS, &events, &length) != 0 && errno == EINTR) {
+    }
+}
+
 bool net_frame_send(void *socket, zmq_msg_t *frame, int flags)
 {
-    int rc;
+    bool looked = false;
 
-    do {
-        rc = zmq_msg_send(frame, socket, flags | ZMQ_DONTWAIT);
-    } while (rc < 0 && errno == EINTR);
-    return rc >= 0;
+    while (zmq_msg_send(frame, socket, flags | ZMQ_DONTWAIT) < 0) {
+        if (errno == EAGAIN && !looked) {
+            mailbox_look(socket); /* the news that there is room may lie in it */
+            looked = true;
+        } else if (errno != EINTR) {
+            return false;
+        }
+    }
+    return true;
 }
 
 bool net_frames_drop(void *socket, zmq_msg_t *frame)
@@ -192,20 +207,6 @@ bool net_frames_drop(void *socket, zmq_msg_t *frame)
         (void)zmq_msg_close(&rest);
     }
     return some;
-}
-
-bool net_socket_writable(void *socket)
-{
-    int events = 0;
-    size_t length = sizeof events;
-
-    /* Asking has ZeroMQ look at its mailbox, which sending alone does only now and then. */
-    while (zmq_getsockopt(socket, ZMQ_EVENTS, &events, &length) != 0) {
-        if (errno != EINTR) {
-            return false;
-        }
-    }
-    return (events & ZMQ_POLLOUT) != 0;
 }
 
 struct span net_frame_span(zmq_msg_t *frame)

@@ -221,6 +221,7 @@ enum net_step net_link_step(struct net *n, struct net_conn *c)
     (void)zmq_msg_init(&n->msg);
     if (!net_frame_receive(c->link->socket, &n->msg)) {
         (void)zmq_msg_close(&n->msg);
+        c->link->written = false;
         if (c->link->state == NET_LINK_BROKEN) {
             net_link_fail(n, c, "the connection broke");
         }

@@ -130,23 +130,18 @@ static struct net_conn *guest_of(struct net *n, const struct net_listener *l, ui
 int net_guest_address(struct net_listener *l, uint32_t route)
 {
     zmq_msg_t id;
+    int rc;
 
+    l->written = true;
     (void)zmq_msg_init_size(&id, ROUTE_BYTES); /* so few bytes need no memory of their own */
     *(uint8_t *)zmq_msg_data(&id) = 0;
     net_put_u32((uint8_t *)zmq_msg_data(&id) + 1, 0, route);
-    for (unsigned attempt = 0; attempt < 2; attempt++) {
-        if (net_frame_send(l->socket, &id, ZMQ_SNDMORE)) {
-            return 0;
-        }
-        if (errno != EAGAIN) {
-            (void)zmq_msg_close(&id);
-            return ERR_PEER;
-        }
-        (void)net_socket_writable(
-            l->socket); /* the news that there is room may lie in its mailbox */
+    if (net_frame_send(l->socket, &id, ZMQ_SNDMORE)) {
+        return 0;
     }
+    rc = errno == EAGAIN ? ERR_FULL : ERR_PEER;
     (void)zmq_msg_close(&id);
-    return ERR_FULL;
+    return rc;
 }
 
 static void gone_send(struct net_listener *l, uint32_t route, uint64_t number, enum net_gone gone)
@@ -369,6 +364,7 @@ enum net_step net_listener_step(struct net *n, struct net_listener *l)
     (void)zmq_msg_init(&id);
     if (!net_frame_receive(l->socket, &id)) {
         (void)zmq_msg_close(&id);
+        l->written = false;
         broken_end(n, l);
         return NET_STEP_EMPTY;
     }

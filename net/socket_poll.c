@@ -1,10 +1,18 @@
 /* Waiting: one event at a time out of all sockets, monitors and watched descriptors.
  *
- * Whatever zmq_poll called ready is visited in turn, one message each, until it has nothing more;
- * after a bounded number of visits everything is polled again. So a client that floods its
- * connection delays a worker's heartbeat by one message for each of ours, and not by its whole
- * queue. A visit either leaves something to report (a connection that ended or was made, a message,
- * a descriptor) or was housekeeping; reports come first: an end, then a beginning, then a message.
+ * Whatever is marked ready is visited in turn, one message each, until it has nothing more; after a
+ * bounded number of visits everything is polled again. So a client that floods its connection
+ * delays a worker's heartbeat by one message for each of ours, and not by its whole queue. A visit
+ * either leaves something to report (a connection that ended or was made, a message, a descriptor)
+ * or was housekeeping; reports come first: an end, then a beginning, then a message.
+ *
+ * One poll(2) waits for all, where zmq_poll would ask every socket with a poll of its own, twice.
+ * The trap: the descriptor of a ZeroMQ socket (ZMQ_FD) does not tell of messages. It tells of
+ * commands in the socket's mailbox ("a message came into your pipe"), which whatever is done with
+ * the socket may take out, sending too. Then a message is there and the descriptor is silent. Hence
+ * the invariant: we sleep only when each socket, since it was last used for anything, has said that
+ * it has nothing more. So a mark stays until a visit finds nothing, whatever is polled in between;
+ * a socket that was written to is marked; and a table made anew has all its sockets marked.
  *
  * Nothing runs by the clock while connections are up: the wait ends with an event, with the
  * caller's deadline, or when a broken link is to be tried again. A signal ends it early, as
@@ -14,6 +22,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 
 enum { VISITS_MAX = 64, KEYS_EVERY_MS = 2000 };
 
@@ -105,12 +114,29 @@ static bool report_any(struct net *n, struct net_event *ev)
 
 /* ---- visiting ------------------------------------------------------------------------------- */
 
-static void item_add(struct net *n, enum net_source source, unsigned index, void *socket, int fd)
+static void item_add(struct net *n, enum net_source source, unsigned index, int fd)
 {
     assert(n->n_items < NET_ITEMS_MAX);
-    n->items[n->n_items] = (struct net_item){.source = source, .index = index};
-    n->poll[n->n_items] = (zmq_pollitem_t){.socket = socket, .fd = fd, .events = ZMQ_POLLIN};
+    n->items[n->n_items] = (struct net_item){source, index, false};
+    n->poll[n->n_items] = (struct pollfd){.fd = fd, .events = POLLIN};
     n->n_items++;
+}
+
+static void item_mark(struct net *n, struct net_item *item)
+{
+    n->n_ready += !item->ready;
+    item->ready = true;
+}
+
+static void socket_add(struct net *n, enum net_source source, unsigned index, void *socket)
+{
+    int fd, rc;
+    size_t length = sizeof fd;
+
+    rc = zmq_getsockopt(socket, ZMQ_FD, &fd, &length);
+    assert(rc == 0); /* of a socket that is open */
+    item_add(n, source, index, fd);
+    item_mark(n, &n->items[n->n_items - 1]);
 }
 
 static void items_make(struct net *n)
@@ -119,10 +145,10 @@ static void items_make(struct net *n)
     n->n_ready = 0;
     n->cursor = 0;
     n->stale = false;
-    item_add(n, NET_SRC_ZAP, 0, n->zap, 0);
+    socket_add(n, NET_SRC_ZAP, 0, n->zap);
     for (unsigned i = 0; i < n->n_listeners; i++) {
-        item_add(n, NET_SRC_LISTENER_NEWS, i, n->listeners[i]->monitor, 0);
-        item_add(n, NET_SRC_GUESTS, i, n->listeners[i]->socket, 0);
+        socket_add(n, NET_SRC_LISTENER_NEWS, i, n->listeners[i]->monitor);
+        socket_add(n, NET_SRC_GUESTS, i, n->listeners[i]->socket);
     }
     for (unsigned i = 0; i < NET_LINKS_MAX; i++) {
         const struct net_conn *c = &n->conns[i];
@@ -130,24 +156,40 @@ static void items_make(struct net *n)
         if (c->handle == 0 || c->link->state == NET_LINK_IDLE) {
             continue;
         }
-        item_add(n, NET_SRC_LINK_NEWS, i, c->link->monitor, 0);
+        socket_add(n, NET_SRC_LINK_NEWS, i, c->link->monitor);
         if (c->link->state != NET_LINK_TRYING) {
-            item_add(n, NET_SRC_LINK, i, c->link->socket, 0);
+            socket_add(n, NET_SRC_LINK, i, c->link->socket);
         }
     }
     for (unsigned i = 0; i < n->n_watches; i++) {
-        item_add(n, NET_SRC_FD, i, NULL, n->watches[i]);
+        item_add(n, NET_SRC_FD, i, n->watches[i]);
     }
 }
 
-/* Is there something to do at this item that its socket does not tell? A connection is over, and
- * its last message may have been read already. */
+/* Is there something to do at this item that its descriptor may not tell? Its socket was written to;
+ * or a connection is over, and its last message may have been read already. */
 static bool item_due(const struct net *n, const struct net_item *item)
 {
     if (item->source == NET_SRC_GUESTS) {
-        return n->listeners[item->index]->n_broken > 0;
+        const struct net_listener *l = n->listeners[item->index];
+
+        return l->written || l->n_broken > 0;
     }
-    return item->source == NET_SRC_LINK && n->conns[item->index].link->state == NET_LINK_BROKEN;
+    if (item->source == NET_SRC_LINK) {
+        const struct net_link *link = n->conns[item->index].link;
+
+        return link->written || link->state == NET_LINK_BROKEN;
+    }
+    return false;
+}
+
+static void items_due(struct net *n)
+{
+    for (unsigned i = 0; i < n->n_items; i++) {
+        if (item_due(n, &n->items[i])) {
+            item_mark(n, &n->items[i]);
+        }
+    }
 }
 
 static enum net_step visit(struct net *n, const struct net_item *item)
@@ -210,25 +252,20 @@ static int64_t timers_run(struct net *n, int64_t now_ms)
     return next_ms;
 }
 
-/* Poll until `until_ms` at most. False: a signal came, or nothing did. */
+/* Poll until `until_ms` at most. False: a signal came. */
 static bool wait_ready(struct net *n, int64_t now_ms, int64_t until_ms)
 {
     int64_t wait_ms = until_ms - now_ms; /* INT64_MAX stands for ever, and needs not be exact */
-    bool due = false;
 
-    for (unsigned i = 0; i < n->n_items; i++) {
-        n->items[i].ready = item_due(n, &n->items[i]);
-        due = due || n->items[i].ready;
-    }
-    wait_ms = due || wait_ms < 0 ? 0 : wait_ms > INT_MAX / 2 ? INT_MAX / 2 : wait_ms;
-    if (zmq_poll(n->poll, (int)n->n_items, (long)wait_ms) < 0) {
+    wait_ms = n->n_ready > 0 || wait_ms < 0 ? 0 : wait_ms > INT_MAX / 2 ? INT_MAX / 2 : wait_ms;
+    if (poll(n->poll, n->n_items, (int)wait_ms) < 0) {
         return false;
     }
-    n->n_ready = 0;
     for (unsigned i = 0; i < n->n_items; i++) {
         /* A descriptor whose other end was closed has only its error bit set; reading will tell. */
-        n->items[i].ready = n->items[i].ready || n->poll[i].revents != 0;
-        n->n_ready += n->items[i].ready;
+        if (n->poll[i].revents != 0) {
+            item_mark(n, &n->items[i]);
+        }
     }
     n->budget = VISITS_MAX;
     return true;
@@ -236,9 +273,7 @@ static bool wait_ready(struct net *n, int64_t now_ms, int64_t until_ms)
 
 bool net_next(struct net *n, int timeout_ms, struct net_event *ev)
 {
-    const int64_t start_ms = base_clock_ms();
-    const int64_t deadline_ms = timeout_ms < 0 ? INT64_MAX : start_ms + timeout_ms;
-    unsigned rounds = 0;
+    int64_t deadline_ms = -1; /* not set yet */
 
     *ev = (struct net_event){.type = NET_EV_NONE, .fd = -1};
     if (n->msg_state == NET_HELD_LENT) {
@@ -251,12 +286,17 @@ bool net_next(struct net *n, int timeout_ms, struct net_event *ev)
         if (report_any(n, ev)) {
             return true;
         }
+        if (!n->stale && (n->n_ready == 0 || n->budget == 0)) {
+            items_due(n);
+        }
         if (!n->stale && n->n_ready > 0 && n->budget > 0) {
             visit_next(n);
             continue;
         }
         now_ms = base_clock_ms();
-        if (rounds++ > 0 && now_ms >= deadline_ms) {
+        if (deadline_ms < 0) {
+            deadline_ms = timeout_ms < 0 ? INT64_MAX : now_ms + timeout_ms;
+        } else if (now_ms >= deadline_ms) {
             return false;
         }
         next_ms = timers_run(n, now_ms);

@@ -10,6 +10,7 @@
 
 #include "net/net.h"
 
+#include <poll.h>
 #include <zmq.h>
 
 enum {
@@ -103,6 +104,7 @@ struct net_link {
     enum net_link_state state;
     void *socket, *monitor;
     char endpoint[NET_ENDPOINT_MAX];
+    bool written; /* since the socket last had nothing to read: see net/socket_poll.c */
     int64_t at_ms, up_ms, said_ms;
     int backoff_ms;
 };
@@ -111,6 +113,7 @@ struct net_listener {
     enum net_kind kind;
     unsigned index;
     void *socket, *monitor;
+    bool written;                      /* as in a link */
     unsigned n_broken;                 /* guests whose TCP connection is over */
     int64_t broken_ms;                 /* since when */
     uint8_t open_fds[NET_FDS_MAX / 8]; /* a bit for each descriptor: accepted and not yet closed */
@@ -207,8 +210,8 @@ struct net {
     net_peer msg_peer;
     struct net_msg decoded;
 
-    zmq_pollitem_t poll[NET_ITEMS_MAX];
     struct net_item items[NET_ITEMS_MAX];
+    struct pollfd poll[NET_ITEMS_MAX]; /* of each item */
     unsigned n_items, n_ready, cursor, budget;
     bool stale; /* sockets were opened or closed: items must be made anew */
 
@@ -237,7 +240,6 @@ bool net_frame_receive(void *socket, zmq_msg_t *frame);
 bool net_frame_send(void *socket, zmq_msg_t *frame, int flags);
 /* Drop the frames that follow `frame`; true: there were some. */
 bool net_frames_drop(void *socket, zmq_msg_t *frame);
-bool net_socket_writable(void *socket);
 struct span net_frame_span(zmq_msg_t *frame);
 /* Decode n->msg, a message with envelope `v`, into n->decoded. NULL, or what is wrong with it. */
 const char *net_held_decode(struct net *n, enum net_kind kind, enum net_dir dir,

@@ -287,6 +287,124 @@ static void waiting_takes_its_time_and_no_cpu(void **state)
     lab_close(&lab);
 }
 
+/* ZeroMQ's descriptors are silent about a message whose news was taken out of the mailbox in
+ * passing. These rounds give the message time to come, and sending time to do so. */
+static void deliver_many(struct lab *lab, struct lab_side *from, net_peer p, struct lab_side *to,
+                         enum net_code code)
+{
+    for (uint64_t i = 0; i < 200; i++) {
+        lab_deliver(lab, from, p, to, code, i);
+    }
+}
+
+static void sending_hides_no_message(void **state)
+{
+    struct net_event ev;
+    struct lab_side *s, *c;
+    net_peer p, guest;
+    struct lab lab;
+
+    (void)state;
+    lab_open(&lab, "coordinator alpha");
+    s = lab_side(&lab, 0, NULL, "coordinator");
+    c = lab_side(&lab, 1, NULL, "alpha");
+    p = lab_connect(c, NET_KIND_CONTROL, "coordinator", lab_listen(s, NET_KIND_CONTROL, 0));
+    (void)lab_expect(&lab, c, NET_EV_UP);
+    assert_int_equal(lab_send(c, p, NET_MSG_BEAT, 1), 0);
+    guest = lab_expect(&lab, s, NET_EV_UP).peer;
+    (void)lab_expect(&lab, s, NET_EV_MESSAGE);
+
+    c->deaf = true;
+    assert_int_equal(lab_send(s, guest, NET_MSG_BEAT_BACK, 2), 0);
+    deliver_many(&lab, c, p, s, NET_MSG_BEAT);
+    assert_true(net_next(c->n, 10000, &ev));
+    assert_int_equal(ev.type, NET_EV_MESSAGE);
+    c->deaf = false;
+
+    s->deaf = true;
+    assert_int_equal(lab_send(c, p, NET_MSG_BEAT, 3), 0);
+    deliver_many(&lab, s, guest, c, NET_MSG_BEAT_BACK);
+    assert_true(net_next(s->n, 10000, &ev));
+    assert_int_equal(ev.type, NET_EV_MESSAGE);
+    lab_close(&lab);
+}
+
+static void a_new_socket_hides_no_message(void **state)
+{
+    struct net_event ev;
+    struct lab_side *s, *c, *other;
+    net_peer p, guest;
+    unsigned port;
+    struct lab lab;
+
+    (void)state;
+    lab_open(&lab, "coordinator alpha beta");
+    s = lab_side(&lab, 0, NULL, "coordinator");
+    c = lab_side(&lab, 1, NULL, "alpha");
+    other = lab_side(&lab, 2, NULL, "beta");
+    port = lab_listen(s, NET_KIND_CONTROL, 0);
+    p = lab_connect(c, NET_KIND_CONTROL, "coordinator", port);
+    (void)lab_expect(&lab, c, NET_EV_UP);
+    assert_int_equal(lab_send(c, p, NET_MSG_BEAT, 1), 0);
+    guest = lab_expect(&lab, s, NET_EV_UP).peer;
+    (void)lab_expect(&lab, s, NET_EV_MESSAGE);
+    p = lab_connect(other, NET_KIND_CONTROL, "coordinator", port);
+    (void)lab_expect(&lab, other, NET_EV_UP);
+    assert_int_equal(lab_send(other, p, NET_MSG_BEAT, 1), 0);
+    (void)lab_expect(&lab, s, NET_EV_UP);
+    (void)lab_expect(&lab, s, NET_EV_MESSAGE);
+
+    c->deaf = true;
+    for (uint64_t i = 0; i < 2; i++) {
+        assert_int_equal(lab_send(s, guest, NET_MSG_BEAT_BACK, i), 0);
+    }
+    deliver_many(&lab, other, p, s, NET_MSG_BEAT);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(net_next(c->n, 10000, &ev));
+        assert_int_equal(ev.type, NET_EV_MESSAGE);
+        (void)lab_listen(c, NET_KIND_RING, 0);
+    }
+    lab_close(&lab);
+}
+
+static void a_flood_hides_no_message(void **state)
+{
+    struct net_event ev;
+    struct lab_side *s, *c, *other;
+    net_peer p, flood, guest;
+    struct lab lab;
+    bool heard = false;
+
+    (void)state;
+    lab_open(&lab, "coordinator alpha beta");
+    s = lab_side(&lab, 0, NULL, "coordinator");
+    c = lab_side(&lab, 1, NULL, "alpha");
+    other = lab_side(&lab, 2, NULL, "beta");
+    p = lab_connect(c, NET_KIND_CONTROL, "coordinator", lab_listen(s, NET_KIND_CONTROL, 0));
+    (void)lab_expect(&lab, c, NET_EV_UP);
+    assert_int_equal(lab_send(c, p, NET_MSG_BEAT, 1), 0);
+    guest = lab_expect(&lab, s, NET_EV_UP).peer;
+    (void)lab_expect(&lab, s, NET_EV_MESSAGE);
+    flood = lab_connect(other, NET_KIND_CONTROL, "alpha", lab_listen(c, NET_KIND_CONTROL, 0));
+    (void)lab_expect(&lab, other, NET_EV_UP);
+
+    c->deaf = true;
+    for (uint64_t i = 0; i < 500; i++) {
+        assert_int_equal(lab_send(other, flood, NET_MSG_BEAT, i), 0);
+    }
+    for (unsigned i = 0; i < 2; i++) { /* it comes up and says something */
+        assert_true(net_next(c->n, 10000, &ev));
+    }
+    assert_int_equal(lab_send(s, guest, NET_MSG_BEAT_BACK, 2), 0);
+    deliver_many(&lab, c, p, s, NET_MSG_BEAT);
+    for (unsigned i = 0; i < 200 && !heard; i++) {
+        assert_true(net_next(c->n, 10000, &ev));
+        heard = ev.type == NET_EV_MESSAGE && ev.peer == p;
+    }
+    assert_true(heard);
+    lab_close(&lab);
+}
+
 /* ---- failures ------------------------------------------------------------------------------- */
 
 static void errors_of_opening(void **state)
@@ -379,6 +497,9 @@ int main(void)
         cmocka_unit_test(sending_to_nobody_and_too_much),
         cmocka_unit_test(watched_descriptor),
         cmocka_unit_test(waiting_takes_its_time_and_no_cpu),
+        cmocka_unit_test(sending_hides_no_message),
+        cmocka_unit_test(a_new_socket_hides_no_message),
+        cmocka_unit_test(a_flood_hides_no_message),
         cmocka_unit_test(errors_of_opening),
         cmocka_unit_test(out_of_memory_leaks_nothing),
     };
