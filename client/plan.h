@@ -5,7 +5,7 @@
 
 #include "client/client.h"
 
-enum { PLAN_WHY_MAX = 32, PLAN_WHY_BYTES_MAX = 240 };
+enum { PLAN_WHY_MAX = 32, PLAN_WHY_BYTES_MAX = 320 };
 
 struct cli_plan {
     struct cli_cluster_status status;

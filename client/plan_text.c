@@ -72,9 +72,9 @@ static void print_times(const struct cli_plan *p)
             exchanges += team[0]->ms_exchange;
         }
     if (hops > 0)
-        printf(", %.3f of them from stage to stage", hops);
-    if (exchanges > 0)
-        printf(", %.3f %s exchanges within teams", exchanges, hops > 0 ? "in" : "of them in");
+        printf(", %.3f of them on links", hops);
+    if (exchanges >= 0.0005)
+        printf(", %.3f %sin teams' exchanges", exchanges, hops > 0 ? "" : "of them ");
 }
 
 static void print_predictions(const struct cli_plan *p)
@@ -88,7 +88,7 @@ static void print_predictions(const struct cli_plan *p)
     printf("a prompt of %u tokens: %.0f ms to the first token predicted\n", st->prompt,
            st->ttft_predicted);
     if (st->gap > 0)
-        printf("the best plan may be up to %.1f %% better: the time for solving ran out\n",
+        printf("the best plan may be up to %.1f %% better: this one is not proven\n",
                100 * st->gap);
     else
         printf("proven to be the best plan\n");

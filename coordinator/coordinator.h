@@ -101,7 +101,7 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
 /* Sentences on what is behind a solution (coordinator/explain.c): each rule that binds it, and what
  * one more board of each kind would bring. Solves anew for each question, all within limit_s, and
  * says what no answer was found to in time. ERR_NOMEM. */
-enum { COORD_REASONS_MAX = 24, COORD_REASON_MAX = 240 };
+enum { COORD_REASONS_MAX = 24, COORD_REASON_MAX = 320 };
 struct coord_reasons {
     uint32_t n;
     char text[COORD_REASONS_MAX][COORD_REASON_MAX];

@@ -15,6 +15,8 @@
 #include <stdarg.h>
 #include <string.h>
 
+enum { GAIN_MAX = 240 };
+
 /* Boards are of one kind where times and memory are within this share of each other. */
 static const double SAME_KIND = 0.05;
 /* What is gained counts from this share on. */
@@ -81,18 +83,37 @@ static enum answer answer(struct asking *a, uint32_t present, int *rc)
     return a->with.plan.gap < MATTERS ? NO_BETTER : NOT_FOUND;
 }
 
-/* "24.1 ms a token instead of 30.0", or tokens a second, as the objective is. */
-static const char *gain_text(const struct asking *a, char out[static 80])
+/* With one decimal, or as many more as it takes to tell the two apart. */
+static void put_pair(char out[static 64], const char *what, double with, double now)
 {
-    const char *least = a->with.plan.gap < MATTERS ? "" : "at least ";
-    if (a->config->objective < 1)
-        snprintf(out, 80, "%s%.1f %% less: %.1f ms a token instead of %.1f", least,
-                 100 * (1 - a->with.plan.latency_s / a->now->plan.latency_s),
-                 a->with.plan.latency_s * 1e3, a->now->plan.latency_s * 1e3);
+    char a[24], b[24];
+    int digits = 1;
+    do {
+        snprintf(a, sizeof a, "%.*f", digits, with);
+        snprintf(b, sizeof b, "%.*f", digits, now);
+    } while (strcmp(a, b) == 0 && ++digits <= 4);
+    snprintf(out, 64, "%.16s %s instead of %.16s", a, what, b);
+}
+
+/* "20.0 % less: 24.1 ms a token instead of 30.1", or tokens a second; both where the objective weighs
+ * them against each other. */
+static const char *gain_text(const struct asking *a, char out[static GAIN_MAX])
+{
+    const struct part_plan *with = &a->with.plan, *now = &a->now->plan;
+    const char *least = with->gap < MATTERS ? "" : "at least ";
+    char ms[64], rate[64];
+    put_pair(ms, "ms a token", with->latency_s * 1e3, now->latency_s * 1e3);
+    put_pair(rate, "tok/s", a->with.batch_rate, a->now->batch_rate);
+    if (a->config->objective <= 0)
+        snprintf(out, GAIN_MAX, "%s%.1f %% less: %s", least,
+                 100 * (1 - with->latency_s / now->latency_s), ms);
+    else if (a->config->objective >= 1)
+        snprintf(out, GAIN_MAX, "%s%.1f %% more: %s", least,
+                 100 * (a->with.batch_rate / a->now->batch_rate - 1), rate);
     else
-        snprintf(out, 80, "%s%.1f %% more: %.1f tok/s instead of %.1f", least,
-                 100 * (a->with.batch_rate / a->now->batch_rate - 1), a->with.batch_rate,
-                 a->now->batch_rate);
+        snprintf(out, GAIN_MAX, "%s%.1f %% better by the weighted objective: %s, %s", least,
+                 100 * (1 - objective(a->config, &a->with) / objective(a->config, a->now)), ms,
+                 rate);
     return out;
 }
 
@@ -115,7 +136,7 @@ static uint32_t most_over(const struct asking *a)
 
 static int ask_memory(struct asking *a)
 {
-    char gain[80], needs[24], has[24];
+    char gain[GAIN_MAX], needs[24], has[24];
     int rc;
     begin(a);
     for (uint32_t i = 0; i < a->p.n_nodes; i++)
@@ -171,7 +192,7 @@ static bool lift(struct net_config *c, enum rule r)
 
 static int ask_rule(struct asking *a, enum rule r)
 {
-    char gain[80];
+    char gain[GAIN_MAX];
     int rc = 0;
     begin(a);
     if (!lift(&a->c, r))
@@ -264,13 +285,13 @@ static void say_boards(struct asking *a, uint32_t set, const char *what)
                                a->profile->nodes[i].name);
     }
     if (set != 0)
-        say(a, "one more board like %.160s: %s", names, what);
+        say(a, "one more board like %.100s: %s", names, what);
 }
 
 static int ask_boards(struct asking *a, uint32_t first)
 {
     uint32_t no_better = 0, not_found = 0;
-    char gain[80];
+    char gain[GAIN_MAX];
     int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < a->profile->n_nodes; i++) {
         if ((first >> i & 1) == 0)
