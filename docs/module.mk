@@ -7,7 +7,8 @@ dist_doc_DATA += \
 	%D%/measured.md \
 	%D%/numerics.md \
 	%D%/protocol.md \
-	%D%/teams.md
+	%D%/teams.md \
+	%D%/uneven6.svg
 
 dist_man1_MANS += \
 	%D%/man/shoal.1 \

@@ -38,6 +38,8 @@ check "it plans and draws" plan --svg "$svg"
 plan >"$work/table" 2>&1
 well_formed "the picture is well-formed" "$svg"
 check "the picture names every board" every_board "<title>NAME</title>" "$svg"
+well_formed "so is the one of the README" "$SHOAL_SRCDIR/docs/uneven6.svg"
+check "which names every board" every_board "<title>NAME</title>" "$SHOAL_SRCDIR/docs/uneven6.svg"
 check "the table names every board" every_board '^( +[0-9]+  .* NAME  |left out: NAME: .)' "$work/table"
 says "layers, team, node, heads, columns, rows, memory" "$work/table" \
     '^ +0  0-[0-9]+ +(-|star|mesh) +[a-z0-9-]+ +[0-9-]+ +[0-9-]+ .* [0-9.]+ [GM]iB +[0-9.]+ [GM]iB +[0-9.]+$'
