@@ -6,6 +6,7 @@ dist_doc_DATA += \
 	%D%/lab.md \
 	%D%/measured.md \
 	%D%/numerics.md \
+	%D%/planner.md \
 	%D%/protocol.md \
 	%D%/teams.md \
 	%D%/uneven6.svg
