@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { PATIENCE_MS = 2000, ROUNDS_MIN = 50 };
+enum { PATIENCE_MS = 20000, ROUNDS_MIN = 50 };
 static const double MEASURE_S = 0.25;
 
 struct end {
