@@ -272,10 +272,10 @@ static void link_wanted(struct worker_exchange *x)
         atomic_store(&x->ready_epoch, t->epoch);
 }
 
-void worker_exchange_pump(struct worker_exchange *x)
+void worker_exchange_pump(struct worker_exchange *x, int wait_ms)
 {
     link_wanted(x);
-    while (net_next(x->net, 0, &x->event))
+    for (int ms = wait_ms; net_next(x->net, ms, &x->event); ms = 0)
         (void)take(x, &x->event);
     link_wanted(x);
 }

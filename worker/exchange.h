@@ -50,8 +50,9 @@ int worker_exchange_time(const char *keys, const char *self, uint32_t bytes, dou
 
 /* ---- compute thread -------------------------------------------------------------------------- */
 
-/* Take note of what has happened to the connections, without waiting. */
-void worker_exchange_pump(struct worker_exchange *x);
+/* Take note of what has happened to the connections, waiting so long at most for something to
+ * happen. */
+void worker_exchange_pump(struct worker_exchange *x, int wait_ms);
 /* The team is the one in force from now on; what older ones say is dropped. A member tells its
  * leader (TEAM_JOIN), as soon as that can be done. */
 void worker_exchange_begin(struct worker_exchange *x, const struct worker_team *t);

@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { PATIENCE_MS = 20000, ROUNDS_MIN = 50 };
+enum { PATIENCE_MS = 20000, LOOK_MS = 20, ROUNDS_MIN = 50 };
 static const double MEASURE_S = 0.25;
 
 struct end {
@@ -26,7 +26,7 @@ static bool link_up(struct end *d)
     worker_exchange_force(d->x, d->t.epoch);
     worker_exchange_want(d->x, &d->t);
     while (!worker_exchange_ready(d->x, d->t.epoch) && base_clock_ms() < until_ms)
-        worker_exchange_pump(d->x);
+        worker_exchange_pump(d->x, LOOK_MS);
     if (!worker_exchange_ready(d->x, d->t.epoch))
         return false;
     worker_exchange_begin(d->x, &d->t);

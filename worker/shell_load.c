@@ -136,7 +136,7 @@ static void run_job(void *arg)
         worker_engine_serve(j->engine, j->shell->exchange, &j->shell->served, &j->lost);
         break;
     case JOB_TEAM:
-        worker_exchange_pump(j->shell->exchange);
+        worker_exchange_pump(j->shell->exchange, 0);
         break;
     case JOB_PASS:
         run_pass(j);

@@ -58,7 +58,7 @@ static void link_up(uint32_t me)
     worker_exchange_want(sides[me], &t);
     worker_exchange_force(sides[me], t.epoch);
     while (!worker_exchange_ready(sides[me], t.epoch))
-        worker_exchange_pump(sides[me]);
+        worker_exchange_pump(sides[me], 20);
     worker_exchange_begin(sides[me], &t);
 }
 

@@ -180,7 +180,7 @@ static bool link_up(struct member *k)
 {
     const int64_t until_ms = base_clock_ms() + SILENT_MS;
     while (!worker_exchange_ready(k->exchange, k->work.team.epoch) && base_clock_ms() < until_ms)
-        worker_exchange_pump(k->exchange);
+        worker_exchange_pump(k->exchange, 20);
     return worker_exchange_ready(k->exchange, k->work.team.epoch);
 }
 
