@@ -82,7 +82,7 @@ uint32_t coord_context(const struct net_config *c, const struct model *m);
 
 /* Solve for the nodes in `present`: the plan and its left_out come back by node. Codes of
  * part_plan_solve; ERR_RANGE for a pin that this model has no heads for. `now`, the plan in force
- * by node or NULL, is costed beside it. */
+ * or the last one that was, by node, or NULL, is costed beside it. */
 struct coord_solution {
     struct part_plan plan;
     double stage_s[PART_DEVICES_MAX];        /* predicted seconds of a pass of one row */
@@ -93,6 +93,7 @@ struct coord_solution {
     uint64_t memory_bytes[PART_DEVICES_MAX]; /* by node, as the program charges it */
     uint64_t kv_bytes[PART_DEVICES_MAX], scratch_bytes[PART_DEVICES_MAX]; /* of memory_bytes */
     double now_latency_s, now_batch_rate;    /* of `now`; 0: none, or a node of it is not present */
+    bool now_fits;                           /* it obeys every rule by today's numbers */
 };
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
                 const struct coord_profile *p, uint32_t present, const struct part_plan *now,
@@ -149,8 +150,9 @@ struct coord_event {
     const double *stage_s;        /* PLANNED: [n_stages] predicted seconds of a pass of one row */
     double batch_rate;            /* PLANNED: predicted tokens a second with all slots in use */
     uint32_t chunk;               /* PLANNED: prompt rows of a pass */
-    double now_latency_s, now_batch_rate; /* PLANNED: of the plan in force by today's numbers; 0:
-                                             none, or it has a worker that was not asked about */
+    double now_latency_s, now_batch_rate; /* PLANNED: of the last plan in force by today's numbers;
+                                             0: none, or it has a worker that was not asked about */
+    bool now_fits; /* PLANNED: and it obeys every rule by them */
     int code;                             /* READ: of common.h, where not ok */
     const int32_t *tokens; /* READ: the prompt's ids, as many of n_tokens as the context has
                                      room for */
@@ -217,6 +219,8 @@ const char *coord_core_invariant(const struct coord_core *c); /* NULL: all hold 
 const struct coord_profile *coord_core_profile(const struct coord_core *c);
 uint64_t coord_core_epoch(const struct coord_core *c);               /* plan in force; 0: none */
 const struct part_plan *coord_core_plan(const struct coord_core *c); /* borrowed; NULL: none */
+/* The plan in force, or, where none is, the one that was last. Borrowed; NULL: none was. */
+const struct part_plan *coord_core_last_plan(const struct coord_core *c);
 uint32_t coord_core_n_active(const struct coord_core *c);
 uint32_t coord_core_n_reading(const struct coord_core *c); /* prompts with the shell */
 

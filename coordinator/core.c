@@ -424,6 +424,11 @@ const struct part_plan *coord_core_plan(const struct coord_core *c)
     return c->now.epoch != 0 ? &c->now.plan : NULL;
 }
 
+const struct part_plan *coord_core_last_plan(const struct coord_core *c)
+{
+    return c->now.plan.n_stages > 0 ? &c->now.plan : NULL;
+}
+
 uint32_t coord_core_n_active(const struct coord_core *c)
 {
     uint32_t n = 0;

@@ -10,7 +10,7 @@
  *
  * A first plan waits JOIN_WAIT_MS for workers that have not come. One that is no better than the
  * plan in force, by 5 %, is not put in force, unless the ring is broken or `use: all` asks for a
- * new worker. Each wait has a deadline; a failed preparation names its worker, which is then left
+ * new worker; and where the ring broke and its workers came back, they get the plan that they had. Each wait has a deadline; a failed preparation names its worker, which is then left
  * out for a while. */
 #include "coordinator/core_private.h"
 
@@ -200,22 +200,39 @@ static uint32_t n_workers(const struct part_plan *p)
     return n;
 }
 
-/* Is `plan` worth leaving the plan in force for? */
-static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
+/* Is the planner's plan better than the last one by so much that moving is worth it? Weighed as the
+ * objective does: seconds a token of one request, and of all slots together. */
+static bool is_better(const struct coord_core *c, const struct coord_event *ev)
 {
     const struct ring_plan *now = &c->now;
-    if (now->epoch == 0 || c->plan_forced)
-        return true;
-    if (same_stages(&now->plan, ev->plan))
-        return false;
-    if (c->config.use_all && n_workers(ev->plan) > n_workers(&now->plan))
-        return true;
-    /* What the objective weighs: seconds a token of one request, and of all slots together. */
     const double w = c->config.objective;
     const double latency_s = ev->now_latency_s > 0 ? ev->now_latency_s : now->plan.latency_s,
                  rate = ev->now_latency_s > 0 ? ev->now_batch_rate : now->batch_rate;
     return (1 - w) * ev->plan->latency_s + w / ev->batch_rate <
            0.95 * ((1 - w) * latency_s + w / rate);
+}
+
+/* Is it worth leaving the plan in force for? */
+static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
+{
+    if (c->now.epoch == 0 || c->plan_forced)
+        return true;
+    if (same_stages(&c->now.plan, ev->plan))
+        return false;
+    if (ev->now_latency_s > 0 && !ev->now_fits)
+        return true;
+    if (c->config.use_all && n_workers(ev->plan) > n_workers(&c->now.plan))
+        return true;
+    return is_better(c, ev);
+}
+
+/* Where the ring broke and all its workers are there again, the plan that it had is as good as
+ * another that is hardly better: each has its pieces. */
+static bool as_before(const struct coord_core *c, const struct coord_event *ev)
+{
+    return c->now.epoch == 0 && c->now.plan.n_stages > 0 && ev->now_latency_s > 0 && ev->now_fits &&
+           !(c->config.use_all && n_workers(ev->plan) > n_workers(&c->now.plan)) &&
+           !is_better(c, ev);
 }
 
 /* The lists of every PLAN message: the names of the leaders, which are the ring, then those of each
@@ -307,11 +324,16 @@ static void log_plan(const struct coord_core *c, struct coord_actions *out)
 static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
                           struct coord_actions *out)
 {
-    c->next = (struct ring_plan){.epoch = c->incarnation << 32 | ++c->count,
-                                 .plan = *ev->plan,
-                                 .batch_rate = ev->batch_rate,
-                                 .chunk = ev->chunk};
-    memcpy(c->next.stage_s, ev->stage_s, ev->plan->n_stages * sizeof *ev->stage_s);
+    if (as_before(c, ev)) {
+        c->next = c->now;
+        c->next.chunk = ev->chunk;
+        memcpy(c->next.plan.left_out, ev->plan->left_out, sizeof c->next.plan.left_out);
+    } else {
+        c->next = (struct ring_plan){
+            .plan = *ev->plan, .batch_rate = ev->batch_rate, .chunk = ev->chunk};
+        memcpy(c->next.stage_s, ev->stage_s, ev->plan->n_stages * sizeof *ev->stage_s);
+    }
+    c->next.epoch = c->incarnation << 32 | ++c->count;
     c->next.max_rows = coord_core_rows_max(&c->config, c->next.chunk);
     c->plan_state = PLAN_PREPARING;
     c->plan_forced = false;
@@ -323,9 +345,9 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
         coord_core_want_plan(c, RETRY_MS, true);
         return;
     }
-    for (uint32_t s = 0; s < ev->plan->n_stages; s++)
-        for (uint32_t k = 0; k < ev->plan->stages[s].n_members; k++) {
-            struct node *n = &c->nodes[ev->plan->stages[s].members[k].device];
+    for (uint32_t s = 0; s < c->next.plan.n_stages; s++)
+        for (uint32_t k = 0; k < c->next.plan.stages[s].n_members; k++) {
+            struct node *n = &c->nodes[c->next.plan.stages[s].members[k].device];
             n->prepared = false;
             n->done_bytes = n->total_bytes = n->fetched_bytes = n->planned_bytes = 0;
             send_plan(c, s, k, team_at[s], out);

@@ -317,27 +317,23 @@ static int keep_plan(const struct part_problem *problem, const struct coord_bloc
     return 0;
 }
 
-/* What the plan in force costs by today's numbers. */
-static void cost_now(const struct part_problem *problem, const struct part_plan *now,
-                     const uint32_t *node, struct coord_solution *out)
+/* A plan by nodes as one by devices; false: there is none, or it has a node that is not present. */
+static bool by_devices(const struct part_problem *problem, const struct part_plan *by_node,
+                       const uint32_t *node, struct part_plan *out)
 {
-    struct part_plan plan;
-    out->now_latency_s = out->now_batch_rate = 0;
-    if (now == NULL)
-        return;
-    plan = *now;
-    for (uint32_t s = 0; s < plan.n_stages; s++)
-        for (uint32_t k = 0; k < plan.stages[s].n_members; k++) {
-            uint32_t *const device = &plan.stages[s].members[k].device, d = 0;
+    if (by_node == NULL)
+        return false;
+    *out = *by_node;
+    for (uint32_t s = 0; s < out->n_stages; s++)
+        for (uint32_t k = 0; k < out->stages[s].n_members; k++) {
+            uint32_t *const device = &out->stages[s].members[k].device, d = 0;
             while (d < problem->n_devices && node[d] != *device)
                 d++;
             if (d == problem->n_devices)
-                return;
+                return false;
             *device = d;
         }
-    part_plan_cost(problem, &plan);
-    out->now_latency_s = plan.latency_s;
-    out->now_batch_rate = batch_rate(problem, &plan);
+    return true;
 }
 
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
@@ -345,7 +341,7 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
                 struct coord_solution *out, struct err *e)
 {
     struct part_problem *problem = base_alloc(sizeof *problem);
-    struct part_plan plan;
+    struct part_plan plan, last;
     uint32_t node[PART_DEVICES_MAX];
     int rc = ERR_NOMEM;
     if (problem == NULL)
@@ -361,13 +357,22 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     part_plan_cost(problem, &plan);
     if ((rc = keep_plan(problem, b, &plan, node, out, e)) != 0)
         goto out;
-    cost_now(problem, now, node, out);
+    const bool had = by_devices(problem, now, node, &last);
+    if (had) {
+        part_plan_cost(problem, &last);
+        out->now_latency_s = last.latency_s;
+        out->now_batch_rate = batch_rate(problem, &last);
+    }
     out->chunk = choose_chunk(c, b, p, &out->plan);
     build_problem(c, b, p, present, COORD_BATCHES - 1, problem, node);
     problem->prompt_rows = c->prompt;
     problem->chunk_rows = out->chunk;
     part_plan_cost(problem, &plan);
     out->plan.ttft_s = plan.ttft_s;
+    if (had) {
+        part_plan_cost(problem, &last);
+        out->now_fits = part_plan_fits(problem, &last);
+    }
     out->plan.gap = gap;
     out->plan.solve_s = solve_s;
 out:

@@ -89,7 +89,8 @@ static void plan_done(struct shell *sh, struct plan_job *j)
                              .batch_rate = j->solution.batch_rate,
                              .chunk = j->solution.chunk,
                              .now_latency_s = j->solution.now_latency_s,
-                             .now_batch_rate = j->solution.now_batch_rate};
+                             .now_batch_rate = j->solution.now_batch_rate,
+                             .now_fits = j->solution.now_fits};
     for (int i = 0; i < PLANS_MAX; i++)
         if (sh->plans[i] == j)
             sh->plans[i] = NULL;
@@ -109,8 +110,8 @@ static void start_plan(struct shell *sh, const struct coord_action *a)
     j->config = sh->config;
     j->blocks = sh->blocks;
     j->profile = *coord_core_profile(sh->core);
-    if (coord_core_plan(sh->core) != NULL)
-        j->now = *coord_core_plan(sh->core);
+    if (coord_core_last_plan(sh->core) != NULL)
+        j->now = *coord_core_last_plan(sh->core);
     j->present = a->present;
     j->serial = a->serial;
     for (int i = 0; i < PLANS_MAX; i++)

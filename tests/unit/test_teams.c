@@ -20,6 +20,7 @@ static struct part_plan plan;
 static int64_t now_ms;
 static uint64_t serial;
 static double now_latency_s;
+static bool now_fits;
 
 static struct span text(void *arg, int32_t token)
 {
@@ -157,6 +158,7 @@ static int setup(void **state)
     now_ms = 1000;
     serial = 0;
     now_latency_s = 0;
+    now_fits = true;
     return coord_core_new(&config, &m, 1, 7700, &core, NULL);
 }
 
@@ -191,6 +193,7 @@ static void answer(void)
                               .batch_rate = 100,
                               .now_latency_s = now_latency_s,
                               .now_batch_rate = 100,
+                              .now_fits = now_fits,
                               .chunk = 32});
 }
 
@@ -411,6 +414,32 @@ static void test_links_are_measured_again(void **state)
     assert_non_null(told(0, NET_MSG_PLAN));
 }
 
+/* When the ring has broken and its workers are there, they get the plan whose pieces they have,
+ * unless another is better by 5 % or it breaks a rule by now. */
+static void test_the_plan_before_is_as_good(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 4; k++) {
+        serve();
+        says(2, (struct net_msg){.code = NET_MSG_LINK_LOST,
+                                 .u.LINK_LOST = {coord_core_epoch(core), base_span_str("w3"),
+                                                 base_span_str("it broke")}});
+        assert_true(coord_core_epoch(core) == 0);
+        for (int64_t until = now_ms + 1000; now_ms < until;)
+            step((struct coord_event){.type = COORD_EV_TICK});
+        two_teams();
+        plan.latency_s = k == 1 ? 0.009 : 0.0099;
+        plan.stages[1].members[0].run1 = plan.stages[1].members[1].run0 = 4;
+        now_latency_s = k == 2 ? 0 : 0.01;
+        now_fits = k != 3;
+        answer();
+        is_list(told(1, NET_MSG_PLAN)->u.PLAN.runs, 3,
+                k == 0 ? (const uint32_t[]){0, 2, 5} : (const uint32_t[]){0, 4, 5});
+        teardown(NULL);
+        setup(NULL);
+    }
+}
+
 static void test_status_counts(void **state)
 {
     static const struct {
@@ -446,6 +475,7 @@ int main(void)
         TEST(test_a_member_that_fails_is_left_out),
         TEST(test_what_is_another_plan),
         TEST(test_links_are_measured_again),
+        TEST(test_the_plan_before_is_as_good),
         TEST(test_status_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
