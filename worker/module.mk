@@ -7,6 +7,7 @@ noinst_LIBRARIES += %D%/libworker.a
 	%D%/linktest.c %D%/linktest.h \
 	%D%/loader.c %D%/loader.h \
 	%D%/profile.c \
+	%D%/readings.c %D%/readings.h \
 	%D%/resources.c %D%/resources.h \
 	%D%/shell.c %D%/shell.h %D%/shell_act.c %D%/shell_load.c \
 	%D%/store.c %D%/store.h %D%/store_index.c %D%/store_packs.c %D%/store_private.h \

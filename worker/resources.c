@@ -10,7 +10,7 @@
  * Both versions are asked, because a hybrid system mounts both and either may hold the limit. What
  * cannot be read, or makes no sense, sets no limit.
  *
- * Left out: limits on swap, memory nodes, and the pressure files. */
+ * Left out: limits on swap, memory nodes. */
 #define _GNU_SOURCE /* sched_getaffinity: the cores this process may run on */
 #include "worker/resources.h"
 
@@ -29,8 +29,7 @@ static const uint64_t UNLIMITED = UINT64_MAX;
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-/* The text of a file, base_free; NULL where it cannot be had. */
-static char *read_text(const char *root, const char *path, size_t max_bytes)
+char *worker_read_text(const char *root, const char *path, size_t max_bytes)
 {
     char full[PATH_BYTES];
     uint8_t *text = NULL;
@@ -44,9 +43,7 @@ static char *read_text(const char *root, const char *path, size_t max_bytes)
     return (char *)text;
 }
 
-/* A decimal number at the start of the text, followed by space or the end. Overflow is no number.
- * */
-static bool parse_number(const char *text, uint64_t *out)
+bool worker_parse_number(const char *text, uint64_t *out)
 {
     uint64_t v = 0;
 
@@ -68,8 +65,8 @@ static bool read_number(const char *root, const char *folder, const char *name, 
     char path[PATH_BYTES];
     int length = snprintf(path, sizeof path, "%s/%s", folder, name);
     char *text =
-        length >= 0 && (size_t)length < sizeof path ? read_text(root, path, SMALL_FILE_MAX) : NULL;
-    bool ok = text != NULL && parse_number(text, out);
+        length >= 0 && (size_t)length < sizeof path ? worker_read_text(root, path, SMALL_FILE_MAX) : NULL;
+    bool ok = text != NULL && worker_parse_number(text, out);
 
     base_free(text);
     return ok;
@@ -84,7 +81,7 @@ static uint64_t number_after(const char *text, const char *key)
         uint64_t v;
 
         line += *line == '\n';
-        if (strncmp(line, key, n) == 0 && parse_number(line + n + strspn(line + n, " \t"), &v)) {
+        if (strncmp(line, key, n) == 0 && worker_parse_number(line + n + strspn(line + n, " \t"), &v)) {
             return v;
         }
     }
@@ -94,7 +91,7 @@ static uint64_t number_after(const char *text, const char *key)
 /* The same in a file of lines "Key:   123 kB", in bytes. */
 static uint64_t read_kilobytes(const char *root, const char *path, const char *key)
 {
-    char *text = read_text(root, path, SMALL_FILE_MAX);
+    char *text = worker_read_text(root, path, SMALL_FILE_MAX);
     uint64_t kilobytes = text != NULL ? number_after(text, key) : 0, bytes;
 
     base_free(text);
@@ -224,8 +221,8 @@ static const char *path_below(const char *path, const char *begins)
 static bool find_group(const char *root, const char *controller, struct group *out)
 {
     char path[PATH_BYTES], begins[PATH_BYTES], point[PATH_BYTES];
-    char *cgroups = read_text(root, "/proc/self/cgroup", SMALL_FILE_MAX);
-    char *mounts = read_text(root, "/proc/self/mountinfo", MOUNTS_MAX);
+    char *cgroups = worker_read_text(root, "/proc/self/cgroup", SMALL_FILE_MAX);
+    char *mounts = worker_read_text(root, "/proc/self/mountinfo", MOUNTS_MAX);
     bool found = false;
 
     if (cgroups != NULL && mounts != NULL && group_path(cgroups, controller, path)) {
@@ -245,6 +242,13 @@ static bool find_group(const char *root, const char *controller, struct group *o
     base_free(mounts);
     base_free(cgroups);
     return found;
+}
+
+void worker_group_folder(const char *root, char *out, size_t max)
+{
+    struct group g;
+
+    (void)snprintf(out, max, "%s", find_group(root, NULL, &g) ? g.folder : "");
 }
 
 /* Smallest answer of a group and all above it, up to the mount point. */
@@ -286,7 +290,7 @@ static uint64_t left_of(const char *root, const char *folder, uint64_t limit,
         (size_t)length >= sizeof path) {
         return limit;
     }
-    stat = read_text(root, path, SMALL_FILE_MAX);
+    stat = worker_read_text(root, path, SMALL_FILE_MAX);
     if (stat != NULL) {
         uint64_t inactive = number_after(stat, inactive_key);
 
@@ -325,21 +329,30 @@ static uint64_t memory_left_v1(const char *root, const char *folder)
                    "total_active_file ");
 }
 
-uint64_t worker_memory_available(const char *root, uint64_t limit_bytes)
+uint64_t worker_memory_left(const char *root)
 {
-    uint64_t answers[4] = {
-        limit_bytes != 0 ? limit_bytes : UNLIMITED,
+    uint64_t answers[3] = {
         ask_upwards(root, NULL, memory_left_v2),
         ask_upwards(root, "memory", memory_left_v1),
         read_kilobytes(root, "/proc/meminfo", "MemAvailable:"),
     };
     uint64_t least = UNLIMITED;
 
-    answers[3] = answers[3] != 0 ? answers[3] : UNLIMITED;
-    for (size_t i = 0; i < 4; i++) {
+    answers[2] = answers[2] != 0 ? answers[2] : UNLIMITED;
+    for (size_t i = 0; i < 3; i++) {
         least = answers[i] < least ? answers[i] : least;
     }
-    return least != UNLIMITED ? least : 0;
+    return least;
+}
+
+uint64_t worker_memory_available(const char *root, uint64_t limit_bytes)
+{
+    const uint64_t left = worker_memory_left(root);
+
+    if (limit_bytes != 0 && limit_bytes < left) {
+        return limit_bytes;
+    }
+    return left != UNLIMITED ? left : 0;
 }
 
 uint64_t worker_memory_resident(const char *root)
@@ -352,11 +365,11 @@ uint64_t worker_memory_resident(const char *root)
         return bytes;
     }
     /* Total, then resident, in pages. */
-    statm = read_text(root, "/proc/self/statm", SMALL_FILE_MAX);
+    statm = worker_read_text(root, "/proc/self/statm", SMALL_FILE_MAX);
     if (statm != NULL) {
         const char *second = strchr(statm, ' ');
 
-        if (second == NULL || !parse_number(second + 1, &pages) ||
+        if (second == NULL || !worker_parse_number(second + 1, &pages) ||
             __builtin_mul_overflow(pages, (uint64_t)sysconf(_SC_PAGESIZE), &bytes)) {
             bytes = 0;
         }
@@ -387,13 +400,13 @@ static uint64_t quota_v2(const char *root, const char *folder)
     char path[PATH_BYTES];
     int length = snprintf(path, sizeof path, "%s/cpu.max", folder);
     char *text =
-        length >= 0 && (size_t)length < sizeof path ? read_text(root, path, SMALL_FILE_MAX) : NULL;
+        length >= 0 && (size_t)length < sizeof path ? worker_read_text(root, path, SMALL_FILE_MAX) : NULL;
     uint64_t quota, period, answer = UNLIMITED;
 
-    if (text != NULL && parse_number(text, &quota)) {
+    if (text != NULL && worker_parse_number(text, &quota)) {
         const char *space = strchr(text, ' ');
 
-        if (space != NULL && parse_number(space + 1, &period)) {
+        if (space != NULL && worker_parse_number(space + 1, &period)) {
             answer = quota_of(quota, period);
         }
     }

@@ -13,6 +13,9 @@
  * cache that a group could drop counts as left. 0 where nothing at all is known. */
 uint64_t worker_memory_available(const char *root, uint64_t limit_bytes);
 
+/* The same without a limit of ours; UINT64_MAX where nothing is known. */
+uint64_t worker_memory_left(const char *root);
+
 /* Bytes of memory that this process has: its share (Pss) where the system counts that, otherwise
  * its resident set, which counts shared pages in full. 0 where neither can be read. */
 uint64_t worker_memory_resident(const char *root);
@@ -28,5 +31,17 @@ struct worker_quota worker_cpu_quota(const char *root);
  * the quota of each control group above it, as a thread that is held back stalls the others. At
  * least 1. */
 unsigned worker_cores(const char *root);
+
+/* ---- small files of the system --------------------------------------------------------------- */
+
+/* The text of a file of at most max_bytes, base_free; NULL where it cannot be had. */
+char *worker_read_text(const char *root, const char *path, size_t max_bytes);
+
+/* A decimal number at the start of the text, followed by space or the end. Overflow is no number. */
+bool worker_parse_number(const char *text, uint64_t *out);
+
+/* The process's own control group in the version 2 hierarchy, as a path without `root`; "": there is
+ * none, or its path has no room. */
+void worker_group_folder(const char *root, char *out, size_t max);
 
 #endif

@@ -57,6 +57,23 @@ struct worker_load {
     bool working;
 };
 
+/* How the board is; what it does not tell is NAN. As in REPORT. */
+enum {
+    WORKER_LOW_VOLTAGE = 1, /* the first four as a Raspberry Pi's firmware numbers them */
+    WORKER_CLOCK_LIMITED = 2,
+    WORKER_THROTTLED = 4,
+    WORKER_NEARLY_HOT = 8,
+    WORKER_ON_BATTERY = 16
+};
+struct worker_readings {
+    uint64_t memory_free, memory_used; /* bytes; free: UINT64_MAX is not known */
+    double memory_pressure, cpu_pressure; /* percent */
+    double temperature;                   /* degrees Celsius */
+    double clock, battery;                /* shares, 0 to 1 */
+    double power;                         /* watts into the battery */
+    uint32_t flags;
+};
+
 /* ---- events ---------------------------------------------------------------------------------- */
 
 enum worker_event_type {

@@ -225,8 +225,13 @@ UNIT_TESTS += %D%/test_measure
 %C%_test_measure_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_measure_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_readings
+%C%_test_readings_SOURCES = %D%/test_readings.c %D%/fake_root.c %D%/fake_root.h
+%C%_test_readings_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_readings_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_resources
-%C%_test_resources_SOURCES = %D%/test_resources.c
+%C%_test_resources_SOURCES = %D%/test_resources.c %D%/fake_root.c %D%/fake_root.h
 %C%_test_resources_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_resources_LDADD = $(WORKER_LIBS) $(CMOCKA_LIBS)
 
