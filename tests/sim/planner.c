@@ -127,6 +127,8 @@ static bool again(struct sim *s, uint32_t present)
             if ((present >> nodes[n++] & 1) == 0)
                 return false;
         }
+    if (s->setup.in_order && n < (uint32_t)__builtin_popcount(present))
+        return false; /* all workers are taken */
     return n > 0 && linked(s, nodes, n) && sim_draw(s, 2) == 0;
 }
 
@@ -176,7 +178,7 @@ void sim_planner_answer(struct sim *s, const struct sim_event *ev, struct coord_
             plan->left_out[plan->stages[i].members[k].device][0] = 0;
     }
     out->plan = plan;
-    out->stage_s = stage_s;
+    out->stage_s = out->stage_batch_s = stage_s;
     out->batch_rate = s->setup.in_order ? 10.0 : (double)(5 + sim_draw(s, 10));
     out->chunk = s->setup.chunk != 0 ? s->setup.chunk : 64;
 }

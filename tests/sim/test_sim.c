@@ -370,6 +370,7 @@ static void a_new_worker_is_taken_while_the_others_serve(void **state)
     w.use_all = true;
     w.grow_us = 6200000;
     w.pass_us = 20000;
+    w.in_order = true;
     expect_and_free(run_scenario(&w), lines);
 }
 
