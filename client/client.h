@@ -19,7 +19,8 @@ enum {
     CLI_LOCAL_SLOTS = 8,            /* requests that `local` decodes together */
     CLI_CONTEXT_MAX = 4096,         /* default context: the model's own, at most this */
     CLI_CHUNK = 128,                /* default prompt rows of a pass */
-    CLI_SILENCE_MS = 10000          /* a coordinator that says nothing for so long is not there */
+    CLI_SILENCE_MS = 10000,         /* a coordinator that says nothing for so long is not there */
+    CLI_THEN_MAX = 64               /* points of a history */
 };
 
 /* ---- options (client/options.c) -------------------------------------------------------------- */
@@ -77,6 +78,7 @@ int cli_generate(const struct cli_options *o, struct err *e);
 int cli_local(const struct cli_options *o, struct err *e);
 int cli_chat(const struct cli_options *o, struct err *e);
 int cli_status(const struct cli_options *o, struct err *e);
+int cli_top(const struct cli_options *o, struct err *e);
 int cli_plan(const struct cli_options *o, struct err *e);
 int cli_config(const struct cli_options *o, struct err *e);
 int cli_keygen(const struct cli_options *o, struct err *e);
@@ -289,6 +291,16 @@ struct cli_node {
     uint64_t memory_bytes, memory_planned, memory_used;
     uint64_t kv_bytes, scratch_bytes; /* of memory_planned; `plan` only */
     double ms_predicted, ms, busy;
+    double ratio;      /* of its passes of decoding to what the plan predicts; 0: none yet */
+    uint64_t error_ms; /* how long ago last_error was */
+    bool lost;         /* it is why the worker was lost */
+    /* As the board last said; NAN, and UINT64_MAX of memory_free, where it does not. */
+    uint64_t memory_free;
+    double memory_slope; /* bytes a second */
+    double memory_pressure, cpu_pressure, temperature, clock, battery, power, round_trip_ms;
+    uint32_t flags, waiting; /* flags as in REPORT */
+    uint32_t n_then;         /* reports in the lists, oldest first */
+    double busy_then[CLI_THEN_MAX], memory_then[CLI_THEN_MAX], ms_then[CLI_THEN_MAX];
     double ms_exchange, ms_hop; /* of ms_predicted, a team's exchanges; to the next stage; `plan`
                                    only */
 };
@@ -297,10 +309,23 @@ struct cli_cluster_status {
     char cluster[NET_NAME_MAX], model[256], state[301];
     uint32_t slots, active, queued, n_nodes;
     double ms_predicted, ms, tok_s_predicted, ttft_predicted, gap;
+    double tok_s; /* measured, of all requests */
     uint32_t prompt; /* tokens that ttft_predicted is for */
+    uint32_t n_then; /* seconds in tok_s_then, oldest first */
+    double tok_s_then[CLI_THEN_MAX];
     struct cli_node nodes[NET_WORKERS_MAX];
 };
 int cli_ask_status(const struct cli_options *o, struct cli_cluster_status *out, struct err *e);
+/* The same, a step at a time: send the question; take what came. *done: *out is one whole answer.
+ * ERR_REFUSED. */
+int cli_status_send(struct cli_cluster *c, struct err *e);
+int cli_status_take(struct cli_cluster_status *out, const struct net_event *ev, bool *done,
+                    struct err *e);
+enum { CLI_BOARD_BYTES = 64, CLI_ERROR_BYTES = 400 };
+/* What is to be said of the board itself, "61 C throttled"; "-": nothing. */
+const char *cli_board_text(const struct cli_node *n, char out[static CLI_BOARD_BYTES]);
+/* Its last error with when it was; "-": none. */
+const char *cli_error_text(const struct cli_node *n, char out[static CLI_ERROR_BYTES]);
 json_t *cli_node_json(const struct cli_node *n);
 const char *cli_team_text(const struct cli_node *n); /* "star" or "mesh"; "-" where it is alone */
 

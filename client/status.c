@@ -3,8 +3,54 @@
  *
  * Layers are written as the configuration writes them: first and last, both included. Figures that
  * are not known are "-" in the table and null in JSON. Texts that other machines sent are printed
- * without control characters. Left out: history; the coordinator's log has it. */
+ * without control characters. Left out: histories, which `top` shows. */
 #include "client/client.h"
+
+#include <math.h>
+
+const char *cli_board_text(const struct cli_node *n, char out[static CLI_BOARD_BYTES])
+{
+    /* As a Raspberry Pi's firmware numbers them, and then ours; the most telling first. */
+    static const struct {
+        uint32_t flag;
+        const char *word;
+    } words[] = {{1, "undervolted"}, {4, "throttled"}, {8, "near its limit"}, {2, "clock limited"}};
+    size_t at = 0;
+    out[0] = 0;
+    if (!isnan(n->temperature))
+        at += (size_t)snprintf(out, CLI_BOARD_BYTES, "%.0f C", n->temperature);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if ((n->flags & words[i].flag) != 0) {
+            at += (size_t)snprintf(out + at, CLI_BOARD_BYTES - at, "%s%s", at > 0 ? " " : "",
+                                   words[i].word);
+            break;
+        }
+    if (!isnan(n->battery))
+        snprintf(out + at, CLI_BOARD_BYTES - at, "%s%s %.0f%%", at > 0 ? ", " : "",
+                 (n->flags & 16) != 0 ? "on battery" : "battery", 100 * n->battery);
+    if (out[0] == 0)
+        snprintf(out, CLI_BOARD_BYTES, "-");
+    return out;
+}
+
+const char *cli_error_text(const struct cli_node *n, char out[static CLI_ERROR_BYTES])
+{
+    const uint64_t s = n->error_ms / 1000;
+    if (n->last_error[0] == 0)
+        snprintf(out, CLI_ERROR_BYTES, "-");
+    else
+        snprintf(out, CLI_ERROR_BYTES, "%s%llu %s ago: %s", n->lost ? "lost " : "",
+                 (unsigned long long)(s < 120      ? s
+                                      : s < 7200   ? s / 60
+                                      : s < 172800 ? s / 3600
+                                                   : s / 86400),
+                 s < 120      ? "s"
+                 : s < 7200   ? "min"
+                 : s < 172800 ? "h"
+                              : "days",
+                 n->last_error);
+    return out;
+}
 
 const char *cli_team_text(const struct cli_node *n)
 {
@@ -55,20 +101,35 @@ static const char *bytes_or_dash(uint64_t bytes, char out[static 24])
     return bytes == 0 ? "-" : base_bytes_text(bytes, out);
 }
 
+static const char *number_or_dash(double v, bool known, const char *format, char out[static 24])
+    __attribute__((format(printf, 3, 0)));
+static const char *number_or_dash(double v, bool known, const char *format, char out[static 24])
+{
+    snprintf(out, 24, known ? format : "-", v);
+    return out;
+}
+
 static void print_node(const struct cli_node *n)
 {
-    char layers[24] = "-", used[24], usable[24], ms[24] = "-", busy[24] = "-";
-    if (n->layer1 > n->layer0) {
+    char layers[24] = "-", used[24], left[24] = "-", usable[24], ms[24], promised[24], ratio[24],
+         busy[24], memory[24], cpu[24], board[CLI_BOARD_BYTES], error[CLI_ERROR_BYTES];
+    const bool works = n->layer1 > n->layer0;
+    if (works)
         snprintf(layers, sizeof layers, "%u-%u", n->layer0, n->layer1 - 1);
-        snprintf(busy, sizeof busy, "%.0f %%", 100 * n->busy);
-    }
-    if (n->ms > 0)
-        snprintf(ms, sizeof ms, "%.3f", n->ms);
-    printf("%-12s %-10s %-8s %-5s %5u %7u %11s %11s %9s %6s %-12s ", n->name, n->state, layers,
-           cli_team_text(n), n->layer1 > n->layer0 ? n->heads : 0,
-           n->layer1 > n->layer0 ? n->columns : 0, bytes_or_dash(n->memory_used, used),
-           bytes_or_dash(n->memory_bytes, usable), ms, busy, n->kernels[0] != 0 ? n->kernels : "-");
-    cli_put_name(base_span_str(n->last_error[0] != 0 ? n->last_error : "-"), sizeof n->last_error);
+    if (n->memory_free != UINT64_MAX)
+        base_bytes_text(n->memory_free, left);
+    printf("%-12s %-10s %-8s %-5s %5u %7u %11s %11s %11s ", n->name, n->state, layers,
+           cli_team_text(n), works ? n->heads : 0, works ? n->columns : 0,
+           bytes_or_dash(n->memory_used, used), left, bytes_or_dash(n->memory_bytes, usable));
+    printf("%9s %9s %5s %6s ", number_or_dash(n->ms, n->ms > 0, "%.3f", ms),
+           number_or_dash(n->ms_predicted, works && n->member == 0, "%.3f", promised),
+           number_or_dash(n->ratio, n->ratio > 0, "%.2f", ratio),
+           number_or_dash(100 * n->busy, works, "%.0f %%", busy));
+    printf("%7s %7s %-20s %-12s ",
+           number_or_dash(n->memory_pressure, !isnan(n->memory_pressure), "%.1f", memory),
+           number_or_dash(n->cpu_pressure, !isnan(n->cpu_pressure), "%.1f", cpu),
+           cli_board_text(n, board), n->kernels[0] != 0 ? n->kernels : "-");
+    cli_put_name(base_span_str(cli_error_text(n, error)), sizeof error);
     putchar('\n');
 }
 
@@ -82,8 +143,11 @@ static void print_table(const struct cli_cluster_status *st)
            st->slots, st->queued);
     if (st->ms > 0)
         printf("; %.3f ms a token", st->ms);
-    printf("\n\n%-12s %-10s %-8s %-5s %5s %7s %11s %11s %9s %6s %-12s %s\n", "node", "state",
-           "layers", "team", "heads", "columns", "used", "usable", "ms a pass", "busy", "kernels",
+    if (st->tok_s > 0)
+        printf("; %.1f tok/s", st->tok_s);
+    printf("\n\n%-12s %-10s %-8s %-5s %5s %7s %11s %11s %11s %9s %9s %5s %6s %7s %7s %-20s %-12s %s\n",
+           "node", "state", "layers", "team", "heads", "columns", "used", "free", "usable",
+           "ms a pass", "predicted", "ratio", "busy", "mem psi", "cpu psi", "board", "kernels",
            "last error");
     for (uint32_t i = 0; i < st->n_nodes; i++)
         print_node(&st->nodes[i]);

@@ -86,6 +86,7 @@ uint32_t coord_context(const struct net_config *c, const struct model *m);
 struct coord_solution {
     struct part_plan plan;
     double stage_s[PART_DEVICES_MAX];        /* predicted seconds of a pass of one row */
+    double stage_batch_s[PART_DEVICES_MAX];  /* the same, of a row of each slot */
     double batch_rate;                       /* predicted tokens a second with all slots in use */
     uint32_t chunk;                          /* prompt rows of a pass */
     double exchange_s[PART_DEVICES_MAX];     /* of stage_s: a team's exchanges, beside computing */
@@ -148,6 +149,7 @@ struct coord_event {
     uint64_t serial;
     const struct part_plan *plan; /* PLANNED: devices and left_out are by node */
     const double *stage_s;        /* PLANNED: [n_stages] predicted seconds of a pass of one row */
+    const double *stage_batch_s;  /* PLANNED: the same, of a row of each slot */
     double batch_rate;            /* PLANNED: predicted tokens a second with all slots in use */
     uint32_t chunk;               /* PLANNED: prompt rows of a pass */
     double now_latency_s, now_batch_rate; /* PLANNED: of the last plan in force by today's numbers;

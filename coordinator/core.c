@@ -69,7 +69,10 @@ void coord_core_free(struct coord_core *c)
 
 void coord_core_node_error(struct coord_core *c, uint32_t node, const char *why)
 {
-    snprintf(c->nodes[node].last_error, sizeof c->nodes[node].last_error, "%.300s", why);
+    struct node *n = &c->nodes[node];
+    snprintf(n->last_error, sizeof n->last_error, "%.300s", why);
+    n->error_ms = c->now_ms;
+    n->lost = false;
 }
 
 /* ---- coming and going ------------------------------------------------------------------------ */
@@ -92,6 +95,7 @@ void coord_core_node_lost(struct coord_core *c, uint32_t node, const char *why,
     if (!n->connected)
         return;
     coord_core_node_error(c, node, why);
+    n->lost = true;
     coord_core_log(out, true, "node_lost name=%s reason=\"%s\"", c->config.workers[node].name, why);
     n->connected = n->working = n->prepared = false;
     n->pass_ms = n->busy = 0;
@@ -112,6 +116,7 @@ static void on_node_up(struct coord_core *c, uint32_t node, struct coord_actions
     n->connected = true;
     n->heard_ms = n->progress_ms = n->beat_ms = c->joined_ms = c->now_ms;
     n->passes = n->busy_us = 0;
+    coord_core_watch_forget(c, node);
 }
 
 static void refuse(struct coord_core *c, uint32_t node, struct coord_actions *out, const char *fmt,
@@ -174,6 +179,7 @@ static void on_hello(struct coord_core *c, uint32_t node, const struct net_msg_H
         .kv = c->config.kv,
         .heartbeat_ms = c->config.heartbeat_ms,
         .dead_ms = c->config.dead_ms,
+        .report_ms = c->config.report_ms,
     };
     set_state(c, node, NODE_JOINING, out);
 }
@@ -197,7 +203,6 @@ static void on_beat(struct coord_core *c, uint32_t node, const struct net_msg_BE
     n->passes = m->passes;
     n->busy_us = m->busy_us;
     n->working = m->working != 0;
-    n->memory_used = m->memory_used;
     n->beat_ms = c->now_ms;
     struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
     a->node = node;
@@ -222,6 +227,7 @@ static const struct {
     {NET_MSG_HELLO, IN_ABSENT},
     {NET_MSG_READY, IN_JOINING},
     {NET_MSG_BEAT, IN_ALL},
+    {NET_MSG_REPORT, IN_ALL},
     {NET_MSG_PROFILED, IN_READY | IN_MEASURED},
     {NET_MSG_LINK_TESTED, IN_MEASURED},
     {NET_MSG_PREPARED, IN_MEASURED},
@@ -275,6 +281,9 @@ static void on_node(struct coord_core *c, uint32_t node, const struct net_msg *m
         break;
     case NET_MSG_BEAT:
         on_beat(c, node, &m->u.BEAT, out);
+        break;
+    case NET_MSG_REPORT:
+        coord_core_report(c, node, &m->u.REPORT);
         break;
     case NET_MSG_PROFILED:
         coord_core_profiled(c, node, &m->u.PROFILED, out);

@@ -332,6 +332,8 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
         c->next = (struct ring_plan){
             .plan = *ev->plan, .batch_rate = ev->batch_rate, .chunk = ev->chunk};
         memcpy(c->next.stage_s, ev->stage_s, ev->plan->n_stages * sizeof *ev->stage_s);
+        memcpy(c->next.stage_batch_s, ev->stage_batch_s,
+               ev->plan->n_stages * sizeof *ev->stage_batch_s);
     }
     c->next.epoch = c->incarnation << 32 | ++c->count;
     c->next.max_rows = coord_core_rows_max(&c->config, c->next.chunk);

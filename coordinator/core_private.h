@@ -1,5 +1,5 @@
 /* The coordinator core's state, shared by core.c (meeting, time), core_measure.c, core_plan.c,
- * core_request.c, core_slot.c and core_status.c. */
+ * core_request.c, core_slot.c, core_status.c and core_watch.c. */
 #ifndef COORDINATOR_CORE_PRIVATE_H
 #define COORDINATOR_CORE_PRIVATE_H
 
@@ -17,7 +17,26 @@ enum {
     HANG_MS = 30000,    /* a pass that takes longer is a hung worker */
     STALL_MS = 20000,   /* requests are active, yet no pass and no token for so long */
     NO_PLAN_MS = 30000, /* requests wait so long for a plan when workers are missing */
-    CHUNK_DEFAULT = 128 /* prompt rows of a pass at most, where the configuration names none */
+    CHUNK_DEFAULT = 128, /* prompt rows of a pass at most, where the configuration names none */
+    WATCH_SAMPLES = 64   /* reports of a worker, and seconds of the cluster, that are kept */
+};
+
+/* One report of a worker; NAN: not known. */
+struct watch_sample {
+    int64_t at_ms;
+    uint64_t epoch;                    /* in force when it came */
+    uint64_t memory_free, memory_used; /* bytes; free: UINT64_MAX is not known */
+    double memory_pressure, cpu_pressure, temperature, clock, battery, power; /* as in REPORT */
+    double round_trip_ms;
+    double busy;       /* share of the last seconds spent computing */
+    double passes, ms; /* of decoding since the report before: how many, mean time of one */
+    double ratio;      /* of that time to what the plan predicts for as many rows */
+    uint32_t waiting, flags;
+};
+struct watch {
+    struct watch_sample samples[WATCH_SAMPLES];
+    uint64_t n; /* taken in this life; the newest is at (n - 1) % WATCH_SAMPLES */
+    uint64_t epoch, decode_passes, decode_rows, decode_us; /* at the last report */
 };
 
 enum node_state {
@@ -32,12 +51,15 @@ struct node {
     bool connected;
     int64_t heard_ms, progress_ms; /* last message; last change of passes, or no work */
     int64_t avoid_until_ms;        /* a plan failed on it: left out until then */
-    uint64_t passes, busy_us, memory_used;
+    uint64_t passes, busy_us;
     bool working;
     double pass_ms, busy; /* recent means */
+    struct watch watch;
     uint32_t team_port;
     int64_t beat_ms;
     char kernels[33], last_error[301];
+    int64_t error_ms; /* when last_error came */
+    bool lost;        /* it is why the worker was lost */
     /* the plan being prepared or in force */
     bool prepared;
     uint64_t done_bytes, total_bytes, fetched_bytes, planned_bytes;
@@ -60,7 +82,7 @@ enum plan_state {
 struct ring_plan {
     uint64_t epoch;        /* 0: none */
     struct part_plan plan; /* devices are nodes */
-    double stage_s[PART_DEVICES_MAX], batch_rate;
+    double stage_s[PART_DEVICES_MAX], stage_batch_s[PART_DEVICES_MAX], batch_rate;
     uint32_t max_rows, chunk;
 };
 
@@ -153,11 +175,15 @@ struct coord_core {
     struct slot_rows slot_rows[MODEL_SLOTS_MAX];
     uint64_t left;
     double token_ms; /* recent mean time between tokens while one request runs alone */
+    uint32_t pace[WATCH_SAMPLES]; /* tokens of the last seconds, at second % WATCH_SAMPLES */
+    int64_t pace_second;
 
     /* Lists of the plan being sent: the ring, then each stage's team; team ports, then the borders of
      * heads, columns and runs, a stage each. */
     struct base_buf names;
     uint8_t numbers[PART_DEVICES_MAX][4][(PART_DEVICES_MAX + 1) * sizeof(uint32_t)];
+    /* Lists of an answer to ASK_STATUS. */
+    double histories[NET_WORKERS_MAX][3][WATCH_SAMPLES], pace_history[WATCH_SAMPLES - 1];
 };
 
 /* core.c */
@@ -226,6 +252,27 @@ void coord_core_requeue(struct coord_core *c);
 void coord_core_dispatch(struct coord_core *c, struct coord_actions *out);
 void coord_core_slots_free(struct coord_core *c);
 const char *coord_core_slot_invariant(const struct coord_core *c);
+
+/* core_watch.c */
+void coord_core_report(struct coord_core *c, uint32_t node, const struct net_msg_REPORT *m);
+void coord_core_watch_forget(struct coord_core *c, uint32_t node); /* a new life begins */
+/* The newest report; NULL: there is none, or it is older than three intervals. */
+const struct watch_sample *coord_core_watched(const struct coord_core *c, uint32_t node);
+/* Bytes that are free now, and bytes a second by which they have changed in the last 10 s (below 0:
+ * memory shrinks; 0 also where there are too few reports). False: not known. */
+bool coord_core_memory(const struct coord_core *c, uint32_t node, uint64_t *free_bytes,
+                       double *slope);
+/* Time of the stage's passes of decoding against the plan's prediction for as many rows, mean over the
+ * last 10 s: 2 is twice as slow. Of a team the leader's, which waits for the others. 0 where nothing
+ * was measured under the plan in force; *passes is how many it is the mean of. */
+double coord_core_slowness(const struct coord_core *c, uint32_t node, double *passes);
+/* The worker's busy shares, free bytes and milliseconds a pass of decoding, oldest first, for the
+ * wire; returns how many. */
+uint32_t coord_core_history(const struct coord_core *c, uint32_t node,
+                            double lists[static 3][WATCH_SAMPLES]);
+void coord_core_pace_count(struct coord_core *c); /* a token was generated */
+/* Tokens a second, mean of the last 5 s, and of each second before this one, oldest first. */
+double coord_core_pace(struct coord_core *c, double history[static WATCH_SAMPLES - 1]);
 
 /* core_status.c */
 void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actions *out);

@@ -489,6 +489,7 @@ static void on_token(struct coord_core *c, struct request *r, uint32_t position,
         return;
     }
     r->tokens[r->n_tokens++] = token;
+    coord_core_pace_count(c);
     model_text_add(&r->text, c->model.text(c->model.arg, token));
     if (r->text.text.failed)
         finish(c, r, FINISH_ERROR, "the coordinator is out of memory for the answer", out);

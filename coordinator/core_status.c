@@ -1,8 +1,10 @@
 /* The coordinator core: what `shoal status`, `top` and `plan` are told: a STATUS_NODE for each
  * worker, LEFT_OUT for each that has no layers, and STATUS. Numbers come from the plan (predicted)
- * and from heartbeats (measured); a figure that is not known is 0. Left out: history. */
+ * and from heartbeats (measured); a figure that is not known is 0; histories come
+ * from core_watch.c. */
 #include "coordinator/core_private.h"
 
+#include <math.h>
 #include <string.h>
 
 static const char *state_name(const struct coord_core *c, uint32_t i)
@@ -17,6 +19,41 @@ static const char *state_name(const struct coord_core *c, uint32_t i)
     return names[c->nodes[i].state];
 }
 
+/* What the board said last; unknown where it is not heard. */
+static void fill_board(struct coord_core *c, uint32_t i, struct net_msg_STATUS_NODE *m)
+{
+    static const struct watch_sample unknown = {.memory_free = UINT64_MAX,
+                                                .memory_pressure = NAN,
+                                                .cpu_pressure = NAN,
+                                                .temperature = NAN,
+                                                .clock = NAN,
+                                                .battery = NAN,
+                                                .power = NAN,
+                                                .round_trip_ms = NAN};
+    const struct watch_sample *s = c->nodes[i].connected ? coord_core_watched(c, i) : NULL;
+    uint64_t free_bytes;
+    double passes;
+    s = s != NULL ? s : &unknown;
+    m->memory_free = s->memory_free;
+    m->memory_used = s->memory_used;
+    m->memory_pressure = net_to_wire(s->memory_pressure);
+    m->cpu_pressure = net_to_wire(s->cpu_pressure);
+    m->temperature = net_to_wire(s->temperature);
+    m->clock = net_to_wire(s->clock);
+    m->flags = s->flags;
+    m->battery = net_to_wire(s->battery);
+    m->power = net_to_wire(s->power);
+    m->waiting = s->waiting;
+    m->round_trip = net_to_wire(s->round_trip_ms);
+    if (s != &unknown)
+        (void)coord_core_memory(c, i, &free_bytes, &m->memory_slope);
+    m->ratio = coord_core_slowness(c, i, &passes);
+    const uint32_t n = coord_core_history(c, i, c->histories[i]);
+    m->busy_then = net_list_f64(c->histories[i][0], n);
+    m->memory_then = net_list_f64(c->histories[i][1], n);
+    m->ms_then = net_list_f64(c->histories[i][2], n);
+}
+
 static void send_node(struct coord_core *c, uint32_t i, uint64_t client, struct coord_actions *out)
 {
     struct node *n = &c->nodes[i];
@@ -25,7 +62,6 @@ static void send_node(struct coord_core *c, uint32_t i, uint64_t client, struct 
         .state = base_span_str(state_name(c, i)),
         .stage = UINT32_MAX,
         .memory_bytes = c->profile.nodes[i].measured ? c->profile.nodes[i].memory_bytes : 0,
-        .memory_used = n->connected ? n->memory_used : 0,
         .ms = n->pass_ms,
         .busy = n->connected ? n->busy : 0,
         .kernels = base_span_str(n->kernels),
@@ -43,6 +79,9 @@ static void send_node(struct coord_core *c, uint32_t i, uint64_t client, struct 
         m.ms_predicted = c->now.stage_s[m.stage] * 1e3;
         m.memory_planned = n->planned_bytes;
     }
+    fill_board(c, i, &m);
+    m.error_ms = n->last_error[0] != 0 ? (uint64_t)(c->now_ms - n->error_ms) : 0;
+    m.lost = n->lost;
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
     /* A copy: the same step may still find the node dead, and say so in the place of this text. */
     snprintf(a->text, sizeof a->text, "%s", n->last_error);
@@ -78,6 +117,7 @@ void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actio
     for (uint32_t i = 0; i < c->config.n_workers; i++)
         send_left_out(c, i, client, out);
     const bool serving = c->now.epoch != 0;
+    const double tok_s = coord_core_pace(c, c->pace_history);
     struct coord_action *a = coord_core_act(out, COORD_ACT_CLIENT);
     snprintf(a->text, sizeof a->text, "%s%.280s",
              serving       ? "serving"
@@ -101,5 +141,7 @@ void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actio
         .ttft_predicted = serving ? c->now.plan.ttft_s * 1e3 : 0,
         .gap = serving ? c->now.plan.gap : 0,
         .shipped_bytes = shipped,
+        .tok_s = tok_s,
+        .tok_s_then = net_list_f64(c->pace_history, WATCH_SAMPLES - 1),
     };
 }

@@ -301,6 +301,7 @@ static int keep_plan(const struct part_problem *problem, const struct coord_bloc
     for (uint32_t s = 0; s < plan->n_stages; s++) {
         const struct part_stage *g = &plan->stages[s];
         out->stage_s[s] = part_stage_seconds(problem, g, 1.0);
+        out->stage_batch_s[s] = part_stage_seconds(problem, g, problem->slots);
         out->exchange_s[s] = exchange_of(problem, g, free_links);
         out->hop_s[s] = part_hop_seconds(problem, plan, s, 1.0);
         for (uint32_t k = 0; k < g->n_members; k++) {

@@ -86,6 +86,7 @@ static void plan_done(struct shell *sh, struct plan_job *j)
                              .serial = j->serial,
                              .plan = &j->solution.plan,
                              .stage_s = j->solution.stage_s,
+                             .stage_batch_s = j->solution.stage_batch_s,
                              .batch_rate = j->solution.batch_rate,
                              .chunk = j->solution.chunk,
                              .now_latency_s = j->solution.now_latency_s,

@@ -5,11 +5,13 @@
 
 #include "common/common.h"
 
+#include <math.h>
+
 /* ---- limits ---------------------------------------------------------------------------------- */
 
 enum {
-    NET_WIRE_VERSION = 3,
-    NET_CLIENT_VERSION = 3,
+    NET_WIRE_VERSION = 4,
+    NET_CLIENT_VERSION = 4,
     NET_NAME_MAX = 64, /* bytes of a peer's name with its NUL */
     NET_ENDPOINT_MAX = 128,
     NET_HASH_BYTES = 32,
@@ -274,7 +276,7 @@ struct net_config {
     bool fast;      /* numerics: fast */
     uint32_t queue; /* requests that may wait */
     uint32_t chunk; /* prompt rows a pass; 0: set from measured times */
-    uint32_t heartbeat_ms, dead_ms;
+    uint32_t heartbeat_ms, dead_ms, report_ms;
     enum net_sums wire;
     uint32_t remeasure_ms; /* between two links in the background; 0: never */
     double objective;      /* weight of throughput: 0 latency only, 1 throughput only */
@@ -312,6 +314,17 @@ int net_endpoint_split(const char *endpoint, char *host, size_t host_max, unsign
                        struct err *e);
 
 /* ---- inline readers -------------------------------------------------------------------------- */
+
+/* Numbers on the wire are finite. Where one may be unknown this stands for it, a NAN in memory. */
+#define NET_UNKNOWN (-1e9)
+static inline double net_to_wire(double v)
+{
+    return isnan(v) ? NET_UNKNOWN : v;
+}
+static inline double net_from_wire(double v)
+{
+    return v > NET_UNKNOWN ? v : NAN;
+}
 
 static inline uint32_t net_u32_at(struct net_list l, uint32_t i)
 {

@@ -14,6 +14,7 @@
 #include "worker/core_private.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 struct worker_action *worker_core_act(struct worker_actions *out, enum worker_action_type type)
@@ -68,6 +69,8 @@ int worker_core_new(const struct worker_identity *id, struct worker_core **out, 
     c->id = *id;
     c->heartbeat_ms = 500;
     c->dead_ms = 3000;
+    c->report_ms = 1000;
+    c->round_trip_ms = NAN;
     *out = c;
     return 0;
 }
@@ -397,7 +400,7 @@ static void on_welcome(struct worker_core *c, const struct net_msg *msg, struct 
     }
     if (m->slots == 0 || m->slots > MODEL_SLOTS_MAX || m->context == 0 ||
         m->context > MODEL_CONTEXT_MAX || m->kv >= KERN_N_KV_TYPES || m->heartbeat_ms == 0 ||
-        m->dead_ms < m->heartbeat_ms) {
+        m->dead_ms < m->heartbeat_ms || m->report_ms == 0) {
         refuse(c, out, "the coordinator's settings are out of range");
         return;
     }
@@ -408,7 +411,9 @@ static void on_welcome(struct worker_core *c, const struct net_msg *msg, struct 
     c->n_slots = m->slots;
     c->heartbeat_ms = m->heartbeat_ms;
     c->dead_ms = m->dead_ms;
-    c->beat_ms = c->now_ms;
+    c->report_ms = m->report_ms;
+    c->beat_ms = c->read_ms = c->now_ms;
+    c->round_trip_ms = NAN;
     worker_core_act(out, WORKER_ACT_CARD)->msg = *msg;
     set_state(c, WORKER_CARD, out);
 }
@@ -451,6 +456,15 @@ static const struct {
     {NET_MSG_OPEN, IN_READY},
     {NET_MSG_CLOSE, IN_READY},
 };
+
+/* A sign of life, and the time there and back. */
+static void on_beat_back(struct worker_core *c, const struct net_msg_BEAT_BACK *m)
+{
+    if (m->nonce != c->nonce)
+        return;
+    const double ms = (double)(c->now_ms - c->sent_ms);
+    c->round_trip_ms = isnan(c->round_trip_ms) ? ms : 0.8 * c->round_trip_ms + 0.2 * ms;
+}
 
 /* A plan that this worker is not part of, or no more, ends what is in force here. */
 static void on_commit(struct worker_core *c, uint64_t epoch, struct worker_actions *out)
@@ -506,7 +520,8 @@ static void on_control(struct worker_core *c, const struct net_msg *m, struct wo
     case NET_MSG_CLOSE:
         worker_core_close(c, &m->u.CLOSE, out);
         break;
-    default: /* BEAT_BACK: the sign of life is all of it */
+    default:
+        on_beat_back(c, &m->u.BEAT_BACK);
         break;
     }
 }
@@ -525,13 +540,46 @@ static void on_tick(struct worker_core *c, const struct worker_event *ev,
         set_state(c, WORKER_OFFLINE, out);
         return;
     }
-    if (c->state == WORKER_MEETING || c->now_ms < c->beat_ms)
+    if (c->state == WORKER_MEETING)
+        return;
+    if (c->now_ms >= c->read_ms) {
+        c->read_ms = c->now_ms + c->report_ms;
+        worker_core_act(out, WORKER_ACT_READ);
+    }
+    if (c->now_ms < c->beat_ms)
         return;
     c->beat_ms = c->now_ms + c->heartbeat_ms;
+    c->sent_ms = c->now_ms;
     struct worker_action *a = worker_core_act(out, WORKER_ACT_CONTROL);
     a->msg.code = NET_MSG_BEAT;
     a->msg.u.BEAT = (struct net_msg_BEAT){++c->nonce, ev->load.passes, ev->load.busy_us,
-                                          ev->load.working ? 1u : 0u, ev->load.memory_used};
+                                          ev->load.working ? 1u : 0u};
+}
+
+static void on_read(struct worker_core *c, const struct worker_event *ev,
+                    struct worker_actions *out)
+{
+    const struct worker_readings *r = ev->readings;
+    if (c->state != WORKER_CARD && c->state != WORKER_READY)
+        return;
+    struct worker_action *a = worker_core_act(out, WORKER_ACT_CONTROL);
+    a->msg.code = NET_MSG_REPORT;
+    a->msg.u.REPORT = (struct net_msg_REPORT){
+        .memory_free = r->memory_free,
+        .memory_used = r->memory_used,
+        .memory_pressure = net_to_wire(r->memory_pressure),
+        .cpu_pressure = net_to_wire(r->cpu_pressure),
+        .temperature = net_to_wire(r->temperature),
+        .clock = net_to_wire(r->clock),
+        .flags = r->flags,
+        .battery = net_to_wire(r->battery),
+        .power = net_to_wire(r->power),
+        .waiting = worker_core_waiting(c),
+        .decode_passes = ev->load.decode_passes,
+        .decode_rows = ev->load.decode_rows,
+        .decode_us = ev->load.decode_us,
+        .round_trip = net_to_wire(c->round_trip_ms),
+    };
 }
 
 int64_t worker_core_deadline_ms(const struct worker_core *c)
@@ -539,7 +587,8 @@ int64_t worker_core_deadline_ms(const struct worker_core *c)
     if (c->state == WORKER_OFFLINE || c->state == WORKER_REFUSED)
         return INT64_MAX;
     const int64_t silent = c->heard_ms + c->dead_ms + 1;
-    return c->state == WORKER_MEETING || silent < c->beat_ms ? silent : c->beat_ms;
+    const int64_t next = c->read_ms < c->beat_ms ? c->read_ms : c->beat_ms;
+    return c->state == WORKER_MEETING || silent < next ? silent : next;
 }
 
 /* ---- the step -------------------------------------------------------------------------------- */
@@ -567,6 +616,9 @@ void worker_core_step(struct worker_core *c, const struct worker_event *ev,
     switch (ev->type) {
     case WORKER_EV_TICK:
         on_tick(c, ev, out);
+        break;
+    case WORKER_EV_READ:
+        on_read(c, ev, out);
         break;
     case WORKER_EV_CONTROL_UP:
         say_hello(c, out);

@@ -66,9 +66,12 @@ struct worker_core {
         loaded; /* the LOADED event of `next`: its numbers are reported once linked */
     bool team_linked; /* the team connections of `next` are there */
 
-    uint32_t n_layers, n_embd, context, n_slots, heartbeat_ms, dead_ms;
+    uint32_t n_layers, n_embd, context, n_slots, heartbeat_ms, dead_ms, report_ms;
     uint64_t incarnation, nonce;
     int64_t now_ms, heard_ms, beat_ms, state_ms;
+    int64_t read_ms;                  /* when to take readings again */
+    int64_t sent_ms;                  /* of the last BEAT */
+    double round_trip_ms;             /* recent mean; NAN: none yet */
 
     char linked[WORKER_STAGES_MAX][NET_NAME_MAX]; /* ring peers our connections to which are up */
     uint32_t n_linked;

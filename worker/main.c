@@ -23,8 +23,8 @@ static const char usage[] =
     "      --store-folder    print the folder of the store, and end\n"
     "  -v, --verbose         log every step      -q, --quiet  log warnings and errors only\n"
     "      --help            this text           --version    the version\n"
-    "For tests: --test-pass-ms MS sleeps in every pass, --test-rows N takes at most N rows a "
-    "pass.\n";
+    "For tests: --test-pass-ms MS sleeps in every pass, --test-rows N takes at most N rows a pass,\n"
+    "--test-root DIR reads how the board is (/proc, /sys) below DIR.\n";
 
 enum {
     OPT_NAME = 256,
@@ -33,6 +33,7 @@ enum {
     OPT_FOLDER,
     OPT_PASS_MS,
     OPT_ROWS,
+    OPT_ROOT,
     OPT_HELP,
     OPT_VERSION
 };
@@ -45,6 +46,7 @@ static const struct option options[] = {
     {"store-folder", no_argument, NULL, OPT_FOLDER},
     {"test-pass-ms", required_argument, NULL, OPT_PASS_MS},
     {"test-rows", required_argument, NULL, OPT_ROWS},
+    {"test-root", required_argument, NULL, OPT_ROOT},
     {"verbose", no_argument, NULL, 'v'},
     {"quiet", no_argument, NULL, 'q'},
     {"help", no_argument, NULL, OPT_HELP},
@@ -130,6 +132,9 @@ int main(int argc, char **argv)
             break;
         case 'q':
             level = BASE_LOG_WARN;
+            break;
+        case OPT_ROOT:
+            o.test_root = optarg;
             break;
         case OPT_HELP:
             fputs(usage, stdout);

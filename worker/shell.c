@@ -1,6 +1,7 @@
 /* The worker's shell: poll, decode, step, carry out actions. One network thread, which touches all
  * sockets but a team's (worker/exchange.h) and so answers heartbeats whatever the compute thread
- * does, a compute thread and a disk thread behind bounded queues.
+ * does, and behind bounded queues a compute thread, a disk thread and one that reads how the board
+ * is.
  *
  * Everything the core sees comes through worker_shell_step. What it does not see: link tests
  * (worker/linktest.c) and the loader's procedure (worker/loader.c), which measure and move bytes
@@ -109,18 +110,19 @@ static void on_event(struct worker_shell *sh, const struct net_event *n)
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
+/* What the compute thread has done, as a leader and as a member. */
+void worker_shell_load_now(struct worker_shell *sh, struct worker_load *out)
+{
+    *out = sh->load;
+    out->passes += atomic_load(&sh->served.passes);
+    out->busy_us += atomic_load(&sh->served.busy_us);
+    out->working = sh->serving ? atomic_load(&sh->served.working) : base_jobs_busy(sh->compute);
+}
+
 static void tick(struct worker_shell *sh)
 {
-    const int64_t now_ms = base_clock_ms();
     struct worker_event ev = {.type = WORKER_EV_TICK};
-    if (now_ms - sh->resident_ms > 5000) { /* reading it costs more than a heartbeat */
-        sh->resident = worker_memory_resident("");
-        sh->resident_ms = now_ms;
-    }
-    ev.load = (struct worker_load){
-        sh->passes + atomic_load(&sh->served.passes), sh->busy_us + atomic_load(&sh->served.busy_us),
-        sh->resident,
-        sh->serving ? atomic_load(&sh->served.working) : base_jobs_busy(sh->compute)};
+    worker_shell_load_now(sh, &ev.load);
     worker_shell_step(sh, &ev);
 }
 
@@ -264,6 +266,8 @@ static int open_sockets(struct worker_shell *sh, struct err *e)
     if (rc == 0)
         rc = net_watch(sh->net, base_jobs_fd(sh->disk), e);
     if (rc == 0)
+        rc = net_watch(sh->net, base_jobs_fd(sh->watch), e);
+    if (rc == 0)
         rc = net_connect(sh->net, NET_KIND_CONTROL, "coordinator", sh->config.control, &sh->control,
                          e);
     return rc;
@@ -275,6 +279,7 @@ static void shell_free(struct worker_shell *sh)
         worker_exchange_force(sh->exchange, 0);
     base_jobs_free(sh->compute); /* waits for the running job */
     base_jobs_free(sh->disk);
+    base_jobs_free(sh->watch);
     worker_shell_jobs_free(sh);
     worker_exchange_free(sh->exchange);
     net_free(sh->net);
@@ -318,8 +323,7 @@ int worker_run(const struct worker_options *o, struct err *e)
     if (rc == 0)
         rc = open_sockets(sh, e);
     if (rc == 0) {
-        sh->base_bytes = sh->resident = worker_memory_resident("");
-        sh->resident_ms = base_clock_ms();
+        sh->base_bytes = worker_memory_resident("");
         base_log(BASE_LOG_INFO, "started", "worker=%s kernels=%s threads=%u data=%s store=%s",
                  sh->self.name, sh->kernels->name, sh->threads, sh->self.bind, sh->self.store);
         loop(sh);

@@ -6,6 +6,7 @@
 #include "worker/engine.h"
 #include "worker/linktest.h"
 #include "worker/loader.h"
+#include "worker/readings.h"
 #include "worker/resources.h"
 
 enum {
@@ -43,7 +44,7 @@ struct worker_shell {
     struct net *net;
     struct worker_core *core;
     struct worker_store *store;
-    struct base_jobs *compute, *disk;
+    struct base_jobs *compute, *disk, *watch;
     struct worker_loader *loader;
     int signals;
     bool stop;
@@ -78,8 +79,9 @@ struct worker_shell {
     struct worker_engine *engine, *next_engine;
     int64_t progress_ms;
 
-    uint64_t passes, busy_us, resident, base_bytes;
-    int64_t resident_ms;
+    struct worker_load load; /* of the passes that this worker has led */
+    struct worker_readings readings; /* the watch thread's until its job comes back */
+    uint64_t base_bytes;
     uint32_t noops, profile_serial; /* jobs of an earlier profile are told by their number */
     int64_t noop_due_ms;            /* 0: none is to be posted */
     uint32_t profile_rows;
@@ -93,6 +95,7 @@ struct worker_shell {
 void worker_shell_step(struct worker_shell *sh, struct worker_event *ev);
 /* The section of another worker; NULL: the configuration has none, also read again just now. */
 const struct net_config_worker *worker_shell_peer(struct worker_shell *sh, const char *name);
+void worker_shell_load_now(struct worker_shell *sh, struct worker_load *out);
 /* shell_act.c */
 void worker_shell_act(struct worker_shell *sh, const struct worker_actions *list,
                       const struct worker_event *ev);
@@ -112,6 +115,7 @@ void worker_shell_profile(struct worker_shell *sh, uint32_t rows);
 void worker_shell_profile_tick(struct worker_shell *sh);
 int worker_shell_jobs_init(struct worker_shell *sh, struct err *e);
 void worker_shell_jobs_free(struct worker_shell *sh); /* once the threads have ended */
+void worker_shell_read(struct worker_shell *sh); /* readings come back through the reap */
 void worker_shell_reap(struct worker_shell *sh);
 
 #endif

@@ -151,6 +151,9 @@ static void act(struct worker_shell *sh, const struct worker_action *a,
     case WORKER_ACT_CONTROL:
         send_control(sh, &a->msg);
         break;
+    case WORKER_ACT_READ:
+        worker_shell_read(sh);
+        break;
     case WORKER_ACT_RING:
     case WORKER_ACT_SEND_ROWS:
         if (!(a->type == WORKER_ACT_RING ? send_ring(sh, a->peer, &a->msg, &e)

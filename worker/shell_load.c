@@ -606,8 +606,14 @@ void worker_shell_pass(struct worker_shell *sh, struct worker_pass *pass)
 static void pass_done(struct worker_shell *sh, struct job *j)
 {
     struct worker_event ev = {.type = WORKER_EV_PASS, .pass = j->pass};
-    sh->passes++;
-    sh->busy_us += (uint64_t)(j->seconds * 1e6);
+    const uint64_t us = (uint64_t)(j->seconds * 1e6);
+    sh->load.passes++;
+    sh->load.busy_us += us;
+    if (j->pass->n_decode == j->pass->n) {
+        sh->load.decode_passes++;
+        sh->load.decode_rows += j->pass->n;
+        sh->load.decode_us += us;
+    }
     worker_shell_step(sh, &ev);
 }
 
@@ -615,8 +621,10 @@ int worker_shell_jobs_init(struct worker_shell *sh, struct err *e)
 {
     if ((sh->pass_job = new_job(sh, JOB_PASS)) == NULL)
         return err_set(e, ERR_NOMEM, "out of memory for a job");
-    const int rc = base_jobs_new("compute", 64, &sh->compute, e);
-    return rc != 0 ? rc : base_jobs_new("disk", 64, &sh->disk, e);
+    int rc = base_jobs_new("compute", 64, &sh->compute, e);
+    if (rc == 0)
+        rc = base_jobs_new("disk", 64, &sh->disk, e);
+    return rc != 0 ? rc : base_jobs_new("watch", 1, &sh->watch, e);
 }
 
 static int by_value(const void *a, const void *b)
@@ -748,9 +756,32 @@ static void job_done(struct worker_shell *sh, struct job *j)
     free_job(j);
 }
 
+/* ---- readings -------------------------------------------------------------------------------- */
+
+static void take_readings(void *arg)
+{
+    struct worker_shell *sh = arg;
+    const char *root = sh->options->test_root;
+    const double t = base_clock_s();
+    worker_readings_take(root != NULL ? root : "", sh->self.memory_bytes, &sh->readings);
+    base_log(BASE_LOG_DEBUG, "readings", "us=%.0f", (base_clock_s() - t) * 1e6);
+}
+
+/* On a thread of its own: what the kernel adds up for an answer, and a sensor behind a slow bus, take
+ * longer than a message may wait. One that never answers holds up the reports only. */
+void worker_shell_read(struct worker_shell *sh)
+{
+    (void)base_jobs_post(sh->watch, take_readings, sh); /* refused while one is not back */
+}
+
 void worker_shell_reap(struct worker_shell *sh)
 {
     void *job;
+    while (base_jobs_reap(sh->watch, &job)) {
+        struct worker_event ev = {.type = WORKER_EV_READ, .readings = &sh->readings};
+        worker_shell_load_now(sh, &ev.load);
+        worker_shell_step(sh, &ev);
+    }
     while (base_jobs_reap(sh->compute, &job))
         job_done(sh, job);
     while (base_jobs_reap(sh->disk, &job))

@@ -51,10 +51,11 @@ struct worker_pass {
     char lost[NET_NAME_MAX], reason[200];
 };
 
-/* What the shell knows of its compute side, for heartbeats. */
+/* What the shell knows of its compute side, for heartbeats and reports. */
 struct worker_load {
-    uint64_t passes, busy_us, memory_used;
+    uint64_t passes, busy_us;
     bool working;
+    uint64_t decode_passes, decode_rows, decode_us; /* passes of decode rows only */
 };
 
 /* How the board is; what it does not tell is NAN. As in REPORT. */
@@ -78,6 +79,7 @@ struct worker_readings {
 
 enum worker_event_type {
     WORKER_EV_TICK,         /* time passed */
+    WORKER_EV_READ,         /* `readings` were taken */
     WORKER_EV_CONTROL_UP,   /* the control connection was made (again) */
     WORKER_EV_CONTROL_DOWN, /* it broke */
     WORKER_EV_CONTROL,      /* msg from the coordinator */
@@ -104,7 +106,8 @@ struct worker_event {
     bool ok;
     uint64_t epoch, done_bytes, total_bytes, fetched_bytes, planned_bytes;
     struct worker_pass *pass;
-    struct worker_load load;         /* TICK */
+    struct worker_load load;         /* TICK, READ */
+    const struct worker_readings *readings;
     const struct model_shape *shape; /* CARD: of the card's model */
 };
 
@@ -112,6 +115,7 @@ struct worker_event {
 
 enum worker_action_type {
     WORKER_ACT_CONTROL,    /* send msg to the coordinator */
+    WORKER_ACT_READ,       /* take readings of the board, where none are being taken */
     WORKER_ACT_RING,       /* send msg to ring peer `peer` */
     WORKER_ACT_CARD,       /* get the card: hash, bytes in msg (the WELCOME) */
     WORKER_ACT_PROFILE,    /* measure: msg is PROFILE */
@@ -192,6 +196,7 @@ struct worker_options {
     const char *kernels;   /* NULL: as configured */
     uint32_t test_pass_ms; /* sleep so long in every pass */
     uint32_t test_rows;    /* rows of one pass at most */
+    const char *test_root; /* the board is read below this folder; NULL: / */
 };
 /* Run until a signal asks to stop (0) or the coordinator refuses us. */
 int worker_run(const struct worker_options *o, struct err *e);

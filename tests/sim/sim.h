@@ -177,6 +177,7 @@ enum sim_what {
     SIM_RING_DOWN,
     SIM_RING_BROKEN,
     SIM_RING_MSG,
+    SIM_READINGS,
     SIM_CARD,
     SIM_PROFILED,
     SIM_TESTED,

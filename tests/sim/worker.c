@@ -15,6 +15,7 @@ enum {
     TRY_US = 50000,
     TEAM_US = 10000,
     CARD_US = 100000,
+    READ_US = 1000,
     LATE_US = 3000000
 };
 
@@ -185,6 +186,9 @@ static void act(struct sim *s, uint32_t w, const struct worker_action *a,
         if (a->msg.code == NET_MSG_LINK_LOST && k->engine != NULL)
             k->engine->lost = true;
         sim_control_up(s, w, &a->msg);
+        break;
+    case WORKER_ACT_READ:
+        push_local(s, w, SIM_READINGS, 0, READ_US);
         break;
     case WORKER_ACT_RING:
         act_ring(s, w, a);
@@ -386,10 +390,15 @@ static bool on_pass(struct sim *s, uint32_t w, struct worker_event *out)
 static bool on_local(struct sim *s, uint32_t w, const struct sim_event *ev,
                      struct worker_event *out, struct net_msg *m)
 {
+    static const struct worker_readings readings = {.memory_free = 1u << 20};
     static struct model_shape shape;
     struct sim_worker *k = &s->workers[w];
     out->epoch = k->next_epoch;
     switch (ev->what) {
+    case SIM_READINGS:
+        out->type = WORKER_EV_READ;
+        out->readings = &readings;
+        return true;
     case SIM_CARD:
         shape.n_layers = s->setup.n_layers;
         shape.n_embd = SIM_EMBD;
@@ -438,7 +447,7 @@ static bool on_tick(struct sim *s, uint32_t w, const struct sim_event *ev, struc
         return false;
     k->tick_us = -1;
     out->type = WORKER_EV_TICK;
-    out->load = (struct worker_load){k->passes, k->busy_us, 1u << 20, k->pass != NULL};
+    out->load = (struct worker_load){k->passes, k->busy_us, k->pass != NULL, 0, 0, 0};
     return s->now_us / 1000 >= worker_core_deadline_ms(k->core);
 }
 

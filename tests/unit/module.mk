@@ -277,6 +277,11 @@ UNIT_TESTS += %D%/test_teams
 %C%_test_teams_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_teams_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_watch
+%C%_test_watch_SOURCES = %D%/test_watch.c
+%C%_test_watch_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_watch_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_reader
 %C%_test_reader_SOURCES = %D%/test_reader.c $(TINY_MODEL)
 %C%_test_reader_CFLAGS = $(UNIT_CFLAGS)

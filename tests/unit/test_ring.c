@@ -92,6 +92,7 @@ static struct worker_core *ready_worker(uint32_t stage)
                                                   .context = CONTEXT,
                                                   .slots = SLOTS,
                                                   .heartbeat_ms = 500,
+                                                  .report_ms = 1000,
                                                   .dead_ms = 3000,
                                                   .card = card}};
     snprintf(id.name, sizeof id.name, "%s", ring[stage]);

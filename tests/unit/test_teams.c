@@ -148,6 +148,7 @@ static int setup(void **state)
     config = (struct net_config){.slots = 2,
                                  .queue = 4,
                                  .heartbeat_ms = 500,
+                                 .report_ms = 1000,
                                  .dead_ms = 3000,
                                  .wire = NET_SUMS_F16,
                                  .n_workers = N_WORKERS};
@@ -190,6 +191,7 @@ static void answer(void)
                               .serial = serial,
                               .plan = &plan,
                               .stage_s = stage_s,
+                              .stage_batch_s = stage_s,
                               .batch_rate = 100,
                               .now_latency_s = now_latency_s,
                               .now_batch_rate = 100,
