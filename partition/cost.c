@@ -58,11 +58,11 @@ double part_ff_seconds(const struct part_problem *p, uint32_t d, uint32_t layer,
 /* Star (TPI-LLM, 2410.00531, §3; 2(N-1) messages): the leader encodes and sends the normed rows to
  * every member that has a part, one after the other through its port, computes its own, and takes
  * the sums, which come through that port too. */
-static double star_seconds(const struct part_problem *p, const struct part_team *t,
-                           const struct part_half *h)
+static void star_lags(const struct part_problem *p, const struct part_team *t,
+                      const struct part_half *h, double *lag_s)
 {
     const uint32_t lead = t->members[0];
-    double send_s = 0.0, out_s = 0.0, in_s = 0.0, take_s = 0.0, last_s;
+    double send_s = 0.0, out_s = 0.0, in_s = 0.0, take_s = 0.0;
     for (uint32_t k = 1; k < t->n; k++) {
         const uint32_t d = t->members[k];
         if (!h->has[k])
@@ -72,57 +72,59 @@ static double star_seconds(const struct part_problem *p, const struct part_team 
         in_s += h->sum_bytes[k] / p->rate[d][lead];
         take_s += message_seconds(p, lead, h->sum_bytes[k]);
     }
-    last_s = h->has[0] ? send_s + h->compute_s[0] : 0.0;
+    lag_s[0] = send_s + take_s;
     for (uint32_t k = 1; k < t->n; k++) {
         const uint32_t d = t->members[k];
-        if (h->has[k])
-            last_s =
-                fmax(last_s, send_s + out_s + p->lat_s[lead][d] +
-                                 message_seconds(p, d, h->rows_bytes) + h->compute_s[k] +
-                                 message_seconds(p, d, h->sum_bytes[k]) + p->lat_s[d][lead] + in_s);
+        lag_s[k] = send_s + out_s + p->lat_s[lead][d] + message_seconds(p, d, h->rows_bytes) +
+                   message_seconds(p, d, h->sum_bytes[k]) + p->lat_s[d][lead] + in_s + take_s;
     }
-    return last_s + take_s;
 }
 
 /* Mesh (all-to-all of partial sums; N(N-1) messages, one way): every member that has a part encodes
- * its sum for every other one; a member goes on when the last sum has come and been added. Sending
- * and receiving ports work at the same time, so the busier one counts. */
-static double mesh_seconds(const struct part_problem *p, const struct part_team *t,
-                           const struct part_half *h)
+ * its sum for every other one; a member goes on when the last sum has come and been added, and the
+ * half is over when the last member goes on. Sending and receiving ports work at the same time, so
+ * the busier one counts. */
+static void mesh_lags(const struct part_problem *p, const struct part_team *t,
+                      const struct part_half *h, double *lag_s)
 {
-    double ready_s[PART_DEVICES_MAX], out_s[PART_DEVICES_MAX], last_s = 0.0;
-    for (uint32_t k = 0; k < t->n; k++) {
-        const uint32_t d = t->members[k];
-        ready_s[k] = out_s[k] = 0.0;
-        if (!h->has[k])
-            continue;
-        ready_s[k] = h->compute_s[k] + (t->n - 1) * message_seconds(p, d, h->sum_bytes[k]);
-        for (uint32_t q = 0; q < t->n; q++)
-            out_s[k] += q != k ? h->sum_bytes[k] / p->rate[d][t->members[q]] : 0.0;
-    }
-    for (uint32_t q = 0; q < t->n; q++) {
-        const uint32_t to = t->members[q];
-        double in_s = 0.0, take_s = 0.0, here_s = ready_s[q];
+    double in_s[PART_DEVICES_MAX] = {0.0}, take_s[PART_DEVICES_MAX] = {0.0};
+    for (uint32_t q = 0; q < t->n; q++)
         for (uint32_t k = 0; k < t->n; k++)
             if (k != q && h->has[k]) {
-                in_s += h->sum_bytes[k] / p->rate[t->members[k]][to];
-                take_s += message_seconds(p, to, h->sum_bytes[k]);
+                in_s[q] += h->sum_bytes[k] / p->rate[t->members[k]][t->members[q]];
+                take_s[q] += message_seconds(p, t->members[q], h->sum_bytes[k]);
             }
-        for (uint32_t k = 0; k < t->n; k++)
-            if (k != q && h->has[k])
-                here_s =
-                    fmax(here_s, ready_s[k] + fmax(out_s[k], in_s) + p->lat_s[t->members[k]][to]);
-        last_s = fmax(last_s, here_s + take_s);
+    for (uint32_t k = 0; k < t->n; k++) {
+        const uint32_t d = t->members[k];
+        double out_s = 0.0, after_s = take_s[k];
+        for (uint32_t q = 0; q < t->n; q++)
+            out_s += q != k ? h->sum_bytes[k] / p->rate[d][t->members[q]] : 0.0;
+        for (uint32_t q = 0; q < t->n; q++)
+            if (q != k)
+                after_s =
+                    fmax(after_s, fmax(out_s, in_s[q]) + p->lat_s[d][t->members[q]] + take_s[q]);
+        lag_s[k] = (t->n - 1) * message_seconds(p, d, h->sum_bytes[k]) + after_s;
     }
-    return last_s;
+}
+
+void part_half_lags(const struct part_problem *p, const struct part_team *t,
+                    const struct part_half *h, double *lag_s)
+{
+    lag_s[0] = 0.0;
+    if (t->n > 1 && t->shape == PART_STAR)
+        star_lags(p, t, h, lag_s);
+    else if (t->n > 1)
+        mesh_lags(p, t, h, lag_s);
 }
 
 double part_half_seconds(const struct part_problem *p, const struct part_team *t,
                          const struct part_half *h)
 {
-    if (t->n == 1)
-        return h->compute_s[0];
-    return t->shape == PART_STAR ? star_seconds(p, t, h) : mesh_seconds(p, t, h);
+    double lag_s[PART_DEVICES_MAX], last_s = 0.0;
+    part_half_lags(p, t, h, lag_s);
+    for (uint32_t k = 0; k < t->n; k++)
+        last_s = h->has[k] ? fmax(last_s, h->compute_s[k] + lag_s[k]) : last_s;
+    return last_s;
 }
 
 /* Handing a pass to the members of a mesh, once a stage. */

@@ -39,6 +39,10 @@ struct part_half {
     double rows_bytes;
 };
 
+/* A half lasts until the last member that has a part has computed, and then its lag: until its
+ * result is where it is needed. [t->n] */
+void part_half_lags(const struct part_problem *p, const struct part_team *t,
+                    const struct part_half *h, double *lag_s);
 double part_half_seconds(const struct part_problem *p, const struct part_team *t,
                          const struct part_half *h);
 /* The parts of part_stage_seconds: beginning a pass, one half of a layer, the output matrix. */
