@@ -72,6 +72,8 @@ double part_chunk_rows(const struct part_problem *p);
 /* The passes whose seconds count: one row, all slots in use, a chunk of the prompt. */
 enum part_measure { PART_ONE, PART_FULL, PART_CHUNK, PART_MEASURES };
 
+enum { PART_CHOICES_MAX = 20000 };
+
 /* A team with its split: a stage whose layers are still open. */
 struct part_choice {
     struct part_stage stage; /* layer0 and layer1 are not set */
@@ -96,8 +98,9 @@ struct part_view {
     struct part_choice *choices;    /* [n_choices] */
     double *begin_s[PART_MEASURES]; /* [n_choices] */
     double *sum_s[PART_MEASURES];   /* [n_choices][n_layers + 1], from layer 0 */
+    double *begin, *sum;            /* the same, weighted */
     uint16_t *near, *reach;         /* [n_choices][n_layers] */
-    double embed_s[PART_MEASURES][PART_DEVICES_MAX];
+    double embed_s[PART_MEASURES][PART_DEVICES_MAX], embed[PART_DEVICES_MAX];
     double hop_s[PART_MEASURES][PART_DEVICES_MAX][PART_DEVICES_MAX];   /* stage to next stage */
     double close_s[PART_MEASURES][PART_DEVICES_MAX][PART_DEVICES_MAX]; /* last to first */
     double busy_s[PART_MEASURES][PART_DEVICES_MAX][PART_DEVICES_MAX];  /* a hop's use of the link */
@@ -126,14 +129,11 @@ static inline double part_view_seconds(const struct part_view *v, enum part_meas
     return v->begin_s[m][c] + (sum_s[j] - sum_s[i]) +
            (i == 0 ? v->embed_s[m][v->choices[c].leader] : 0.0);
 }
-/* Summed over a ring's runs and hops, these never exceed its objective. */
+/* Weighted. Summed over a ring's runs and hops, it never exceeds the objective. */
 static inline double part_view_run(const struct part_view *v, uint32_t c, uint32_t i, uint32_t j)
 {
-    double cost = 0.0;
-    for (int m = 0; m < PART_CHUNK; m++)
-        if (v->weight[m] > 0.0)
-            cost += v->weight[m] * part_view_seconds(v, (enum part_measure)m, c, i, j);
-    return cost;
+    const double *sum = v->sum + (size_t)c * (v->n_layers + 1);
+    return v->begin[c] + (sum[j] - sum[i]) + (i == 0 ? v->embed[v->choices[c].leader] : 0.0);
 }
 static inline double
 part_view_link(const struct part_view *v,

@@ -36,7 +36,7 @@ struct score {
 
 struct known {
     struct part_unit unit;
-    uint32_t first, n; /* its choices */
+    uint32_t first; /* of its choices, the others by next[]; PART_CHOICES_MAX: none */
 };
 
 struct ring {
@@ -54,6 +54,7 @@ struct search {
     uint64_t seed;
     uint32_t n_known;
     struct known known[KNOWN_MAX];
+    uint32_t next[PART_CHOICES_MAX];
     struct list best_list;
     struct ring best_ring;
     struct score best;
@@ -71,6 +72,15 @@ static bool better(struct score a, struct score b)
     return a.missing < b.missing || (a.missing == b.missing && a.cost < b.cost * (1.0 - 1e-12));
 }
 
+/* The choices from `first` on are this team's. */
+static void chain(struct search *s, struct known *x, uint32_t first)
+{
+    for (uint32_t c = first; c < s->v->n_choices; c++) {
+        s->next[c] = x->first;
+        x->first = c;
+    }
+}
+
 static const struct known *know(struct search *s, struct part_unit u)
 {
     for (uint32_t k = 0; k < s->n_known; k++)
@@ -79,15 +89,15 @@ static const struct known *know(struct search *s, struct part_unit u)
     if (s->n_known == KNOWN_MAX)
         return NULL;
     struct known *x = &s->known[s->n_known];
-    x->unit = u;
-    x->first = s->v->n_choices;
+    *x = (struct known){u, PART_CHOICES_MAX};
+    const uint32_t first = s->v->n_choices;
     const int rc = part_team_choices(s->v, u.mask, u.leader, s->exact);
     if (rc != 0) {
         s->broken = s->broken || rc == ERR_NOMEM;
         return NULL;
     }
-    x->n = s->v->n_choices - x->first;
     s->n_known++;
+    chain(s, x, first);
     return x;
 }
 
@@ -123,15 +133,19 @@ static void list_run(struct search *s, const struct known *x, uint32_t k, bool s
     const struct part_view *v = s->v;
     for (uint32_t j = 0; j <= v->n_layers; j++)
         s->done[k][j] = PART_NEVER;
-    for (uint32_t c = x->first; c < x->first + x->n; c++)
+    for (uint32_t c = x->first; c < PART_CHOICES_MAX; c = s->next[c]) {
+        const double *sum =
+            (slowest ? v->sum_s[PART_FULL] : v->sum) + (size_t)c * (v->n_layers + 1);
         for (uint32_t i = 0; i < v->n_layers; i++) {
             const size_t at = (size_t)c * v->n_layers + i;
-            if (s->enter[k][i] == PART_NEVER)
+            const double enter = s->enter[k][i];
+            if (enter == PART_NEVER || v->near[at] > v->reach[at])
                 continue;
+            const double begin = slowest ? part_view_seconds(v, PART_FULL, c, i, i)
+                                         : enter + part_view_run(v, c, i, i);
             for (uint32_t j = v->near[at]; j <= v->reach[at]; j++) {
-                const double cost =
-                    slowest ? fmax(s->enter[k][i], part_view_seconds(v, PART_FULL, c, i, j))
-                            : s->enter[k][i] + part_view_run(v, c, i, j);
+                const double run = begin + (sum[j] - sum[i]);
+                const double cost = slowest && run < enter ? enter : run;
                 if (cost < s->done[k][j]) {
                     s->done[k][j] = cost;
                     s->begin[k][j] = (uint16_t)i;
@@ -139,6 +153,7 @@ static void list_run(struct search *s, const struct known *x, uint32_t k, bool s
                 }
             }
         }
+    }
 }
 
 static void list_trace(const struct search *s, uint32_t last, struct ring *r)

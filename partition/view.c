@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-enum { VIEW_CHOICES_MAX = 20000 };
-
 static bool same_time(struct part_time a, struct part_time b)
 {
     return a.pass_s == b.pass_s && a.row_s == b.row_s;
@@ -33,6 +31,7 @@ static void init_links(struct part_view *v, int m)
     const double back = v->output_first ? (m == PART_CHUNK ? p->hidden_bytes : bytes) : 0.0;
     for (uint32_t d = 0; d < p->n_devices; d++) {
         v->embed_s[m][d] = part_time_at(p->devices[d].embed, v->pass[m].rows);
+        v->embed[d] += v->weight[m] * v->embed_s[m][d];
         for (uint32_t e = 0; e < p->n_devices; e++)
             if (d != e) {
                 v->busy_s[m][d][e] = bytes / p->rate[d][e];
@@ -80,6 +79,8 @@ void part_view_deinit(struct part_view *v)
         base_free(v->begin_s[m]);
         base_free(v->sum_s[m]);
     }
+    base_free(v->begin);
+    base_free(v->sum);
     base_free(v->near);
     base_free(v->reach);
 }
@@ -105,6 +106,8 @@ static bool make_room(struct part_view *v)
     bool good = grow((void **)&v->choices, v->n_choices, room, sizeof *v->choices) &&
                 grow((void **)&v->near, v->n_choices, room, layers * sizeof *v->near) &&
                 grow((void **)&v->reach, v->n_choices, room, layers * sizeof *v->reach);
+    good = good && grow((void **)&v->begin, v->n_choices, room, sizeof(double)) &&
+           grow((void **)&v->sum, v->n_choices, room, (layers + 1) * sizeof(double));
     for (int m = 0; good && m < PART_MEASURES; m++)
         good = !v->wants[m] ||
                (grow((void **)&v->begin_s[m], v->n_choices, room, sizeof(double)) &&
@@ -189,6 +192,7 @@ static void set_seconds(struct part_view *v, const struct part_choice *c, uint32
 {
     const struct part_problem *p = v->p;
     double *sum_s = v->sum_s[m] + (size_t)at * (v->n_layers + 1);
+    double *sum = v->sum + (size_t)at * (v->n_layers + 1);
     v->begin_s[m][at] = part_stage_begin(p, &c->stage, v->pass[m]) +
                         part_stage_output(p, &c->stage, v->pass[m]) +
                         (c->output && v->output_first ? p->devices[c->leader].pass_s : 0.0);
@@ -199,7 +203,9 @@ static void set_seconds(struct part_view *v, const struct part_choice *c, uint32
                                  : part_stage_half(p, &c->stage, l, true, v->pass[m]) +
                                        part_stage_half(p, &c->stage, l, false, v->pass[m]);
         sum_s[l + 1] = sum_s[l] + one;
+        sum[l + 1] += v->weight[m] * sum_s[l + 1];
     }
+    v->begin[at] += v->weight[m] * v->begin_s[m][at];
 }
 
 static bool same_stage(const struct part_stage *a, const struct part_stage *b)
@@ -214,7 +220,7 @@ int part_view_add(struct part_view *v, const struct part_choice *c)
     for (uint32_t q = 0; q < v->n_choices; q++)
         if (v->choices[q].mask == c->mask && same_stage(&v->choices[q].stage, &c->stage))
             return 0;
-    if (v->n_choices == VIEW_CHOICES_MAX)
+    if (v->n_choices == PART_CHOICES_MAX)
         return ERR_FULL;
     if (!make_room(v))
         return ERR_NOMEM;
@@ -227,6 +233,8 @@ int part_view_add(struct part_view *v, const struct part_choice *c)
     if (!any)
         return 0;
     v->choices[at] = *c;
+    v->begin[at] = 0.0;
+    memset(v->sum + (size_t)at * (v->n_layers + 1), 0, (v->n_layers + 1) * sizeof *v->sum);
     for (int m = 0; m < PART_MEASURES; m++)
         if (v->wants[m])
             set_seconds(v, c, at, m);
