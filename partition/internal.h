@@ -148,6 +148,10 @@ part_view_link(const struct part_view *v,
 /* Adds to the view every split worth having of the devices in `mask` led by `leader`: exactly, if
  * `exact` (part_team_small), otherwise some good ones. The codes of part_view_add. */
 int part_team_choices(struct part_view *v, uint32_t mask, uint32_t leader, bool exact);
+/* Some good ones for the team of *c, by the seconds of one measure (deal.c). */
+int part_deal_choices(struct part_view *v, struct part_choice *c, enum part_measure m);
+/* Better ones of a choice's team for just these layers. */
+int part_deal_refine(struct part_view *v, uint32_t choice, uint32_t i, uint32_t j);
 /* All splits of such a problem can be looked at. */
 bool part_team_small(const struct part_problem *p);
 

@@ -8,6 +8,7 @@ noinst_LIBRARIES += %D%/libpart.a
 	%D%/bound.c \
 	%D%/check.c \
 	%D%/cost.c \
+	%D%/deal.c \
 	%D%/enumerate.c \
 	%D%/explain.c \
 	%D%/milp.c \

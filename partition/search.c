@@ -16,7 +16,8 @@
 #include <string.h>
 
 enum {
-    SEARCH_KICKS_MAX = 24, /* kicks without improvement before giving up */
+    SEARCH_KICKS_MAX = 24,        /* kicks without improvement before giving up */
+    SEARCH_KICKS_LARGE_MAX = 400, /* where not every division is listed */
     SEARCH_KICK_MOVES = 3,
     KNOWN_MAX = 4096,
 };
@@ -81,7 +82,7 @@ static void chain(struct search *s, struct known *x, uint32_t first)
     }
 }
 
-static const struct known *know(struct search *s, struct part_unit u)
+static struct known *know(struct search *s, struct part_unit u)
 {
     for (uint32_t k = 0; k < s->n_known; k++)
         if (s->known[k].unit.mask == u.mask && s->known[k].unit.leader == u.leader)
@@ -422,6 +423,31 @@ static struct score descend(struct search *s, struct list *o)
     return best;
 }
 
+/* Divide the teams of the best ring anew for the layers they have got, and for one more or less. */
+static void refine(struct search *s)
+{
+    for (bool again = !s->exact; again && !s->broken && base_clock_s() < s->deadline_s;) {
+        const struct score before = s->best;
+        const struct ring r = s->best_ring;
+        for (uint32_t k = 0; before.missing == 0 && k < r.n; k++)
+            for (int more = -1; more <= 1; more++) {
+                const struct part_choice *c = &s->v->choices[r.at[k].choice];
+                struct known *x = know(s, (struct part_unit){c->mask, c->leader});
+                const uint32_t first = s->v->n_choices;
+                const int64_t i = r.at[k].i - (c->output && !s->v->output_first ? more : 0);
+                const int64_t j = r.at[k].j + (c->output && !s->v->output_first ? 0 : more);
+                if (x == NULL || i < 0 || j <= i || j > s->v->n_layers)
+                    continue;
+                if (part_deal_refine(s->v, r.at[k].choice, (uint32_t)i, (uint32_t)j) == ERR_NOMEM)
+                    s->broken = true;
+                chain(s, x, first);
+            }
+        const struct list o = s->best_list;
+        list_score(s, &o);
+        again = better(s->best, before);
+    }
+}
+
 /* ---- starts ---------------------------------------------------------------------------------- */
 
 /* Devices, those that would carry the whole model sooner first. */
@@ -475,8 +501,8 @@ static struct list of_plan(const struct part_plan *plan)
 static void kicks(struct search *s)
 {
     const uint32_t n = s->v->n_devices;
-    for (int idle = 0; idle < SEARCH_KICKS_MAX && !s->broken && base_clock_s() < s->deadline_s;
-         idle++) {
+    const int most = s->exact ? SEARCH_KICKS_MAX : SEARCH_KICKS_LARGE_MAX;
+    for (int idle = 0; idle < most && !s->broken && base_clock_s() < s->deadline_s; idle++) {
         const struct score before = s->best;
         struct list o = s->best_list;
         for (int k = 0; k < SEARCH_KICK_MOVES;) {
@@ -546,7 +572,11 @@ int part_search(struct part_view *v, bool exact, double deadline_s, struct part_
     if (exact && (rc = add_all(s)) != 0)
         goto out;
     starts(s, plan);
+    refine(s);
+    s->deadline_s -= 0.2 * fmax(deadline_s - base_clock_s(), 0.0);
     kicks(s);
+    s->deadline_s = deadline_s;
+    refine(s);
     rc = s->broken ? ERR_NOMEM : 0;
     if (s->best.missing > 0)
         goto out;

@@ -3,12 +3,7 @@
  *
  * Small problems: every division into ranges is looked at, and for each run of layers those are kept
  * that fit and that no other beats in all the seconds that count; so the choices hold the optimum of
- * every stage. Larger ones: a half is over when its last member is, so units are handed out one at a
- * time to the member that would end first with one more (for equal units and one half that greedy is
- * optimal: Ibaraki and Katoh, "Resource Allocation Problems", 1988, ch. 5), each member up to the
- * memory it has for the number of layers asked about. Where memory binds, what heads may take of it
- * is tried in several proportions. Several numbers of layers give several divisions: the more layers,
- * the more memory and the less speed decides. */
+ * every stage. Larger problems get some good ones (deal.c). */
 #include "partition/internal.h"
 
 #include <string.h>
@@ -17,7 +12,6 @@ enum {
     SMALL_DEVICES = 4,
     SMALL_DIVISIONS = 200, /* of one kind of unit over SMALL_DEVICES members */
     PARETO_MAX = 24,       /* divisions kept for one run of layers */
-    LEVELS = 5,            /* numbers of layers asked about */
 };
 
 /* ---- every division -------------------------------------------------------------------------- */
@@ -238,303 +232,6 @@ static void layer_sums(struct exact *x)
     }
 }
 
-/* ---- good divisions -------------------------------------------------------------------------- */
-
-/* A half, or the output matrix, as units to hand out. */
-struct dealing {
-    const struct part_view *v;
-    struct part_choice *c;
-    enum unit_kind kind;
-    struct part_pass pass;
-    uint32_t layer, n_units;
-    uint64_t unit_bytes[PART_DEVICES_MAX]; /* of all the layers asked about, by member */
-};
-
-static double unit_seconds(const struct dealing *g, uint32_t k, uint32_t n)
-{
-    const struct part_problem *p = g->v->p;
-    const uint32_t d = g->c->stage.members[k].device;
-    const double rows = g->pass.rows;
-    return g->kind == UNIT_HEAD ? part_attn_seconds(p, d, g->layer, rows, 0, n)
-           : g->kind == UNIT_FF ? part_ff_seconds(p, d, g->layer, rows, n)
-                                : n * part_time_at(p->devices[d].output, rows) / p->n_vocab_runs;
-}
-
-/* What each member's result needs beside its computing, where those in `has` take part. */
-static void lags(const struct dealing *g, const bool *has, double *lag_s)
-{
-    const struct part_problem *p = g->v->p;
-    const double much_s = 1e3;
-    struct part_team t = {.n = g->c->stage.n_members,
-                          .shape = g->kind == UNIT_RUN ? PART_STAR : g->c->stage.shape};
-    struct part_half h = {.rows_bytes = g->pass.rows * p->normed_bytes};
-    for (uint32_t k = 0; k < t.n; k++) {
-        t.members[k] = g->c->stage.members[k].device;
-        h.has[k] = has[k];
-        h.sum_bytes[k] =
-            g->pass.rows * (g->kind == UNIT_RUN ? p->logits_bytes / t.n : p->sum_bytes);
-    }
-    for (uint32_t k = 0; k < t.n; k++) {
-        h.compute_s[k] = much_s;
-        lag_s[k] = has[k] ? part_half_seconds(p, &t, &h) - much_s : 0.0;
-        h.compute_s[k] = 0.0;
-    }
-}
-
-/* Hand out the units; what each member has goes to count[], memory is taken from room[]. False where
- * there is not enough. */
-static bool deal_among(const struct dealing *g, const bool *has, const uint64_t *room,
-                       uint32_t *count, double *last_s)
-{
-    const uint32_t n = g->c->stage.n_members;
-    double lag_s[PART_DEVICES_MAX];
-    lags(g, has, lag_s);
-    memset(count, 0, n * sizeof *count);
-    *last_s = 0.0;
-    for (uint32_t k = 0; k < n; k++) {
-        const int pin = g->v->p->devices[g->c->stage.members[k].device].pin_heads;
-        if (g->kind == UNIT_HEAD && pin >= 0)
-            count[k] = (uint32_t)pin;
-        if (count[k] * g->unit_bytes[k] > room[k])
-            return false;
-    }
-    uint32_t dealt = 0;
-    for (uint32_t k = 0; k < n; k++)
-        dealt += count[k];
-    for (; dealt < g->n_units; dealt++) {
-        uint32_t to = n;
-        double least = PART_NEVER;
-        for (uint32_t k = 0; k < n; k++) {
-            const int pin = g->v->p->devices[g->c->stage.members[k].device].pin_heads;
-            if (!has[k] || (g->kind == UNIT_HEAD && pin >= 0) ||
-                (count[k] + 1) * g->unit_bytes[k] > room[k])
-                continue;
-            const double s = lag_s[k] + unit_seconds(g, k, count[k] + 1);
-            if (s < least) {
-                least = s;
-                to = k;
-            }
-        }
-        if (to == n)
-            return false;
-        count[to]++;
-    }
-    for (uint32_t k = 0; k < n; k++)
-        if (count[k] > 0)
-            *last_s = fmax(*last_s, lag_s[k] + unit_seconds(g, k, count[k]));
-    return dealt == g->n_units;
-}
-
-/* As above among the best set of takers: all, and then without those that got nothing or end
- * last. */
-static bool deal(const struct dealing *g, uint64_t *room, uint32_t *count)
-{
-    const uint32_t n = g->c->stage.n_members;
-    bool has[PART_DEVICES_MAX], any = false;
-    uint32_t now[PART_DEVICES_MAX];
-    double best_s = PART_NEVER, last_s;
-    for (uint32_t k = 0; k < n; k++)
-        has[k] = true;
-    for (uint32_t left = n; left > 0; left--) {
-        if (!deal_among(g, has, room, now, &last_s))
-            break;
-        if (last_s < best_s) {
-            best_s = last_s;
-            memcpy(count, now, n * sizeof *now);
-            any = true;
-        }
-        uint32_t out = n;
-        double most = -1.0;
-        for (uint32_t k = 0; k < n; k++) {
-            const double s = !has[k] ? -2.0 : now[k] == 0 ? 1e9 : unit_seconds(g, k, 1);
-            if (s > most) {
-                most = s;
-                out = k;
-            }
-        }
-        if (out == n)
-            break;
-        has[out] = false;
-    }
-    for (uint32_t k = 0; any && k < n; k++)
-        room[k] -= count[k] * g->unit_bytes[k];
-    return any;
-}
-
-static void set_counts(struct part_choice *c, enum unit_kind kind, const uint32_t *count)
-{
-    uint32_t at = 0;
-    for (uint32_t k = 0; k < c->stage.n_members; k++) {
-        struct part_member *m = &c->stage.members[k];
-        const uint32_t to = at + count[k];
-        if (kind == UNIT_HEAD) {
-            m->head0 = at;
-            m->head1 = to;
-        } else if (kind == UNIT_FF) {
-            m->ff0 = at;
-            m->ff1 = to;
-        } else {
-            m->run0 = at;
-            m->run1 = to;
-        }
-        at = to;
-    }
-}
-
-/* A member that is best left without anything takes one unit of columns from whoever has most: it is
- * in the team, and where every device must work there may be no other team for it. */
-static void use_idle(const struct part_stage *s, uint64_t *room, uint64_t unit_bytes,
-                     uint32_t *count)
-{
-    for (uint32_t k = 0; k < s->n_members; k++) {
-        const struct part_member *m = &s->members[k];
-        uint32_t from = 0;
-        if (count[k] > 0 || m->head0 < m->head1 || m->run0 < m->run1 || room[k] < unit_bytes)
-            continue;
-        for (uint32_t i = 1; i < s->n_members; i++)
-            from = count[i] > count[from] ? i : from;
-        if (count[from] < 2)
-            continue;
-        count[from]--;
-        count[k]++;
-        room[k] -= unit_bytes;
-    }
-}
-
-/* Divide for the layers [i, j): `heads_room` of each member's memory is the heads' at most. */
-static bool divide(const struct part_view *v, struct part_choice *c, enum part_measure m,
-                   uint32_t i, uint32_t j, double heads_room, double runs_room)
-{
-    const struct part_problem *p = v->p;
-    const uint32_t n = c->stage.n_members;
-    uint64_t room[PART_DEVICES_MAX], some[PART_DEVICES_MAX], head = 0, ff = 0, common = 0;
-    uint32_t count[PART_DEVICES_MAX] = {0};
-    struct dealing g = {.v = v, .c = c, .pass = v->pass[m], .layer = i};
-    for (uint32_t l = i; l < j; l++) {
-        const struct part_layer *y = &p->layers[l];
-        head += y->head_bytes + y->kv_bytes * part_kv_heads(p, 0, 1);
-        ff += y->ff_bytes;
-        common += y->common_bytes;
-    }
-    set_ranges(&c->stage, NULL, NULL, NULL);
-    struct part_stage s = c->stage;
-    s.layer0 = s.layer1 = i;
-    for (uint32_t k = 0; k < n; k++) {
-        const uint64_t has = p->devices[s.members[k].device].memory_bytes;
-        const uint64_t need =
-            part_member_memory(p, &s, k) + common + (k == 0 && c->output ? p->output_bytes : 0);
-        if (need > has)
-            return false;
-        room[k] = has - need;
-    }
-    if (c->output) {
-        g.kind = UNIT_RUN;
-        g.n_units = p->n_vocab_runs;
-        for (uint32_t k = 0; k < n; k++) {
-            g.unit_bytes[k] = p->run_bytes - (i == 0 && k == 0 ? p->shared_run_bytes : 0);
-            some[k] = (uint64_t)((double)room[k] * runs_room);
-        }
-        if (!deal(&g, some, count))
-            return false;
-        for (uint32_t k = 0; k < n; k++)
-            room[k] -= count[k] * g.unit_bytes[k];
-        set_counts(c, UNIT_RUN, count);
-    }
-    g.kind = UNIT_HEAD;
-    g.n_units = p->n_head_units;
-    for (uint32_t k = 0; k < n; k++) {
-        g.unit_bytes[k] = head;
-        some[k] = (uint64_t)((double)room[k] * heads_room);
-    }
-    if (!deal(&g, some, count))
-        return false;
-    set_counts(c, UNIT_HEAD, count);
-    for (uint32_t k = 0; k < n; k++) {
-        room[k] -= count[k] * head;
-        g.unit_bytes[k] = ff;
-    }
-    g.kind = UNIT_FF;
-    g.n_units = p->n_ff_units;
-    if (!deal(&g, room, count))
-        return false;
-    use_idle(&c->stage, room, ff, count);
-    set_counts(c, UNIT_FF, count);
-    s = c->stage;
-    s.layer0 = i;
-    s.layer1 = j;
-    for (uint32_t k = 0; k < n; k++) {
-        const struct part_member *mm = &s.members[k];
-        if ((mm->head1 == mm->head0 && mm->ff1 == mm->ff0 && mm->run1 == mm->run0) ||
-            part_member_memory(p, &s, k) > p->devices[mm->device].memory_bytes)
-            return false;
-    }
-    return true;
-}
-
-/* The best of several ways to share memory between runs, heads and columns. */
-static bool divide_best(const struct part_view *v, struct part_choice *c, enum part_measure m,
-                        uint32_t i, uint32_t j)
-{
-    const struct part_problem *p = v->p;
-    const double heads =
-        (double)p->n_head_units * (double)p->layers[i].head_bytes +
-        (double)part_kv_heads(p, 0, p->n_head_units) * (double)p->layers[i].kv_bytes;
-    const double share =
-        heads / fmax(heads + (double)p->n_ff_units * (double)p->layers[i].ff_bytes, 1.0);
-    const double shares[] = {1.0, 1.1 * share, share, 0.9 * share};
-    const double runs[] = {1.0, 0.5, 0.25};
-    struct part_choice best = *c;
-    double best_s = PART_NEVER;
-    for (int r = 0; r < (c->output ? 3 : 1); r++)
-        for (int k = 0; k < 4; k++) {
-            if (!divide(v, c, m, i, j, fmin(shares[k], 1.0), runs[r]))
-                continue;
-            const double s = (part_stage_half(p, &c->stage, i, true, v->pass[m]) +
-                              part_stage_half(p, &c->stage, i, false, v->pass[m])) *
-                                 (j - i) +
-                             part_stage_output(p, &c->stage, v->pass[m]);
-            if (s < best_s) {
-                best_s = s;
-                best = *c;
-            }
-            if (k == 0 && r == 0)
-                goto out; /* memory is no matter */
-        }
-out:
-    *c = best;
-    return best_s < PART_NEVER;
-}
-
-static int good_choices(struct part_view *v, struct part_choice *c, enum part_measure m)
-{
-    const uint32_t layers = v->n_layers;
-    struct part_choice last = {.mask = 0};
-    for (int output = 0; output < 2; output++)
-        for (int place = 0; place < 2; place++) {
-            c->output = output == 1;
-            if (place == 1 && (c->output || v->output_first))
-                continue;
-            for (uint32_t level = 0; level < LEVELS; level++) {
-                const uint32_t n = layers * (LEVELS - level) / LEVELS;
-                const uint32_t from = c->output && !v->output_first ? layers - n
-                                      : place == 1 || c->output     ? 0
-                                                                    : (layers - n) / 2;
-                if (n == 0 || (v->p->granularity == PART_HEADS && n < layers) ||
-                    !divide_best(v, c, m, from, from + n))
-                    continue;
-                const bool same = last.mask != 0 && memcmp(last.stage.members, c->stage.members,
-                                                           sizeof last.stage.members) == 0;
-                const int rc = part_view_add(v, c);
-                if (rc != 0)
-                    return rc;
-                if (same)
-                    break;
-                last = *c;
-            }
-        }
-    return 0;
-}
-
 /* ---- both ------------------------------------------------------------------------------------ */
 
 static int single_choices(struct part_view *v, uint32_t device)
@@ -570,19 +267,16 @@ int part_team_choices(struct part_view *v, uint32_t mask, uint32_t leader, bool 
         x->v = v;
         layer_sums(x);
     }
-    for (int shape = 0; rc == 0 && shape < 2; shape++) {
+    for (int shape = 0; exact && rc == 0 && shape < 2; shape++) {
         c.stage.shape = shape == 0 ? PART_STAR : PART_MESH;
         if (!part_shape_wanted(v->p, c.stage.shape))
             continue;
-        if (exact) {
-            x->c = c;
-            rc = exact_choices(x, mask == (1u << v->n_devices) - 1);
-            continue;
-        }
-        for (int m = 0; rc == 0 && m < PART_CHUNK; m++)
-            if (v->wants[m])
-                rc = good_choices(v, &c, (enum part_measure)m);
+        x->c = c;
+        rc = exact_choices(x, mask == (1u << v->n_devices) - 1);
     }
+    for (int m = 0; !exact && rc == 0 && m < PART_CHUNK; m++)
+        if (v->wants[m])
+            rc = part_deal_choices(v, &c, (enum part_measure)m);
     base_free(x);
     return rc;
 }
