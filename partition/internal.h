@@ -204,18 +204,34 @@ void part_relax_free(struct part_relax *r);
 /* On the objective of plans of exactly n_stages stages (0: of any, latency only); quick: from sums
  * over the ring alone. PART_NEVER: there is no such plan. */
 double part_relax_sum(struct part_relax *r, uint32_t n_stages, double deadline_s);
-/* The same, with the slowest stage considered too, which takes longer; not above `upper` for long. */
+/* The same, with the slowest stage considered too, which takes longer; not above `upper` for long.
+ * After part_relax_sum of the same number. */
 double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper, double deadline_s);
+
+/* Members that share a layer's heads and columns within their memory (couple.c): `n` alike each, with
+ * x heads they take attn_s + x * head_s, and so for columns; `room` bytes for both. */
+struct part_couple_member {
+    uint32_t n;
+    double attn_s, head_s, ff_s, column_s, room;
+};
+struct part_couple {
+    uint32_t n;
+    struct part_couple_member at[PART_DEVICES_MAX + 1];
+    double heads, columns, head_bytes, column_bytes;
+    double most_s; /* neither half needs longer where it is possible at all */
+};
+/* No division takes less; PART_NEVER: there is none. */
+double part_couple_seconds(const struct part_couple *c);
 
 /* A linear program in columns that are added as they are needed (milp_relax.c): least cost of
  * amounts >= 0 of the columns such that each row's use lies within [least, most]. */
-enum { PART_LP_ROWS = PART_DEVICES_MAX + 4, PART_LP_COLUMNS = 2000 };
+enum { PART_LP_ROWS = PART_DEVICES_MAX + 5, PART_LP_COLUMNS = 2000 };
 struct part_lp {
     uint32_t n_rows, n_columns;
     double least[PART_LP_ROWS], most[PART_LP_ROWS]; /* most PART_NEVER: none */
     double cost[PART_LP_COLUMNS];
     double use[PART_LP_COLUMNS][PART_LP_ROWS];
-    double value, dual[PART_LP_ROWS]; /* of the last solve */
+    double value, dual[PART_LP_ROWS], used[PART_LP_ROWS]; /* of the last solve */
 };
 /* 0; ERR_INFEASIBLE; ERR_TIMEOUT; ERR_NOMEM. */
 int part_lp_solve(struct part_lp *lp, double deadline_s);

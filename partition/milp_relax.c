@@ -67,6 +67,8 @@ static int solve_guarded(struct part_lp *lp, double deadline_s)
     lp->value = glp_get_obj_val(g);
     for (uint32_t k = 0; k < lp->n_rows; k++)
         lp->dual[k] = glp_get_row_dual(g, (int)k + 1);
+    for (uint32_t k = 0; k < lp->n_rows; k++)
+        lp->used[k] = glp_get_row_prim(g, (int)k + 1);
     return 0;
 }
 

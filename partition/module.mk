@@ -4,13 +4,16 @@ noinst_LIBRARIES += %D%/libpart.a
 %C%_libpart_a_SOURCES = \
 	%D%/partition.h \
 	%D%/internal.h \
+	%D%/kinds.h \
 	%D%/algorithms.c \
 	%D%/bound.c \
 	%D%/check.c \
 	%D%/cost.c \
+	%D%/couple.c \
 	%D%/deal.c \
 	%D%/enumerate.c \
 	%D%/explain.c \
+	%D%/kinds.c \
 	%D%/milp.c \
 	%D%/milp_relax.c \
 	%D%/relax.c \
