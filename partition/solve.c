@@ -17,7 +17,8 @@
 #include <string.h>
 
 /* Shares of the time that is left at each point. */
-static const double share_plan = 0.7, share_search = 0.4, share_bound = 0.3, share_step = 0.35;
+static const double share_plan = 0.85, share_search = 0.4, share_bound = 0.3, share_step = 0.35,
+                    share_slowest = 0.15, share_begin = 0.15;
 
 struct solving {
     const struct part_problem *p;
@@ -34,7 +35,7 @@ struct solving {
 enum { SMALL_DEVICES = 4 };
 
 /* One number of stages, what is known of it, and the next step to learn more. */
-enum step { STEP_SUM, STEP_SEARCH, STEP_SLOWEST, STEP_DONE };
+enum step { STEP_SUM, STEP_GLANCE, STEP_SLOWEST, STEP_SEARCH, STEP_DONE };
 struct question {
     uint32_t n_stages; /* 0: any */
     double lower;
@@ -158,11 +159,14 @@ static int solve_questions(struct solving *s, struct err *e)
         }
         if (next == n || (s->plan.n_stages > 0 && base_clock_s() >= s->deadline_s))
             break;
-        const int rc =
-            take_step(s, &q[next], from_now(s->deadline_s, open > 1 ? share_step : 1.0), e);
+        const double share = open == 1                      ? 1.0
+                             : q[next].step == STEP_SEARCH  ? share_step
+                             : q[next].step == STEP_SLOWEST ? share_slowest
+                                                            : 0.5 / open;
+        const int rc = take_step(s, &q[next], from_now(s->deadline_s, share), e);
         if (rc != 0)
             return rc;
-        if (s->plan.n_stages == 0 && base_clock_s() >= s->deadline_s && q[next].step > STEP_SEARCH)
+        if (s->plan.n_stages == 0 && base_clock_s() >= s->deadline_s && q[next].step > STEP_GLANCE)
             break;
     }
     s->lower = PART_NEVER;
@@ -185,12 +189,35 @@ static void begin_with_published(struct solving *s)
             s->plan = found;
 }
 
+/* A ring of low latency, for whatever number of stages, is a good place to begin for the others. */
+static void begin_with_latency(struct solving *s)
+{
+    struct part_problem *p = base_alloc(sizeof *p);
+    struct part_view v;
+    if (p == NULL)
+        return;
+    *p = *s->p;
+    p->objective = PART_LATENCY;
+    part_view_init(&v, p, 0, false);
+    struct part_plan found = s->plan;
+    if (part_search(&v, s->exact, from_now(s->deadline_s, share_begin), &found) == 0 &&
+        found.n_stages > 0) {
+        part_plan_cost(s->p, &found);
+        if (part_plan_objective(s->p, &found) < known(s))
+            s->plan = found;
+    }
+    part_view_deinit(&v);
+    base_free(p);
+}
+
 static int solve_all(struct solving *s, struct err *e)
 {
     const bool large = (!s->exact || s->p->n_devices > SMALL_DEVICES) && s->must == 0;
     s->relax = large ? part_relax_new(s->p) : NULL;
     if (large)
         begin_with_published(s);
+    if (large && s->p->objective != PART_LATENCY)
+        begin_with_latency(s);
     const int rc = solve_questions(s, e);
     part_relax_free(s->relax);
     return rc;
