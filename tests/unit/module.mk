@@ -165,6 +165,10 @@ UNIT_TESTS += %D%/test_plan_teams
 %C%_test_plan_teams_SOURCES = %D%/test_plan_teams.c %D%/plan_cases.c %D%/plan_cases.h
 %C%_test_plan_teams_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_plan_teams_LDADD = $(PART_LIBS) $(CMOCKA_LIBS)
+UNIT_TESTS += %D%/test_plan_published
+%C%_test_plan_published_SOURCES = %D%/test_plan_published.c %D%/plan_cases.c %D%/plan_cases.h
+%C%_test_plan_published_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_plan_published_LDADD = $(PART_LIBS) $(CMOCKA_LIBS)
 
 # ---- net
 

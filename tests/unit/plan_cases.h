@@ -6,6 +6,13 @@
 
 enum { PLAN_CLUSTERS = 40 };
 
+/* Random problems are fewer by this where a sanitizer makes each take several times as long. */
+#ifdef __SANITIZE_ADDRESS__
+enum { PLAN_SHORTER = 5 };
+#else
+enum { PLAN_SHORTER = 1 };
+#endif
+
 double plan_between(uint64_t *seed, double a, double b);
 bool plan_chance(uint64_t *seed, double p);
 uint32_t plan_below(uint64_t *seed, uint32_t n);
