@@ -63,6 +63,46 @@ static double full_rows(const struct part_problem *p)
     return part_full_rows(p, p->n_devices);
 }
 
+/* Seconds of every run of layers on every device; PART_NEVER where memory is too small. */
+struct run_table {
+    uint32_t layers;
+    double *s; /* [device][i][j] */
+};
+
+static double run_at(const struct run_table *t, uint32_t d, uint32_t i, uint32_t j)
+{
+    return t->s[((size_t)d * t->layers + i) * (t->layers + 1) + j];
+}
+
+static bool fill_runs(struct run_table *t, const struct part_problem *p, double rows)
+{
+    t->layers = p->n_layers;
+    t->s = base_alloc((size_t)p->n_devices * p->n_layers * (p->n_layers + 1) * sizeof *t->s);
+    for (uint32_t d = 0; t->s != NULL && d < p->n_devices; d++)
+        for (uint32_t i = 0; i < p->n_layers; i++) {
+            double *s = &t->s[((size_t)d * p->n_layers + i) * (p->n_layers + 1)];
+            const struct part_stage inside = part_stage_single(p, d, i, i, false),
+                                    end = part_stage_single(p, d, i, i, true);
+            const uint64_t ends = part_member_memory(p, &end, 0);
+            uint64_t need = part_member_memory(p, &inside, 0);
+            const uint64_t output = ends - need, has = p->devices[d].memory_bytes;
+            double sum = p->devices[d].pass_s;
+            sum += i == 0 ? part_time_at(p->devices[d].embed, rows) : 0.0;
+            for (uint32_t j = 0; j <= p->n_layers; j++)
+                s[j] = PART_NEVER;
+            for (uint32_t j = i + 1; j <= p->n_layers; j++) {
+                const bool last = j == p->n_layers;
+                need += part_layer_bytes(p, j - 1) + (last ? output : 0);
+                sum += layer_s(p, d, j - 1, rows) +
+                       (last ? part_time_at(p->devices[d].output, rows) : 0.0);
+                if (need > has)
+                    break;
+                s[j] = sum;
+            }
+        }
+    return t->s != NULL;
+}
+
 /* ---- shares ---------------------------------------------------------------------------------- */
 
 /* Layers in proportion to `part`, whole numbers by largest remainder. */
@@ -179,39 +219,6 @@ static int run_edgeshard(const struct part_problem *p, struct part_plan *plan, s
         plan->stages[plan->n_stages++] = back[--k];
     base_free(dp);
     return found ? 0 : no_plan(e);
-}
-
-/* Seconds of every run of layers on every device; PART_NEVER where memory is too small. */
-struct run_table {
-    uint32_t layers;
-    double *s; /* [device][i][j] */
-};
-
-static double run_at(const struct run_table *t, uint32_t d, uint32_t i, uint32_t j)
-{
-    return t->s[((size_t)d * t->layers + i) * (t->layers + 1) + j];
-}
-
-static bool fill_runs(struct run_table *t, const struct part_problem *p, double rows)
-{
-    t->layers = p->n_layers;
-    t->s = base_alloc((size_t)p->n_devices * p->n_layers * (p->n_layers + 1) * sizeof *t->s);
-    for (uint32_t d = 0; t->s != NULL && d < p->n_devices; d++)
-        for (uint32_t i = 0; i < p->n_layers; i++) {
-            double *s = &t->s[((size_t)d * p->n_layers + i) * (p->n_layers + 1)];
-            double sum = p->devices[d].pass_s;
-            sum += i == 0 ? part_time_at(p->devices[d].embed, rows) : 0.0;
-            bool fits = true;
-            for (uint32_t j = 0; j <= p->n_layers; j++)
-                s[j] = PART_NEVER;
-            for (uint32_t j = i + 1; fits && j <= p->n_layers; j++) {
-                sum += layer_s(p, d, j - 1, rows) +
-                       (j == p->n_layers ? part_time_at(p->devices[d].output, rows) : 0.0);
-                fits = run_fits(p, d, i, j);
-                s[j] = fits ? sum : PART_NEVER;
-            }
-        }
-    return t->s != NULL;
 }
 
 /* g(m, S, j): least bottleneck of the first m layers on the devices S, j last. Sets grow as
@@ -336,10 +343,13 @@ static int run_lingualinked(const struct part_problem *p, struct part_plan *plan
 {
     static const uint16_t none = UINT16_MAX;
     const uint32_t n = p->n_devices, layers = p->n_layers;
+    struct run_table runs;
     double best[PART_DEVICES_MAX][PART_LAYERS_MAX + 1];
     uint16_t begin[PART_DEVICES_MAX][PART_LAYERS_MAX + 1];
     uint8_t before[PART_DEVICES_MAX][PART_LAYERS_MAX + 1];
     uint32_t last = n, k = 0;
+    if (!fill_runs(&runs, p, 1.0))
+        return err_set(e, ERR_NOMEM, "no memory for the algorithm's table");
     for (uint32_t d = 0; d < n; d++)
         for (uint32_t j = 0; j <= layers; j++) {
             best[d][j] = PART_NEVER;
@@ -354,10 +364,9 @@ static int run_lingualinked(const struct part_problem *p, struct part_plan *plan
                     enter = best[q][i] + hop_s(p, q, d, 1.0);
                     from = q;
                 }
-            for (uint32_t j = i + 1; enter < PART_NEVER && j <= layers && run_fits(p, d, i, j);
-                 j++) {
+            for (uint32_t j = i + 1; enter < PART_NEVER && j <= layers; j++) {
                 const double s =
-                    enter + run_s(p, d, i, j, 1.0) + (j == layers && d > 0 ? p->lat_s[d][0] : 0.0);
+                    enter + run_at(&runs, d, i, j) + (j == layers && d > 0 ? p->lat_s[d][0] : 0.0);
                 if (s < best[d][j]) {
                     best[d][j] = s;
                     begin[d][j] = (uint16_t)i;
@@ -365,6 +374,7 @@ static int run_lingualinked(const struct part_problem *p, struct part_plan *plan
                 }
             }
         }
+    base_free(runs.s);
     for (uint32_t d = 0; d < n; d++)
         if (best[d][layers] < (last < n ? best[last][layers] : PART_NEVER))
             last = d;
