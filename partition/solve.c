@@ -234,7 +234,7 @@ static bool explain(struct solving *s, double deadline_s, struct part_plan *plan
         s->must = 1u << d;
         s->plan.n_stages = 0;
         s->deadline_s = from_now(deadline_s, 1.0 / (double)(p->n_devices - d));
-        const int rc = solve_all(s, NULL);
+        const int rc = base_clock_s() < deadline_s ? solve_all(s, NULL) : ERR_TIMEOUT;
         s->must = 0;
         if (rc != 0)
             s->plan.n_stages = 0;
