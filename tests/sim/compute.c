@@ -213,7 +213,8 @@ uint32_t sim_compute_absent(const struct sim *s, uint32_t w)
         const struct sim_worker *k = &s->workers[e->team[i]];
         const struct sim_link *l = &k->ring[w];
         if (k->core == NULL || k->frozen_until_us > s->now_us || k->hung_until_us > s->now_us ||
-            k->engine == NULL || k->engine->epoch != e->epoch || !l->alive || l->near != l->life)
+            k->engine == NULL || k->engine->epoch != e->epoch || !l->alive || l->near != l->life ||
+            l->out.cut_until_us > s->now_us || l->in.cut_until_us > s->now_us)
             return e->team[i];
     }
     return SIM_WORKERS_MAX;

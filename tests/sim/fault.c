@@ -4,6 +4,7 @@
  * milliseconds. One whose power fails says nothing: the coordinator notices by its heartbeat,
  * neighbours in the ring some seconds later, or all of them when it is back. A process that stands
  * still (frozen) keeps its memory and its connections, and when it goes on it acts on what it knew.
+ * A partition cuts through every link between two sets of nodes, one way or both, and nobody is told.
  * Healing is an event of its own only where somebody has to do something. */
 #include "tests/sim/sim.h"
 
@@ -106,18 +107,45 @@ static void restart_coordinator(struct sim *s, const struct sim_fault *f)
                  notice_us(s, false));
 }
 
+static void part(struct sim *s, const struct sim_fault *f)
+{
+    const uint32_t n = s->setup.n_workers;
+    for (uint32_t i = 0; i < n; i++) {
+        s->workers[i].well_since_us = later(s->workers[i].well_since_us, until_us(s, f));
+        for (uint32_t k = 0; k <= n; k++) {
+            const uint32_t to = k == n ? SIM_COORDINATOR : SIM_WORKER0 + k;
+            const bool here = (f->side >> (SIM_WORKER0 + i) & 1) != 0,
+                       there = (f->side >> to & 1) != 0;
+            if (here != there)
+                sim_link_cut(s, i, k == n ? SIM_WORKERS_MAX : k, here || !f->one_way,
+                             there || !f->one_way, f->quiet, until_us(s, f));
+        }
+    }
+}
+
+const char *sim_fault_name(enum sim_fault_kind kind)
+{
+    static const char *const names[SIM_N_FAULTS] = {"kill", "power_off", "freeze",  "hang", "slow",
+                                                    "link", "control",   "restart", "partition"};
+    return names[kind];
+}
+
 void sim_fault_begin(struct sim *s, const struct sim_fault *f)
 {
-    static const char *const names[SIM_N_FAULTS] = {"kill", "power_off", "freeze",  "hang",
-                                                    "slow", "link",      "control", "restart"};
     struct sim_worker *k = &s->workers[f->node];
     const int64_t until = until_us(s, f);
-    sim_say(s, "fault %s %s for %.3f s", names[f->kind],
-            sim_name(s, f->kind == SIM_RESTART ? SIM_COORDINATOR : SIM_WORKER0 + f->node),
-            f->for_us == SIM_FOREVER ? INFINITY : (double)f->for_us / 1e6);
+    s->n_faults[f->kind]++;
+    if (f->kind == SIM_PARTITION)
+        sim_say(s, "fault partition side=%x %s%s for %.3f s", f->side,
+                f->one_way ? "unheard" : "apart", f->quiet ? ", held" : "",
+                (double)f->for_us / 1e6);
+    else
+        sim_say(s, "fault %s %s for %.3f s", sim_fault_name(f->kind),
+                sim_name(s, f->kind == SIM_RESTART ? SIM_COORDINATOR : SIM_WORKER0 + f->node),
+                f->for_us == SIM_FOREVER ? INFINITY : (double)f->for_us / 1e6);
     if (until != SIM_FOREVER)
         s->heal_us = later(s->heal_us, until);
-    if (f->kind != SIM_RESTART)
+    if (f->kind != SIM_RESTART && f->kind != SIM_PARTITION)
         k->well_since_us = later(k->well_since_us, until);
     switch (f->kind) {
     case SIM_KILL:
@@ -141,6 +169,9 @@ void sim_fault_begin(struct sim *s, const struct sim_fault *f)
         break;
     case SIM_RESTART:
         restart_coordinator(s, f);
+        break;
+    case SIM_PARTITION:
+        part(s, f);
         break;
     case SIM_N_FAULTS:
         break;

@@ -5,12 +5,16 @@
  * in which it was sent: it arrives in order or, once the life has ended, never. So what net
  * promises of its connections is what the cores get here, at its worst: everything in flight is
  * lost at the end, and a sender may go on for a while without noticing. Messages are encoded and
- * decoded, so that the codec takes part. */
+ * decoded, so that the codec takes part.
+ *
+ * A partition leaves lives alone at first: what is sent through it is held or lost, without a word.
+ * A life in which something was lost ends when the partition does, as a network forgets connections;
+ * a ring connection ends when its sender has waited for too long. */
 #include "tests/sim/sim.h"
 
 #include <string.h>
 
-enum { AGAIN_US = 300000 };
+enum { AGAIN_US = 300000, SILENT_LEAST_US = 5000000, SILENT_US = 30000000 };
 
 static bool in_order_of_life(const struct sim_link *l, const struct sim_event *ev, uint64_t known)
 {
@@ -99,6 +103,8 @@ void sim_control_end(struct sim *s, uint32_t w, int64_t near_us, int64_t far_us)
     if (!l->alive)
         return;
     l->alive = false;
+    near_us = l->in.cut_until_us > s->now_us ? -1 : near_us;
+    far_us = l->out.cut_until_us > s->now_us ? -1 : far_us;
     if (near_us >= 0)
         sim_push(s,
                  (struct sim_event){.node = SIM_WORKER0 + w,
@@ -268,10 +274,68 @@ bool sim_ring_send(struct sim *s, uint32_t from, uint32_t to, const struct net_m
     return true;
 }
 
+/* ---- partitions ------------------------------------------------------------------------------ */
+
+bool sim_link_hears(const struct sim *s, uint32_t w)
+{
+    const struct sim_link *l = &s->workers[w].control;
+    return l->alive && l->far == l->near && l->in.cut_until_us <= s->now_us &&
+           l->in.gap != l->life;
+}
+
+static void cut_pipe(struct sim_pipe *pipe, int64_t until_us, bool held)
+{
+    pipe->cut_until_us = until_us > pipe->cut_until_us ? until_us : pipe->cut_until_us;
+    pipe->held = held;
+}
+
+void sim_link_cut(struct sim *s, uint32_t from, uint32_t to, bool there, bool back, bool held,
+                  int64_t until_us)
+{
+    const bool control = to == SIM_WORKERS_MAX;
+    struct sim_worker *k = &s->workers[from];
+    struct sim_link *l = control ? &k->control : &k->ring[to];
+    if (there)
+        cut_pipe(&l->out, until_us, held);
+    if (back)
+        cut_pipe(&l->in, until_us, held);
+    l->cut_until_us = until_us > l->cut_until_us ? until_us : l->cut_until_us;
+    const struct sim_event silent = {.node = SIM_WORLD,
+                                     .what = SIM_SILENT,
+                                     .peer = SIM_WORKER0 + from,
+                                     .arg = control ? SIM_COORDINATOR : SIM_WORKER0 + to,
+                                     .life = l->life};
+    const int64_t patience_us = sim_between(s, SILENT_LEAST_US, SILENT_US);
+    if (!l->alive)
+        return;
+    sim_push(s, silent, until_us - s->now_us);
+    if (!control && patience_us < until_us - s->now_us)
+        sim_push(s, silent, patience_us);
+}
+
+static void on_silent(struct sim *s, const struct sim_event *ev)
+{
+    const uint32_t from = ev->peer - SIM_WORKER0;
+    const bool control = ev->arg == SIM_COORDINATOR;
+    struct sim_worker *k = &s->workers[from];
+    struct sim_link *l = control ? &k->control : &k->ring[ev->arg - SIM_WORKER0];
+    const bool healed = l->cut_until_us <= s->now_us;
+    const int64_t near_us = sim_between(s, 500, healed ? 50000 : SILENT_LEAST_US),
+                  far_us = sim_between(s, 500, healed ? 50000 : SILENT_LEAST_US);
+    if (!l->alive || l->life != ev->life || (healed && l->out.gap != l->life && l->in.gap != l->life))
+        return;
+    if (control)
+        sim_control_end(s, from, near_us, far_us);
+    else
+        sim_ring_end(s, from, (uint32_t)ev->arg - SIM_WORKER0, near_us, far_us);
+}
+
 void sim_link_event(struct sim *s, const struct sim_event *ev)
 {
     const uint32_t w = ev->node - SIM_WORKER0;
-    if (ev->what == SIM_CONNECT_CONTROL)
+    if (ev->what == SIM_SILENT)
+        on_silent(s, ev);
+    else if (ev->what == SIM_CONNECT_CONTROL)
         connect_control(s, w);
     else if (ev->what == SIM_CONNECT_RING)
         connect_ring(s, w, ev->peer - SIM_WORKER0);

@@ -144,8 +144,10 @@ void sim_push(struct sim *s, struct sim_event ev, int64_t delay_us)
 
 void sim_push_in_order(struct sim *s, struct sim_event ev, struct sim_pipe *pipe)
 {
-    const int64_t at_us =
+    int64_t at_us =
         s->now_us + pipe->latency_us + (int64_t)sim_draw(s, (uint64_t)s->setup.jitter_us + 1);
+    if (pipe->cut_until_us > s->now_us && pipe->cut_until_us > at_us)
+        at_us = pipe->cut_until_us;
     pipe->last_us = at_us > pipe->last_us ? at_us : pipe->last_us;
     sim_push(s, ev, pipe->last_us - s->now_us);
 }
@@ -159,10 +161,14 @@ void sim_push_msg(struct sim *s, struct sim_event ev, struct sim_pipe *pipe,
         sim_fail(s, "the other side would refuse the message %s", net_msg_name(m->code));
         return;
     }
+    sim_fault_watch(s, m->code);
+    if (pipe->cut_until_us > s->now_us && !pipe->held) {
+        pipe->gap = ev.life;
+        return;
+    }
     ev.bytes = base_alloc(ev.n_bytes);
     net_msg_encode(m, ev.bytes);
     sim_push_in_order(s, ev, pipe);
-    sim_fault_watch(s, m->code);
 }
 
 /* ---- the run --------------------------------------------------------------------------------- */
@@ -183,6 +189,8 @@ static void world_event(struct sim *s, const struct sim_event *ev)
 {
     if (ev->what == SIM_FAULT) {
         sim_fault_begin(s, &s->setup.faults[ev->arg]);
+    } else if (ev->what == SIM_SILENT) {
+        sim_link_event(s, ev);
     } else if (ev->peer == SIM_COORDINATOR) {
         sim_coord_start(s);
     } else {

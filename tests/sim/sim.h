@@ -65,6 +65,7 @@ enum sim_fault_kind {
     SIM_LINK,      /* the ring connection of node to peer breaks */
     SIM_CONTROL,   /* the control connection breaks */
     SIM_RESTART,   /* the coordinator ends; it is started again */
+    SIM_PARTITION, /* nothing passes between `side` and the others, or from it only */
     SIM_N_FAULTS
 };
 
@@ -77,7 +78,9 @@ struct sim_fault {
     uint32_t nth;
     int64_t at_us, for_us;
     uint32_t node, peer;
-    bool quiet; /* LINK, CONTROL: noticed late */
+    bool quiet; /* LINK, CONTROL: noticed late; PARTITION: what is sent comes when it heals */
+    uint32_t side; /* PARTITION: bits of the nodes cut off, bit 0 the coordinator */
+    bool one_way;  /* PARTITION: the others are still heard */
 };
 
 struct sim_setup {
@@ -193,7 +196,9 @@ enum sim_what {
     SIM_CLIENT_ASK,
     SIM_CLIENT_WAY, /* client */
     SIM_START,
-    SIM_FAULT /* world; peer: the worker; arg: the fault */
+    SIM_FAULT,  /* world; peer: the worker; arg: the fault */
+    SIM_SILENT, /* world: a link that a partition cuts through; peer and arg: its ends, arg the
+                   coordinator for a control link */
 };
 
 struct sim_event {
@@ -214,6 +219,9 @@ struct sim_event {
 /* One direction of messages in order. */
 struct sim_pipe {
     int64_t latency_us, last_us;
+    int64_t cut_until_us; /* by a partition */
+    bool held;            /* what is sent meanwhile comes then; otherwise never */
+    uint64_t gap;         /* the life of which something was lost so */
 };
 
 /* A worker's connection to the coordinator, or a worker's ring connection to another. Lives count
@@ -302,6 +310,7 @@ struct sim {
     uint64_t rng, seq, lives, trace_hash, n_fired;
     int64_t now_us, heal_us;
     uint32_t seen[SIM_FAULTS_MAX]; /* messages that a fault counts */
+    uint32_t n_faults[SIM_N_FAULTS]; /* that came */
 
     struct sim_event *heap;
     uint32_t n_heap, heap_cap;
@@ -363,6 +372,9 @@ bool sim_ring_send(struct sim *s, uint32_t from, uint32_t to, const struct net_m
 bool sim_client_send(struct sim *s, uint32_t client, const struct net_msg *m);
 bool sim_client_answer(struct sim *s, uint64_t connection, const struct net_msg *m);
 bool sim_link_delivers(const struct sim *s, const struct sim_event *ev);
+bool sim_link_hears(const struct sim *s, uint32_t w); /* control messages reach the worker */
+void sim_link_cut(struct sim *s, uint32_t from, uint32_t to, bool there, bool back, bool held,
+                  int64_t until_us); /* by workers' numbers; to SIM_WORKERS_MAX: the coordinator */
 
 /* worker.c */
 void sim_worker_event(struct sim *s, const struct sim_event *ev);
@@ -400,5 +412,6 @@ uint32_t sim_well_room(const struct sim *s,
                        int64_t for_us); /* layers that fit on workers well for so long */
 void sim_fault_watch(struct sim *s, enum net_code code); /* a message is sent */
 void sim_fault_begin(struct sim *s, const struct sim_fault *f);
+const char *sim_fault_name(enum sim_fault_kind kind);
 
 #endif

@@ -2,7 +2,8 @@
  * must give.
  *
  * SIM_SEED=N runs the world of that seed alone, SIM_TRACE=1 prints what happens in it, SIM_SEEDS=N
- * says how many worlds to run. A world that fails is run again with its trace kept, since the same
+ * says how many worlds to run, SIM_FIRST=N from which on; SIM_REPORT=1 says what they were made of
+ * (soak.sh). A world that fails is run again with its trace kept, since the same
  * seed gives the same run, and its end is shown; where a core aborts instead, the seed is printed
  * on the way down. */
 #include "tests/sim/sim.h"
@@ -44,8 +45,37 @@ static void show_tail(const struct sim *s)
     fprintf(stderr, "%.*s", (int)(s->trace.len - at), text + at);
 }
 
+static uint64_t reused; /* KV rows, by requests that began behind them */
+static uint64_t n_worlds, n_events, n_plans, n_faults[SIM_N_FAULTS];
+static int64_t worst_us; /* from the last fault's end, or the last request, to the end of all */
+static uint64_t worst_seed;
+
+static void count(const struct sim *s)
+{
+    n_worlds++;
+    n_events += s->n_fired;
+    n_plans += s->n_commits;
+    for (int i = 0; i < SIM_N_FAULTS; i++)
+        n_faults[i] += s->n_faults[i];
+    for (uint32_t i = 0; i < s->setup.n_requests; i++)
+        if (s->clients[i].over_us - s->heal_us > worst_us) {
+            worst_us = s->clients[i].over_us - s->heal_us;
+            worst_seed = s->setup.seed;
+        }
+}
+
+static void report(void)
+{
+    fprintf(stderr, "# worlds=%llu events=%llu plans=%llu", (unsigned long long)n_worlds,
+            (unsigned long long)n_events, (unsigned long long)n_plans);
+    for (int i = 0; i < SIM_N_FAULTS; i++)
+        fprintf(stderr, " %s=%llu", sim_fault_name((enum sim_fault_kind)i),
+                (unsigned long long)n_faults[i]);
+    fprintf(stderr, " worst_s=%.1f worst_seed=%llu\n", (double)worst_us / 1e6,
+            (unsigned long long)worst_seed);
+}
+
 /* The world's trace hash. A broken promise ends the test with the trace's tail. */
-static uint64_t reused;
 
 static uint64_t run_seed(uint64_t seed, unsigned how)
 {
@@ -60,6 +90,7 @@ static uint64_t run_seed(uint64_t seed, unsigned how)
     const uint64_t hash = s->trace_hash;
     reused += s->n_reused;
     if (good) {
+        count(s);
         sim_free(s);
         assert_int_equal(base_alloc_live(), live);
         return hash;
@@ -78,18 +109,21 @@ static uint64_t run_seed(uint64_t seed, unsigned how)
 
 static void every_seed_keeps_every_promise(void **state)
 {
-    const uint64_t only = environment("SIM_SEED", UINT64_MAX), n = environment("SIM_SEEDS", SEEDS);
+    const uint64_t only = environment("SIM_SEED", UINT64_MAX), n = environment("SIM_SEEDS", SEEDS),
+                   first = environment("SIM_FIRST", 0);
     const unsigned how = environment("SIM_TRACE", 0) != 0 ? SIM_PRINT : 0;
     (void)state;
     if (only != UINT64_MAX) {
         run_seed(only, how);
         return;
     }
-    for (uint64_t seed = 0; seed < n; seed++) {
+    for (uint64_t seed = first; seed < first + n; seed++) {
         const uint64_t hash = run_seed(seed, how);
         if (seed % TWICE_EVERY == 0)
             assert_true(hash == run_seed(seed, how));
     }
+    if (environment("SIM_REPORT", 0) != 0)
+        report();
     /* Otherwise these worlds say nothing about KV rows that outlive their request. */
     if (n >= 100 && reused < 5 * n)
         fail_msg("only %llu rows were reused in %llu worlds", (unsigned long long)reused,

@@ -579,8 +579,7 @@ static void check_epoch(struct sim *s, uint32_t w)
 {
     const struct sim_worker *k = &s->workers[w];
     const struct sim_plan *p = &s->plans[s->epoch % SIM_PLANS_MAX];
-    if (s->epoch == 0 || !k->control.alive || k->control.far != k->control.near ||
-        s->now_us - s->commit_us < LATE_US)
+    if (s->epoch == 0 || !sim_link_hears(s, w) || s->now_us - s->commit_us < LATE_US)
         return;
     if ((p->members >> w & 1) != 0 && worker_core_epoch(k->core) != s->epoch)
         sim_fail(s, "%s does not take part in the plan in force", sim_name(s, SIM_WORKER0 + w));
@@ -618,7 +617,7 @@ void sim_worker_check(struct sim *s, uint32_t w, bool idle)
     check_epoch(s, w);
     if (k->hung_until_us > s->now_us || k->frozen_until_us > s->now_us)
         return;
-    if (idle && s->epoch != 0 && epoch != 0 && epoch != s->epoch && k->control.far != 0 &&
+    if (idle && s->epoch != 0 && epoch != 0 && epoch != s->epoch && sim_link_hears(s, w) &&
         s->now_us - s->commit_us > 1000000)
         sim_fail(s, "%s keeps a plan that is not in force any more", sim_name(s, SIM_WORKER0 + w));
     if (idle && epoch != 0 && epoch == s->epoch && waiting != 0)

@@ -170,7 +170,7 @@ static void draw_fault(const struct sim_setup *w, struct sim_fault *f, uint64_t 
     static const enum sim_fault_kind dice[] = {
         SIM_KILL,   SIM_KILL,    SIM_KILL,    SIM_POWER_OFF, SIM_POWER_OFF, SIM_FREEZE,
         SIM_FREEZE, SIM_HANG,    SIM_SLOW,    SIM_LINK,      SIM_LINK,      SIM_LINK,
-        SIM_LINK,   SIM_CONTROL, SIM_CONTROL, SIM_RESTART};
+        SIM_LINK,   SIM_CONTROL, SIM_CONTROL, SIM_RESTART,   SIM_PARTITION, SIM_PARTITION};
     f->kind = dice[number(rng, 0, sizeof dice / sizeof *dice - 1)];
     f->at_us = between(rng, 2 * SECOND, 10 * SECOND);
     f->for_us = once_in(rng, 8) ? between(rng, 10 * SECOND, 60 * SECOND)
@@ -178,6 +178,8 @@ static void draw_fault(const struct sim_setup *w, struct sim_fault *f, uint64_t 
     f->node = number(rng, 0, w->n_workers - 1);
     f->peer = w->n_workers > 1 ? (f->node + number(rng, 1, w->n_workers - 1)) % w->n_workers : 0;
     f->quiet = once_in(rng, 3);
+    f->side = number(rng, 1, (2u << w->n_workers) - 2); /* somebody on either side */
+    f->one_way = once_in(rng, 3);
     if (f->kind == SIM_LINK && w->n_workers == 1)
         f->kind = SIM_KILL;
     if (once_in(rng, 2))
@@ -198,7 +200,8 @@ static void draw_last(struct sim_setup *w, uint64_t *rng)
     if (room < w->n_layers)
         return;
     f->for_us = SIM_FOREVER;
-    if (f->kind == SIM_CONTROL || f->kind == SIM_RESTART || f->kind == SIM_SLOW)
+    if (f->kind == SIM_CONTROL || f->kind == SIM_RESTART || f->kind == SIM_SLOW ||
+        f->kind == SIM_PARTITION)
         f->kind = SIM_HANG;
 }
 
@@ -270,6 +273,17 @@ static void mood_links(struct sim_setup *w, uint64_t *rng)
     }
 }
 
+/* The cluster falls apart, in parts that change. */
+static void mood_partitions(struct sim_setup *w, uint64_t *rng)
+{
+    w->n_faults = number(rng, 1, SIM_FAULTS_MAX);
+    for (uint32_t i = 0; i < w->n_faults; i++) {
+        draw_fault(w, &w->faults[i], rng);
+        w->faults[i].kind = SIM_PARTITION;
+        w->faults[i].quiet = once_in(rng, 2);
+    }
+}
+
 /* Nothing goes without the worker that comes last, or that goes while all get ready. */
 static void mood_late(struct sim_setup *w, uint64_t *rng)
 {
@@ -294,8 +308,8 @@ static void mood_late(struct sim_setup *w, uint64_t *rng)
 
 void sim_setup_draw(struct sim_setup *w, uint64_t seed)
 {
-    static void (*const moods[])(struct sim_setup * w, uint64_t * rng) = {mood_prompts, mood_plans,
-                                                                          mood_links, mood_late};
+    static void (*const moods[])(struct sim_setup * w, uint64_t * rng) = {
+        mood_prompts, mood_plans, mood_links, mood_late, mood_partitions};
     uint64_t rng = base_mix64(seed * 2 + 1);
     *w = (struct sim_setup){.seed = seed};
     draw_shape(w, &rng);
