@@ -105,25 +105,25 @@ void worker_core_slot_reset(struct worker_core *c, uint32_t slot)
         .frequency_penalty = (float)(m)->frequency_penalty, .logprobs = (m)->logprobs              \
     }
 
-static bool biases_are_sound(struct net_list ids, struct net_list biases, uint32_t logprobs)
+/* The biases, besides; false where a coordinator would have refused the request, and the next stage
+ * the message: a number out of range may be none at all as F32. */
+static bool take_biases(struct model_sampling *s, struct net_list ids, struct net_list biases)
 {
-    return ids.n == biases.n && ids.n <= MODEL_BIASES_MAX && logprobs <= 1 + MODEL_LOGPROBS_MAX;
-}
-
-static void take_biases(struct model_sampling *s, struct net_list ids, struct net_list biases)
-{
+    if (ids.n != biases.n || ids.n > MODEL_BIASES_MAX)
+        return false;
     s->n_biases = ids.n;
     for (uint32_t i = 0; i < ids.n; i++) {
         s->bias_ids[i] = net_i32_at(ids, i);
         s->biases[i] = net_f64_at(biases, i);
     }
+    return model_sampling_check(s, NULL) == 0;
 }
 
 static bool open_is_sound(const struct worker_core *c, const struct net_msg_OPEN *m)
 {
     return m->slot < c->n_slots && m->request != 0 && m->tokens.n > 0 &&
            m->tokens.n <= c->context && m->start < m->tokens.n && m->end_position <= c->context &&
-           m->ends.n <= WORKER_ENDS_MAX && biases_are_sound(m->bias_ids, m->biases, m->logprobs);
+           m->ends.n <= WORKER_ENDS_MAX;
 }
 
 /* Send the request's parameters ahead of its rows. */
@@ -167,7 +167,8 @@ void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
         worker_core_log(out, "stale message=OPEN request=%llu", (unsigned long long)m->request);
         return;
     }
-    if (!open_is_sound(c, m)) {
+    struct model_sampling sampling = SAMPLING_OF(m);
+    if (!open_is_sound(c, m) || !take_biases(&sampling, m->bias_ids, m->biases)) {
         worker_core_fail(c, out, m->request,
                          "the request does not fit the plan's slots or context");
         return;
@@ -186,8 +187,7 @@ void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
     s->n_prompt = m->tokens.n;
     s->next = m->start;
     s->end_position = m->end_position;
-    s->sampling = SAMPLING_OF(m);
-    take_biases(&s->sampling, m->bias_ids, m->biases);
+    s->sampling = sampling;
     s->n_ends = m->ends.n;
     for (uint32_t i = 0; i < m->ends.n; i++)
         s->ends[i] = net_i32_at(m->ends, i);
@@ -201,8 +201,9 @@ void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
 static void on_ring_open(struct worker_core *c, const struct net_msg_RING_OPEN *m,
                          struct worker_actions *out)
 {
+    struct model_sampling sampling = SAMPLING_OF(m);
     if (m->slot >= c->n_slots || m->request == 0 || m->end_position > c->context ||
-        !biases_are_sound(m->bias_ids, m->biases, m->logprobs))
+        !take_biases(&sampling, m->bias_ids, m->biases))
         return;
     worker_core_slot_reset(c, m->slot);
     struct worker_slot *s = &c->slots[m->slot];
@@ -210,8 +211,7 @@ static void on_ring_open(struct worker_core *c, const struct net_msg_RING_OPEN *
     s->flags = m->flags;
     s->n_prompt = m->n_prompt;
     s->end_position = m->end_position;
-    s->sampling = SAMPLING_OF(m);
-    take_biases(&s->sampling, m->bias_ids, m->biases);
+    s->sampling = sampling;
     s->n_ends = m->ends.n;
     for (uint32_t i = 0; i < m->ends.n; i++)
         s->ends[i] = net_i32_at(m->ends, i);

@@ -136,6 +136,7 @@ static void open_request(struct worker_core *c, uint64_t request, uint32_t slot,
                                          .slot = slot,
                                          .flags = flags,
                                          .end_position = CONTEXT,
+                                         .repeat_penalty = 1,
                                          .ends = net_list_i32(&end, 1),
                                          .tokens = {tokens, n_prompt}}};
     control(c, &m);
@@ -322,6 +323,27 @@ static void a_row_that_is_back_becomes_the_next(void **state)
     worker_core_free(c);
 }
 
+/* No coordinator lets such numbers through, and the next stage would refuse the message: as F32 the
+ * temperature is infinite. */
+static void sampling_out_of_range_fails_the_request(void **state)
+{
+    (void)state;
+    struct worker_core *c = worker_at(0, false, MODEL_WIRE_EXACT);
+    static const int32_t token = 3;
+    const struct net_msg open = {.code = NET_MSG_OPEN,
+                                 .u.OPEN = {.epoch = EPOCH,
+                                            .request = 1,
+                                            .end_position = CONTEXT,
+                                            .temperature = 1e300,
+                                            .repeat_penalty = 1,
+                                            .tokens = net_list_i32(&token, 1)}};
+    control(c, &open);
+    assert_non_null(sent(WORKER_ACT_CONTROL, NET_MSG_FAILED));
+    assert_null(sent(WORKER_ACT_RING, NET_MSG_RING_OPEN));
+    assert_int_equal(worker_core_waiting(c), 0);
+    worker_core_free(c);
+}
+
 /* The last stage sends back what tokens are chosen at, and nothing else of a prompt. */
 static void the_last_stage_sends_back_what_is_wanted(void **state)
 {
@@ -330,7 +352,8 @@ static void the_last_stage_sends_back_what_is_wanted(void **state)
     const struct net_msg open = {
         .code = NET_MSG_RING_OPEN,
         .u.RING_OPEN = {
-            .epoch = EPOCH, .request = 1, .slot = 0, .n_prompt = 5, .end_position = CONTEXT}};
+            .epoch = EPOCH, .request = 1, .slot = 0, .n_prompt = 5, .end_position = CONTEXT,
+            .repeat_penalty = 1}};
     step(c, (struct worker_event){.type = WORKER_EV_RING, .peer = "beta", .msg = &open});
     rows(c, "beta", 1, 1, 0, 0, 3, MODEL_WIRE_EXACT);
     assert_false(pass->rows[2].sample);
@@ -389,6 +412,7 @@ int main(void)
         cmocka_unit_test(rows_that_are_back_make_room),
         cmocka_unit_test(rows_that_nobody_waits_for_are_dropped),
         cmocka_unit_test(a_row_that_is_back_becomes_the_next),
+        cmocka_unit_test(sampling_out_of_range_fails_the_request),
         cmocka_unit_test(the_last_stage_sends_back_what_is_wanted),
         cmocka_unit_test(plans_say_where_the_output_is),
     };
