@@ -37,3 +37,8 @@ FUZZ_TARGETS += %D%/fuzz_wire
 %C%_fuzz_wire_SOURCES = %D%/fuzz_wire.c $(FUZZ_MAIN)
 %C%_fuzz_wire_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
 %C%_fuzz_wire_LDADD = $(NET_LIBS)
+
+FUZZ_TARGETS += %D%/fuzz_worker
+%C%_fuzz_worker_SOURCES = %D%/fuzz_worker.c %D%/script.h $(FUZZ_MAIN)
+%C%_fuzz_worker_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
+%C%_fuzz_worker_LDADD = $(WORKER_LIBS)
