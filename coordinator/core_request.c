@@ -568,9 +568,16 @@ void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m,
     finish(c, r, FINISH_ERROR, why, out);
 }
 
+/* May one more request end, or be told to wait, in this step? What else a step does needs room, too;
+ * who finds none has his turn in the next one, which is asked for at once. */
+static bool has_room(const struct coord_actions *out)
+{
+    return out->n < COORD_ACTIONS_MAX - 512;
+}
+
 void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord_actions *out)
 {
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX && has_room(out); i++)
         if (waits(&c->requests[i]))
             finish(c, &c->requests[i], FINISH_ERROR, why, out);
 }
@@ -579,7 +586,7 @@ void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord
 
 void coord_core_request_time(struct coord_core *c, struct coord_actions *out)
 {
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++) {
+    for (uint32_t i = 0; i < COORD_REQUESTS_MAX && has_room(out); i++) {
         struct request *r = &c->requests[i];
         if (r->state == REQ_FREE)
             continue;

@@ -42,3 +42,8 @@ FUZZ_TARGETS += %D%/fuzz_worker
 %C%_fuzz_worker_SOURCES = %D%/fuzz_worker.c %D%/script.h $(FUZZ_MAIN)
 %C%_fuzz_worker_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
 %C%_fuzz_worker_LDADD = $(WORKER_LIBS)
+
+FUZZ_TARGETS += %D%/fuzz_coordinator
+%C%_fuzz_coordinator_SOURCES = %D%/fuzz_coordinator.c %D%/script.h $(FUZZ_MAIN)
+%C%_fuzz_coordinator_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
+%C%_fuzz_coordinator_LDADD = $(COORD_LIBS)
