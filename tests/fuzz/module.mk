@@ -47,3 +47,14 @@ FUZZ_TARGETS += %D%/fuzz_coordinator
 %C%_fuzz_coordinator_SOURCES = %D%/fuzz_coordinator.c %D%/script.h $(FUZZ_MAIN)
 %C%_fuzz_coordinator_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
 %C%_fuzz_coordinator_LDADD = $(COORD_LIBS)
+
+FUZZ_TARGETS += %D%/fuzz_tokenizer
+%C%_fuzz_tokenizer_SOURCES = %D%/fuzz_tokenizer.c $(FUZZ_MAIN)
+%C%_fuzz_tokenizer_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
+%C%_fuzz_tokenizer_LDADD = $(MODEL_LIBS)
+
+FUZZ_TARGETS += %D%/fuzz_json
+%C%_fuzz_json_SOURCES = %D%/fuzz_json.c $(FUZZ_MAIN)
+%C%_fuzz_json_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+%C%_fuzz_json_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
+%C%_fuzz_json_LDADD = $(CLI_LIBS)
