@@ -16,3 +16,6 @@ UNIT_TESTS += %D%/test_sim
 %C%_test_sim_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_sim_LDADD = coordinator/libcoord.a worker/libworker.a $(PART_LIBS) $(MODEL_LIBS) $(NET_LIBS) \
 	$(CMOCKA_LIBS)
+
+# Long forms: planted bugs, many worlds.
+EXTRA_DIST += %D%/planted.sh %D%/soak.sh
