@@ -20,7 +20,8 @@ enum {
     CLI_CONTEXT_MAX = 4096,         /* default context: the model's own, at most this */
     CLI_CHUNK = 128,                /* default prompt rows of a pass */
     CLI_SILENCE_MS = 10000,         /* a coordinator that says nothing for so long is not there */
-    CLI_THEN_MAX = 64               /* points of a history */
+    CLI_LOST_MS = 60000, /* one that has requests of ours has so long to come back: a restart */
+    CLI_THEN_MAX = 64    /* points of a history */
 };
 
 /* ---- options (client/options.c) -------------------------------------------------------------- */
@@ -253,6 +254,7 @@ struct cli_cluster {
     net_peer coordinator;
     const char *key;
     bool up, was_up;
+    bool waits;       /* it has requests of ours and may come back to them: CLI_LOST_MS */
     int64_t heard_ms; /* since when it has been silent */
     char why[160];    /* of the last refusal or cut */
 };

@@ -6,6 +6,9 @@
  * know our key. A refusal at the handshake is said sooner, after a second try, since a key that was
  * just added to the folder is read when it is first shown.
  *
+ * A coordinator that was there and has requests of ours gets longer, CLI_LOST_MS: restarted, it goes
+ * on with them.
+ *
  * The caller always waits for something, so silence is never normal: the coordinator answers every
  * question at least with WAITING once a second. */
 #include "client/client.h"
@@ -81,6 +84,8 @@ static void note_event(struct cli_cluster *c, const struct net_event *ev)
         if (!c->was_up && now_ms - c->heard_ms < CLI_SILENCE_MS - REFUSED_MS)
             c->heard_ms = now_ms - (CLI_SILENCE_MS - REFUSED_MS);
         c->up = false;
+        if (c->was_up && c->waits)
+            cli_note("lost the coordinator: trying for %d s", CLI_LOST_MS / 1000);
         break;
     default:
         break;
@@ -96,7 +101,8 @@ int cli_cluster_next(struct cli_cluster *c, int timeout_ms, struct net_event *ev
         ev->type = NET_EV_NONE;
     if (cli_interrupted())
         return err_set(e, ERR_CANCELLED, "interrupted");
-    if (ev->type == NET_EV_NONE && base_clock_ms() - c->heard_ms >= CLI_SILENCE_MS)
+    const int64_t patience_ms = c->was_up && c->waits ? CLI_LOST_MS : CLI_SILENCE_MS;
+    if (ev->type == NET_EV_NONE && base_clock_ms() - c->heard_ms >= patience_ms)
         return silent(c, e);
     return 0;
 }

@@ -365,6 +365,7 @@ int cli_remote_run(struct cli_cluster *c, struct cli_ask *asks, uint32_t n, void
         }
     }
     news(arg);
+    c->waits = true;
     while (r.n_done < n && rc == 0) {
         const int timeout_ms = tend_all(&r);
         rc = cli_cluster_next(c, timeout_ms, &ev, e);
@@ -374,6 +375,7 @@ int cli_remote_run(struct cli_cluster *c, struct cli_ask *asks, uint32_t n, void
             on_message(&r, &ev.msg);
         news(arg);
     }
+    c->waits = false;
     if (rc != 0)
         cancel_all(&r);
     cli_note("%s", "");
