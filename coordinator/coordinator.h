@@ -18,8 +18,10 @@ enum {
     COORD_ACTIONS_MAX = 2048,
     COORD_CLIENT_DEAD_MS = 5000, /* a client that has not asked for so long is gone */
     COORD_WAITING_MS = 1000,     /* an ASK that finds nothing is answered WAITING after so long */
-    COORD_KEEP_DONE_MS = 30000   /* a finished request may be asked for again for so long */
+    COORD_KEEP_DONE_MS = 30000,  /* a finished request may be asked for again for so long */
+    COORD_KEPT_MS = 30000 /* a client has so long to come back to a coordinator that restarted */
 };
+_Static_assert(COORD_KEPT_MS >= COORD_CLIENT_DEAD_MS, "a restart costs a client no patience");
 
 /* ---- measurements ---------------------------------------------------------------------------- */
 
@@ -123,6 +125,30 @@ struct coord_shard coord_shard_of(const struct part_plan *plan, uint32_t stage, 
 
 /* ---- the core -------------------------------------------------------------------------------- */
 
+/* A request as the journal has it (coordinator/records.c). What is borrowed is so from the bytes
+ * that were read. */
+struct coord_kept {
+    struct net_msg_SUBMIT submit; /* borrowed; without its prompt where that was read */
+    bool read, done;
+    struct net_list prompt; /* i32 ids; borrowed */
+    uint32_t logprobs;      /* as in TOKEN */
+    struct base_buf tokens; /* generated, i32; where logprobs is 1 + k: with them, of each, */
+    struct base_buf chosen, ids, best; /* f64; k i32; k f64 */
+    uint32_t first_ms, last_ms;        /* from arrival to the first and to the last of them */
+    uint32_t finish, replays, reused;  /* where done, as in DONE */
+    struct span error;                 /* borrowed */
+};
+struct coord_kept_list {
+    uint32_t n;
+    struct coord_kept *list; /* [COORD_REQUESTS_MAX] or NULL; in order of arrival */
+};
+/* Read records until one is not whole or makes no sense; what follows it is not believed. Adds to
+ * the list, which borrows the bytes; returns the length of what was read. */
+size_t coord_records_read(struct span bytes, struct coord_kept_list *l);
+/* The shortest records that read back as the list. */
+void coord_records_write(const struct coord_kept_list *l, struct base_buf *b);
+void coord_kept_deinit(struct coord_kept_list *l);
+
 enum coord_event_type {
     COORD_EV_TICK,
     COORD_EV_NODE_UP,     /* worker `node` has a control connection */
@@ -134,8 +160,10 @@ enum coord_event_type {
     COORD_EV_READ,        /* the answer to COORD_ACT_READ number `serial`: ok and tokens, or code
                              and reason */
     COORD_EV_CLIENT_DOWN, /* client connection `client` ended */
-    COORD_EV_CONFIG /* the configuration was read again: `config` (checked by the shell to differ
-                       only in workers) */
+    COORD_EV_CONFIG, /* the configuration was read again: `config` (checked by the shell to differ
+                        only in workers) */
+    COORD_EV_KEPT    /* first of all, where there was a journal: its requests `kept`, to go on
+                        with; or, with a `reason`, to be refused */
 };
 
 struct coord_event {
@@ -160,6 +188,7 @@ struct coord_event {
                                      room for */
     uint32_t n_tokens, prompt_bytes;
     const struct net_config *config;
+    const struct coord_kept_list *kept;
 };
 
 enum coord_action_type {
@@ -187,6 +216,8 @@ struct coord_action {
 struct coord_actions {
     uint32_t n;
     struct coord_action list[COORD_ACTIONS_MAX];
+    struct span journal; /* records to append to the journal, ahead of everything else; valid until
+                            the next step */
 };
 
 /* What the core must know of the model; the functions are pure. */

@@ -54,6 +54,7 @@ int coord_core_new(const struct net_config *config, const struct coord_model *mo
     }
     snprintf(c->waits, sizeof c->waits, "workers to connect");
     c->started_ms = INT64_MIN;
+    c->waiting_most = config->queue + config->slots;
     *out = c;
     return 0;
 }
@@ -64,6 +65,7 @@ void coord_core_free(struct coord_core *c)
         return;
     coord_core_requests_free(c);
     base_buf_deinit(&c->names);
+    base_buf_deinit(&c->journal);
     base_free(c);
 }
 
@@ -374,6 +376,8 @@ static bool placement_changed(const struct net_config *a, const struct net_confi
 void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
 {
     out->n = 0;
+    c->journal.len = 0;
+    c->journal.failed = false;
     c->now_ms = ev->now_ms;
     if (c->started_ms == INT64_MIN)
         c->started_ms = c->joined_ms = c->no_plan_since_ms = c->stalled_ms = c->now_ms;
@@ -407,6 +411,11 @@ void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct 
         coord_core_want_plan(c, 0, placement_changed(&c->config, ev->config));
         c->config = *ev->config;
         c->profile.n_nodes = c->config.n_workers;
+        if (c->waiting_most < c->config.queue + c->config.slots)
+            c->waiting_most = c->config.queue + c->config.slots;
+        break;
+    case COORD_EV_KEPT:
+        coord_core_kept(c, ev, out);
         break;
     }
     check_lives(c, out);
@@ -415,6 +424,8 @@ void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct 
     coord_core_plan_pump(c, out);
     coord_core_request_time(c, out);
     coord_core_dispatch(c, out);
+    /* Without memory for it the journal lacks these records, which costs time only. */
+    out->journal = (struct span){c->journal.ptr, c->journal.failed ? 0 : c->journal.len};
     assert(coord_core_invariant(c) == NULL);
 }
 
@@ -497,7 +508,6 @@ const char *coord_core_invariant(const struct coord_core *c)
         return "requests are active without a plan";
     if (coord_core_slot_invariant(c) != NULL)
         return coord_core_slot_invariant(c);
-    return coord_core_n_queued(c) <= c->config.queue + c->config.slots
-               ? NULL
-               : "more requests wait than the queue may hold";
+    return coord_core_n_queued(c) <= c->waiting_most ? NULL
+                                                     : "more requests wait than the queue may hold";
 }

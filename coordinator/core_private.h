@@ -1,9 +1,10 @@
 /* The coordinator core's state, shared by core.c (meeting, time), core_measure.c, core_plan.c,
- * core_request.c, core_slot.c, core_status.c and core_watch.c. */
+ * core_request.c, core_kept.c, core_slot.c, core_status.c and core_watch.c. */
 #ifndef COORDINATOR_CORE_PRIVATE_H
 #define COORDINATOR_CORE_PRIVATE_H
 
 #include "coordinator/coordinator.h"
+#include "coordinator/journal.h"
 
 enum {
     JOIN_WAIT_MS = 5000, /* how long a first plan waits for workers that have not come */
@@ -169,6 +170,9 @@ struct coord_core {
 
     struct request requests[COORD_REQUESTS_MAX];
     uint64_t order, number;
+    uint32_t
+        waiting_most; /* requests that may wait: the queue, and whoever a slot was taken from */
+    struct base_buf journal; /* records of this step */
     uint32_t n_reading; /* prompts with the shell */
     uint64_t reading_bytes;
     uint64_t slot_request[MODEL_SLOTS_MAX]; /* index + 1 of the request in each slot; 0: free */
@@ -242,6 +246,27 @@ void coord_core_requests_free(struct coord_core *c);
 int64_t coord_core_request_deadline(const struct coord_core *c);
 void coord_core_no(uint64_t client, const uint8_t *id, int code, struct coord_actions *out,
                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+/* What SUBMIT, and what later a read prompt say of a request; codes of NO. */
+int coord_core_check_sampling(const struct coord_core *c, const struct net_msg_SUBMIT *m,
+                              struct err *e);
+struct request *coord_core_request_new(struct coord_core *c);
+int coord_core_request_fill(struct coord_core *c, struct request *r, const struct net_msg_SUBMIT *m,
+                            struct err *e);
+int coord_core_request_tokens(struct coord_core *c, struct request *r, struct net_list ids,
+                              struct err *e);
+void coord_core_request_read(struct coord_core *c, const struct net_msg_SUBMIT *m, uint64_t order,
+                             struct coord_actions *out);
+void coord_core_request_free(struct request *r);
+enum request_finish { FINISH_STOP, FINISH_LENGTH, FINISH_ERROR, FINISH_NOT };
+/* One more token of the answer, and whether it is the last. */
+enum request_finish coord_core_request_token(struct coord_core *c, struct request *r,
+                                             int32_t token);
+void coord_core_request_finish(struct coord_core *c, struct request *r, enum request_finish how,
+                               const char *why, struct coord_actions *out);
+
+/* core_kept.c */
+void coord_core_kept(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out);
 
 /* core_slot.c */
 /* The request leaves its slot; the slot remembers the rows that are there. */

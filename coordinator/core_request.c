@@ -11,7 +11,9 @@
  * Clients pull: ASK names how much the client has and is answered when there is more, or WAITING
  * after a second. So a slow reader costs only the tokens that are kept anyway, a client that was
  * cut off asks again by its request's id, and one that has not asked for COORD_CLIENT_DEAD_MS is
- * gone and its slot is freed. */
+ * gone and its slot is freed.
+ *
+ * What a restarted coordinator needs to go on goes into the journal (records.c, core_kept.c). */
 #include "coordinator/core_private.h"
 
 #include <assert.h>
@@ -33,7 +35,7 @@ static struct request *by_number(struct coord_core *c, uint64_t number)
     return NULL;
 }
 
-static void request_free(struct request *r)
+void coord_core_request_free(struct request *r)
 {
     base_free(r->tokens);
     base_free(r->logits);
@@ -47,7 +49,7 @@ static void request_free(struct request *r)
 void coord_core_requests_free(struct coord_core *c)
 {
     for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
-        request_free(&c->requests[i]);
+        coord_core_request_free(&c->requests[i]);
     coord_core_slots_free(c);
 }
 
@@ -201,16 +203,32 @@ static void answer(struct request *r, struct coord_actions *out)
 
 /* ---- the end of a request -------------------------------------------------------------------- */
 
-enum { FINISH_STOP, FINISH_LENGTH, FINISH_ERROR };
+/* Nobody may ask for it any more. */
+static void forget(struct coord_core *c, struct request *r)
+{
+    coord_record_gone(&c->journal, r->id);
+    coord_core_request_free(r);
+}
 
-static void finish(struct coord_core *c, struct request *r, uint32_t how, const char *why,
-                   struct coord_actions *out)
+/* Logits that were computed are not in the journal: a request for them is made again. */
+static void record_done(struct coord_core *c, const struct request *r)
+{
+    if ((r->flags & 1) != 0 && r->finish != FINISH_ERROR)
+        coord_record_gone(&c->journal, r->id);
+    else
+        coord_record_done(&c->journal, r->id, n_generated(r), r->finish, r->replays, r->reused,
+                          base_span_str(r->error));
+}
+
+void coord_core_request_finish(struct coord_core *c, struct request *r, enum request_finish how,
+                               const char *why, struct coord_actions *out)
 {
     coord_core_slot_leave(c, r, out);
     r->state = REQ_DONE;
     r->finish = how;
     snprintf(r->error, sizeof r->error, "%.300s", why);
     r->done_ms = c->now_ms;
+    record_done(c, r);
     model_text_end(&r->text);
     coord_core_log(
         out, how == FINISH_ERROR,
@@ -247,7 +265,8 @@ static struct model_sampling sampling_of(const struct net_msg_SUBMIT *m)
     return s;
 }
 
-static int check_sampling(const struct coord_core *c, const struct net_msg_SUBMIT *m, struct err *e)
+int coord_core_check_sampling(const struct coord_core *c, const struct net_msg_SUBMIT *m,
+                              struct err *e)
 {
     const struct model_sampling s = sampling_of(m);
     if (m->bias_ids.n != m->biases.n)
@@ -256,7 +275,7 @@ static int check_sampling(const struct coord_core *c, const struct net_msg_SUBMI
     return rc != 0 ? rc : model_biases_check(&s, c->model.n_vocab, e);
 }
 
-static struct request *free_request(struct coord_core *c)
+struct request *coord_core_request_new(struct coord_core *c)
 {
     struct request *oldest = NULL;
     for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++) {
@@ -267,15 +286,16 @@ static struct request *free_request(struct coord_core *c)
             oldest = r;
     }
     if (oldest != NULL)
-        request_free(oldest);
+        forget(c, oldest);
     return oldest;
 }
 
 /* What a SUBMIT says besides its prompt. */
-static int fill_request(struct coord_core *c, struct request *r, const struct net_msg_SUBMIT *m,
-                        struct err *e)
+int coord_core_request_fill(struct coord_core *c, struct request *r, const struct net_msg_SUBMIT *m,
+                            struct err *e)
 {
     struct span stops[COORD_STOPS_MAX];
+    memcpy(r->id, m->id, 16);
     r->flags = m->flags & 1;
     r->n_wanted = r->flags != 0 ? 0 : m->n;
     r->sampling = sampling_of(m);
@@ -288,10 +308,10 @@ static int fill_request(struct coord_core *c, struct request *r, const struct ne
 }
 
 /* The prompt's tokens, if there is room for them and what is to follow. */
-static int fill_tokens(struct coord_core *c, struct request *r, const struct coord_event *ev,
-                       struct err *e)
+int coord_core_request_tokens(struct coord_core *c, struct request *r, struct net_list ids,
+                              struct err *e)
 {
-    const uint32_t n = ev->n_tokens, context = c->model.context;
+    const uint32_t n = ids.n, context = c->model.context;
     if (n == 0)
         return err_set(e, ERR_RANGE, "the prompt is empty");
     if (n > context || (n == context && r->n_wanted > 0))
@@ -304,7 +324,7 @@ static int fill_tokens(struct coord_core *c, struct request *r, const struct coo
     r->logits = (r->flags & 1) != 0 ? base_zalloc(n, sizeof *r->logits) : NULL;
     if (r->tokens == NULL || ((r->flags & 1) != 0 && r->logits == NULL))
         return err_set(e, ERR_NOMEM, "the coordinator is out of memory for the request");
-    memcpy(r->tokens, ev->tokens, n * sizeof *r->tokens);
+    memcpy(r->tokens, ids.ptr, n * sizeof *r->tokens);
     r->n_prompt = r->n_tokens = n;
     return 0;
 }
@@ -324,18 +344,18 @@ static int refuse_submit(const struct coord_core *c, const struct net_msg_SUBMIT
     if (c->n_reading == COORD_READING_MAX ||
         c->reading_bytes + m->prompt.len > COORD_READING_BYTES_MAX)
         return err_set(e, ERR_FULL, "too many prompts are being read; try again later");
-    return check_sampling(c, m, e);
+    return coord_core_check_sampling(c, m, e);
 }
 
 /* Have the prompt made into tokens. */
-static void read_prompt(struct coord_core *c, const struct coord_event *ev, uint64_t order,
-                        struct coord_actions *out)
+void coord_core_request_read(struct coord_core *c, const struct net_msg_SUBMIT *m, uint64_t order,
+                             struct coord_actions *out)
 {
     struct coord_action *a = coord_core_act(out, COORD_ACT_READ);
-    a->msg = *ev->msg;
+    a->msg = (struct net_msg){.code = NET_MSG_SUBMIT, .u.SUBMIT = *m};
     a->serial = order;
     c->n_reading++;
-    c->reading_bytes += ev->msg->u.SUBMIT.prompt.len;
+    c->reading_bytes += m->prompt.len;
 }
 
 static void on_submit(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
@@ -357,20 +377,20 @@ static void on_submit(struct coord_core *c, const struct coord_event *ev, struct
         return;
     }
     int rc = refuse_submit(c, m, &e);
-    if (rc == 0 && (r = free_request(c)) == NULL)
+    if (rc == 0 && (r = coord_core_request_new(c)) == NULL)
         rc = err_set(&e, ERR_FULL, "too many requests");
-    if (rc == 0 && (rc = fill_request(c, r, m, &e)) != 0)
-        request_free(r);
+    if (rc == 0 && (rc = coord_core_request_fill(c, r, m, &e)) != 0)
+        coord_core_request_free(r);
     if (rc != 0) {
         coord_core_no(ev->client, m->id, rc, out, "%s", e.text);
         return;
     }
-    memcpy(r->id, m->id, 16);
     r->state = REQ_READING;
     r->client = ev->client;
     r->order = ++c->order;
     r->arrived_ms = r->asked_ms = c->now_ms;
-    read_prompt(c, ev, r->order, out);
+    coord_record_request(&c->journal, m);
+    coord_core_request_read(c, m, r->order, out);
 }
 
 /* A request that ended while its prompt was read is not waited for any more. */
@@ -386,12 +406,16 @@ void coord_core_read(struct coord_core *c, const struct coord_event *ev, struct 
             r = &c->requests[i];
     if (r == NULL)
         return;
-    const int rc = ev->ok ? fill_tokens(c, r, ev, &e) : err_set(&e, ev->code, "%s", ev->reason);
+    const struct net_list ids = net_list_i32(ev->tokens, ev->n_tokens);
+    const int rc =
+        ev->ok ? coord_core_request_tokens(c, r, ids, &e) : err_set(&e, ev->code, "%s", ev->reason);
     r->state = REQ_QUEUED;
+    if (rc == 0)
+        coord_record_prompt(&c->journal, r->id, ids);
     if (rc != 0)
-        finish(c, r, FINISH_ERROR, e.text, out);
+        coord_core_request_finish(c, r, FINISH_ERROR, e.text, out);
     else if ((r->flags & 1) == 0 && r->end_position == r->n_prompt)
-        finish(c, r, FINISH_LENGTH, "", out);
+        coord_core_request_finish(c, r, FINISH_LENGTH, "", out);
 }
 
 static void on_ask(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
@@ -425,7 +449,7 @@ void coord_core_client(struct coord_core *c, const struct coord_event *ev,
     case NET_MSG_CANCEL:
         r = by_id(c, ev->msg->u.CANCEL.id);
         if (r != NULL && r->state != REQ_DONE)
-            finish(c, r, FINISH_ERROR, "cancelled", out);
+            coord_core_request_finish(c, r, FINISH_ERROR, "cancelled", out);
         break;
     case NET_MSG_ASK_STATUS:
         coord_core_status(c, ev->client, out);
@@ -465,40 +489,68 @@ static void time_token(struct coord_core *c, struct request *r)
     r->last_ms = c->now_ms;
 }
 
+enum request_finish coord_core_request_token(struct coord_core *c, struct request *r, int32_t token)
+{
+    r->tokens[r->n_tokens++] = token;
+    model_text_add(&r->text, c->model.text(c->model.arg, token));
+    return r->text.text.failed              ? FINISH_ERROR
+           : r->text.stopped                ? FINISH_STOP
+           : r->n_tokens == r->end_position ? FINISH_LENGTH
+                                            : FINISH_NOT;
+}
+
+/* The last one, that is. */
+static void record_token(struct coord_core *c, const struct request *r)
+{
+    const struct token_logprobs *p = &r->logprobs;
+    const uint32_t at = n_generated(r) - 1;
+    struct coord_token t = {.index = at,
+                            .elapsed_ms = (uint32_t)(c->now_ms - r->arrived_ms),
+                            .token = r->tokens[r->n_tokens - 1]};
+    if (r->sampling.logprobs != 0) {
+        const size_t first = (size_t)at * p->n_best;
+        t.logprobs = 1 + p->n_best;
+        t.chosen = net_f64_at((struct net_list){p->chosen.ptr, at + 1}, at);
+        t.ids = (struct net_list){p->ids.ptr + first * sizeof(int32_t), p->n_best};
+        t.best = (struct net_list){p->best.ptr + first * sizeof(double), p->n_best};
+    }
+    coord_record_token(&c->journal, r->id, &t);
+}
+
 static void on_token(struct coord_core *c, struct request *r, uint32_t position, int32_t token,
                      struct coord_actions *out)
 {
     if (position != r->n_tokens || position >= r->end_position || token < 0 ||
         (uint32_t)token >= c->model.n_vocab) {
         r->n_rows = 0; /* who knows what the slot holds */
-        finish(c, r, FINISH_ERROR, "the ring sent a token out of order: a worker is at fault", out);
+        coord_core_request_finish(c, r, FINISH_ERROR,
+                                  "the ring sent a token out of order: a worker is at fault", out);
         return;
     }
     if (r->sampling.logprobs != 0 &&
         r->logprobs.chosen.len != (n_generated(r) + (size_t)1) * sizeof(double)) {
-        finish(c, r, FINISH_ERROR,
-               r->logprobs.chosen.failed ? "the coordinator is out of memory for the answer"
-                                         : "a token came without its log-probabilities",
-               out);
+        coord_core_request_finish(c, r, FINISH_ERROR,
+                                  r->logprobs.chosen.failed
+                                      ? "the coordinator is out of memory for the answer"
+                                      : "a token came without its log-probabilities",
+                                  out);
         return;
     }
     r->n_rows = position; /* the row before it has come through all stages */
     time_token(c, r);
     if (is_end(c, token)) {
-        finish(c, r, FINISH_STOP, "", out);
+        coord_core_request_finish(c, r, FINISH_STOP, "", out);
         return;
     }
-    r->tokens[r->n_tokens++] = token;
+    const enum request_finish how = coord_core_request_token(c, r, token);
+    record_token(c, r);
     coord_core_pace_count(c);
-    model_text_add(&r->text, c->model.text(c->model.arg, token));
-    if (r->text.text.failed)
-        finish(c, r, FINISH_ERROR, "the coordinator is out of memory for the answer", out);
-    else if (r->text.stopped)
-        finish(c, r, FINISH_STOP, "", out);
-    else if (r->n_tokens == r->end_position)
-        finish(c, r, FINISH_LENGTH, "", out);
-    else
+    if (how == FINISH_NOT)
         answer(r, out);
+    else
+        coord_core_request_finish(
+            c, r, how, how == FINISH_ERROR ? "the coordinator is out of memory for the answer" : "",
+            out);
 }
 
 void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m,
@@ -533,7 +585,7 @@ void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m,
     }
     memcpy(l->hash, m->hash, 16);
     if (r->n_logits == r->n_prompt)
-        finish(c, r, FINISH_STOP, "", out);
+        coord_core_request_finish(c, r, FINISH_STOP, "", out);
     else
         answer(r, out);
 }
@@ -565,7 +617,7 @@ void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m,
     if (r == NULL)
         return;
     snprintf(why, sizeof why, "%.*s", (int)m->reason.len, (const char *)m->reason.ptr);
-    finish(c, r, FINISH_ERROR, why, out);
+    coord_core_request_finish(c, r, FINISH_ERROR, why, out);
 }
 
 /* May one more request end, or be told to wait, in this step? What else a step does needs room, too;
@@ -579,7 +631,7 @@ void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord
 {
     for (uint32_t i = 0; i < COORD_REQUESTS_MAX && has_room(out); i++)
         if (waits(&c->requests[i]))
-            finish(c, &c->requests[i], FINISH_ERROR, why, out);
+            coord_core_request_finish(c, &c->requests[i], FINISH_ERROR, why, out);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -591,10 +643,10 @@ void coord_core_request_time(struct coord_core *c, struct coord_actions *out)
         if (r->state == REQ_FREE)
             continue;
         if (r->state != REQ_DONE && c->now_ms - r->asked_ms > COORD_CLIENT_DEAD_MS)
-            finish(c, r, FINISH_ERROR, "the client went away", out);
+            coord_core_request_finish(c, r, FINISH_ERROR, "the client went away", out);
         if (r->state == REQ_DONE && c->now_ms - r->done_ms > COORD_KEEP_DONE_MS &&
             c->now_ms - r->asked_ms > COORD_KEEP_DONE_MS)
-            request_free(r);
+            forget(c, r);
         else if (r->asking && c->now_ms - r->ask_ms >= COORD_WAITING_MS)
             send_waiting(c, r, out);
     }

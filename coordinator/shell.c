@@ -1,8 +1,11 @@
 /* The coordinator's shell: poll, decode, step, carry out actions. The planner runs on a thread of
  * its own, since a solve may take seconds, and so does the tokenizer (reader.c), since a long
- * prompt takes as long as some heartbeats; pieces are shipped by the bulk server's thread (bulk.c).
+ * prompt takes as long as some heartbeats; pieces are shipped by the bulk server's thread (bulk.c),
+ * and what must survive a restart is written down by the journal's (journal.c).
  * All decisions are the core's. */
 #include "coordinator/shell.h"
+
+#include "coordinator/journal.h"
 
 #include <assert.h>
 #include <signal.h>
@@ -38,6 +41,7 @@ struct shell {
     struct plan_job *plans[PLANS_MAX]; /* with the planner */
     net_peer peers[NET_WORKERS_MAX];   /* control connections, 0: none */
     struct coord_reader *reader;
+    struct coord_journal *journal;
     uint32_t context;
     int signals;
     bool stop;
@@ -224,6 +228,8 @@ static void step(struct shell *sh, struct coord_event *ev)
     struct coord_actions *list = sh->actions[sh->depth++];
     ev->now_ms = base_clock_ms();
     coord_core_step(sh->core, ev, list);
+    if (list->journal.len > 0)
+        coord_journal_add(sh->journal, list->journal);
     for (uint32_t i = 0; i < list->n; i++)
         act(sh, &list->list[i]);
     sh->depth--;
@@ -378,6 +384,8 @@ static void loop(struct shell *sh)
             on_signal(sh);
         } else if (n.type == NET_EV_FD && n.fd == coord_reader_fd(sh->reader)) {
             reap_prompts(sh);
+        } else if (n.type == NET_EV_FD && n.fd == coord_journal_fd(sh->journal)) {
+            coord_journal_reap(sh->journal);
         } else if (n.type == NET_EV_FD) {
             reap_plans(sh);
         } else if (n.kind == NET_KIND_CONTROL) {
@@ -470,6 +478,50 @@ static int make_core(struct shell *sh, uint64_t incarnation, unsigned port, stru
     return coord_core_new(&sh->config, &m, incarnation, port, &sh->core, e);
 }
 
+/* The model by its content, vocabulary included. */
+static int hash_model(const struct shell *sh, uint8_t out[static NET_HASH_BYTES], struct err *e)
+{
+    struct net_hasher *h = net_hasher_new();
+    if (h == NULL)
+        return err_set(e, ERR_NOMEM, "out of memory for the model's hash");
+    net_hasher_add(h, (struct span){sh->manifest.card_hash, NET_HASH_BYTES});
+    net_hasher_add(
+        h, (struct span){sh->manifest.hashes, (size_t)sh->manifest.n_pieces * NET_HASH_BYTES});
+    for (uint32_t i = 0; i < model_vocab_size(sh->vocab); i++) {
+        const struct span text = model_vocab_text(sh->vocab, (int32_t)i);
+        uint8_t len[4];
+        net_put_u32(len, 0, (uint32_t)text.len);
+        net_hasher_add(h, (struct span){len, sizeof len});
+        net_hasher_add(h, text);
+    }
+    net_hasher_end(h, out);
+    net_hasher_free(h);
+    return 0;
+}
+
+static int open_journal(struct shell *sh, struct err *e)
+{
+    struct coord_identity id = {.numerics = kern_table_hash(kern_table_select(NULL)),
+                                .kv = sh->config.kv,
+                                .fast = sh->config.fast ? 1 : 0,
+                                .wire = sh->config.wire,
+                                .context = sh->context};
+    int rc = hash_model(sh, id.model, e);
+    if (rc == 0)
+        rc = coord_journal_open(sh->config.state, &id, &sh->journal, e);
+    return rc == 0 ? net_watch(sh->net, coord_journal_fd(sh->journal), e) : rc;
+}
+
+/* Requests of an earlier life go on, or are refused. */
+static void take_kept(struct shell *sh)
+{
+    struct coord_event ev = {.type = COORD_EV_KEPT,
+                             .kept = coord_journal_kept(sh->journal),
+                             .reason = coord_journal_refuses(sh->journal)};
+    step(sh, &ev);
+    coord_journal_forget(sh->journal);
+}
+
 static int open_signals(int *fd, struct err *e)
 {
     sigset_t set;
@@ -506,6 +558,7 @@ static void shell_free(struct shell *sh)
     net_free(sh->net);
     coord_bulk_stop(sh->bulk);
     coord_core_free(sh->core);
+    coord_journal_close(sh->journal);
     coord_manifest_deinit(&sh->manifest);
     coord_reader_free(sh->reader);
     model_vocab_close(sh->vocab);
@@ -543,11 +596,14 @@ int coord_run(const struct coord_options *o, struct err *e)
         rc = make_core(sh, incarnation, port, e);
     if (rc == 0)
         rc = open_sockets(sh, e);
+    if (rc == 0) /* behind the sockets, which only one coordinator can have */
+        rc = open_journal(sh, e);
     if (rc == 0) {
         base_log(BASE_LOG_INFO, "started",
                  "cluster=%s model=%s context=%u slots=%u control=%s client=%s", sh->config.name,
                  sh->config.model, sh->context, sh->config.slots, sh->config.control,
                  sh->config.client);
+        take_kept(sh);
         loop(sh);
     }
     shell_free(sh);

@@ -8,6 +8,7 @@ dist_doc_DATA += \
 	%D%/numerics.md \
 	%D%/planner.md \
 	%D%/protocol.md \
+	%D%/restart.md \
 	%D%/teams.md \
 	%D%/uneven6.svg
 

@@ -144,7 +144,8 @@ static const char rules[] =
     "- Measuring, preparing a plan and a request's next token have deadlines at the coordinator.\n"
     "  One that passes costs the worker or the plan, never the cluster.\n"
     "- A client asks again within a second or two; one that does not is gone, and its slot is\n"
-    "  free.\n"
+    "  free. A coordinator that was restarted gives the clients of requests in flight half a\n"
+    "  minute to come back; a client looks for a coordinator that it has lost for a minute.\n"
     "- A TCP connection that does not finish the handshake is closed.\n"
     "\n"
     "## Versions\n"
@@ -228,9 +229,10 @@ static const struct group groups[] = {
          "\n"
          "A client names its request by a random id and asks for what is new from a position on;\n"
          "each ASK is answered by ANSWER, ANSWER_LOGITS, WAITING or DONE, or by NO where there\n"
-         "is no such request. After a cut it connects again and sends the same SUBMIT and ASK. A\n"
-         "slow reader costs the coordinator only the tokens that it keeps anyway. ASK_STATUS is\n"
-         "answered by STATUS_NODE and LEFT_OUT for each node and then STATUS.\n"},
+         "is no such request. After a cut it connects again and sends the same SUBMIT and ASK; so\n"
+         "it does after a restart of the coordinator, which goes on with what its journal has\n"
+         "(docs/restart.md). A slow reader costs the coordinator only the tokens that it keeps\n"
+         "anyway. ASK_STATUS is answered by STATUS_NODE and LEFT_OUT for each node and then STATUS.\n"},
 };
 enum { N_GROUPS = sizeof groups / sizeof groups[0] };
 

@@ -261,6 +261,11 @@ UNIT_TESTS += %D%/test_store_crash
 
 # ---- coordinator
 
+UNIT_TESTS += %D%/test_journal
+%C%_test_journal_SOURCES = %D%/test_journal.c
+%C%_test_journal_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_journal_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_manifest
 %C%_test_manifest_SOURCES = %D%/test_manifest.c $(MAKE_MODEL)
 %C%_test_manifest_CFLAGS = $(UNIT_CFLAGS)
