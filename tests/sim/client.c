@@ -77,7 +77,9 @@ static void connect(struct sim *s, uint32_t client)
         return;
     }
     c->connection = ++s->lives;
-    submit(s, client);
+    /* SUBMIT again is the same request; where it is known ASK alone will do, after a restart, too. */
+    if (c->order == 0 || sim_draw(s, 2) == 0)
+        submit(s, client);
     ask(s, client);
 }
 
@@ -184,7 +186,7 @@ static bool error_is_due(const struct sim *s, uint32_t client, const char *error
     if (strstr(error, "cancelled") != NULL)
         return c->cancelled;
     if (strstr(error, "the client went away") != NULL)
-        return c->left;
+        return c->left || c->unwanted;
     if (strstr(error, "unreadable") != NULL)
         return s->setup.requests[client].unreadable;
     if (strstr(error, "the prompt has") != NULL)
@@ -246,6 +248,12 @@ static void on_no(struct sim *s, uint32_t client, const struct net_msg_NO *m)
 {
     struct sim_client *c = &s->clients[client];
     snprintf(c->error, sizeof c->error, "%.*s", (int)m->reason.len, (const char *)m->reason.ptr);
+    /* Logits that are there are not in the journal. */
+    if (m->code == ERR_NOTFOUND && (s->torn || s->setup.requests[client].flags != 0)) {
+        submit(s, client);
+        ask(s, client);
+        return;
+    }
     sim_say(s, "%s refused code=%u reason=\"%s\"", sim_name(s, SIM_CLIENT0 + client), m->code,
             c->error);
     c->refused = true;

@@ -195,6 +195,10 @@ static void on_open(struct sim *s, uint32_t w, const struct net_msg_OPEN *m)
         if (s->clients[i].live && !s->clients[i].in_slot && s->clients[i].order < c->order)
             sim_fail(s, "%s is opened before %s, who came first", sim_name(s, SIM_CLIENT0 + who),
                      sim_name(s, SIM_CLIENT0 + i));
+    if (m->tokens.n <
+        s->setup.requests[who].n_prompt + (m->flags != 0 || s->torn ? 0 : c->n_tokens))
+        sim_fail(s, "%s is opened with %u tokens, and has %u generated ones already",
+                 sim_name(s, SIM_CLIENT0 + who), m->tokens.n, c->n_tokens);
     if (m->start >= m->tokens.n || ((m->flags & 1) != 0 && m->start != 0))
         sim_fail(s, "%s is opened at position %u of %u", sim_name(s, SIM_CLIENT0 + who), m->start,
                  m->tokens.n);
@@ -357,6 +361,7 @@ static void step(struct sim *s, struct coord_event *ev)
     ev->now_ms = s->now_us / 1000;
     s->epoch_before = s->epoch;
     coord_core_step(s->coord, ev, s->coord_actions);
+    base_buf_add(&s->journal, s->coord_actions->journal.ptr, s->coord_actions->journal.len);
     const char *broken = coord_core_invariant(s->coord);
     if (broken != NULL)
         sim_fail(s, "coordinator: %s", broken);
@@ -474,6 +479,47 @@ void sim_coord_event(struct sim *s, const struct sim_event *ev)
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
 
+/* Who is known to the new process, and in which order. */
+static void book_kept(struct sim *s, const struct coord_kept_list *l)
+{
+    for (uint32_t i = 0; i < s->setup.n_requests; i++) {
+        s->clients[i].order = 0;
+        s->clients[i].live = false;
+    }
+    s->order = l->n;
+    for (uint32_t i = 0; i < l->n; i++) {
+        const struct coord_kept *k = &l->list[i];
+        struct sim_client *c = &s->clients[k->submit.id[0]];
+        if (!k->read && !k->done && k->submit.prompt.len == 0)
+            continue; /* its prompt was read and then torn off */
+        c->order = i + 1;
+        c->live = !k->done;
+        c->unwanted = c->live && c->over;
+        if (c->unwanted)
+            c->over_us = s->now_us + (COORD_KEPT_MS + 1000) * 1000;
+    }
+}
+
+/* What the process before has left goes on, and the journal begins anew with it. */
+static void take_kept(struct sim *s)
+{
+    struct base_buf before = s->journal;
+    struct coord_kept_list l = {0};
+    if (s->setup.tears && before.len > 0 && sim_draw(s, 2) == 0) {
+        before.len -= sim_draw(s, before.len < 300 ? before.len : 300);
+        s->torn = true;
+    }
+    const size_t n = coord_records_read((struct span){before.ptr, before.len}, &l);
+    if (n != before.len && !s->torn)
+        sim_fail(s, "%zu of %zu bytes of the journal can be read", n, before.len);
+    s->journal = (struct base_buf){0};
+    coord_records_write(&l, &s->journal);
+    book_kept(s, &l);
+    step(s, &(struct coord_event){.type = COORD_EV_KEPT, .kept = &l});
+    coord_kept_deinit(&l);
+    base_buf_deinit(&before);
+}
+
 void sim_coord_start(struct sim *s)
 {
     static const uint8_t card[NET_HASH_BYTES] = {7};
@@ -506,7 +552,7 @@ void sim_coord_start(struct sim *s)
     s->tick_us = -1;
     s->no_plan = s->hopeless = false;
     sim_say(s, "coordinator starts incarnation=%u", (unsigned)s->coord_process);
-    step(s, &(struct coord_event){.type = COORD_EV_TICK});
+    take_kept(s);
     want_tick(s);
 }
 
@@ -521,19 +567,23 @@ void sim_coord_stop(struct sim *s)
         s->workers[w].control.far = 0;
     }
     for (uint32_t i = 0; i < s->setup.n_requests; i++) {
-        struct sim_client *c = &s->clients[i];
-        c->order = 0;
-        c->live = c->in_slot = false;
-        c->connection = 0;
+        s->clients[i].in_slot = false;
+        s->clients[i].connection = 0;
     }
-    s->order = 0;
     s->tick_id++;
 }
 
 void sim_coord_check_end(struct sim *s)
 {
+    struct coord_kept_list l = {0};
     if (s->coord == NULL)
         return;
+    coord_records_read((struct span){s->journal.ptr, s->journal.len}, &l);
+    for (uint32_t i = 0; i < l.n; i++)
+        if (!l.list[i].done)
+            sim_fail(s, "%s is in the journal when all is over",
+                     sim_name(s, SIM_CLIENT0 + l.list[i].submit.id[0]));
+    coord_kept_deinit(&l);
     if (coord_core_n_active(s->coord) != 0)
         sim_fail(s, "%u slots are taken when all is over", coord_core_n_active(s->coord));
     for (uint32_t i = 0; i < s->setup.slots; i++)

@@ -369,5 +369,6 @@ void sim_free(struct sim *s)
     base_free(s->coord_actions);
     base_free(s->actions);
     base_buf_deinit(&s->trace);
+    base_buf_deinit(&s->journal);
     base_free(s);
 }

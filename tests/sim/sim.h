@@ -94,6 +94,7 @@ struct sim_setup {
     int64_t start_us[SIM_WORKERS_MAX];    /* < 0: never comes */
     bool foreign[SIM_WORKERS_MAX];        /* its kernels give other bits */
     bool use_all, throughput;
+    bool tears;    /* a coordinator that ends may not have written the last of its journal */
     bool in_order; /* plans take all workers in order with even shares; otherwise they are drawn */
     bool teams;    /* plans may have stages of several workers */
     uint32_t remeasure_ms; /* links are measured again so often, and differ; 0: never */
@@ -285,6 +286,7 @@ struct sim_client {
     uint64_t order;     /* of arrival at the coordinator of this process; 0: not there */
     bool live, in_slot; /* as the coordinator must see it */
     bool cancelled, left, over, refused, failed; /* failed: for a reason that accounts for it */
+    bool unwanted; /* it has its answer, and the coordinator does not know any more */
     uint32_t n_tokens, n_text, finish, replays, reused;
     int64_t first_us, over_us;
     char error[320];
@@ -317,6 +319,8 @@ struct sim {
 
     struct coord_core *coord; /* NULL: no process */
     struct coord_actions *coord_actions;
+    struct base_buf journal; /* outlives the coordinator's process */
+    bool torn;               /* its end was lost, once */
     uint64_t coord_process, order, tick_id;
     uint64_t epoch, epoch_before, epoch_max,
         plan_epoch;     /* in force; before this step; ever; of the newest plan told */

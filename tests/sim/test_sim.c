@@ -298,16 +298,17 @@ static void a_link_that_blinks_costs_a_replay(void **state)
     sim_free(s);
 }
 
-/* The answer begins anew at a coordinator that knows nothing, and the client goes on where it
- * stands. */
+/* The journal has what the client has been given. */
 static void a_coordinator_that_restarts_loses_no_token(void **state)
 {
     static const char *const lines[] = {"coordinator starts incarnation=1",
                                         "fault restart coordinator",
                                         "coordinator starts incarnation=2",
+                                        "kept requests=1 tokens=19 finished=0 dropped=0",
                                         "alpha: deactivate epoch=100000001",
                                         "alpha loaded epoch=200000001 fetched=0",
-                                        "client-0 done finish=1 tokens=92 replays=0",
+                                        "OPEN request=1 slot=0 tokens=23 start=0",
+                                        "client-0 done finish=1 tokens=92 replays=1",
                                         NULL};
     static struct sim_setup w;
     (void)state;

@@ -306,10 +306,25 @@ static void mood_late(struct sim_setup *w, uint64_t *rng)
     }
 }
 
+/* The coordinator ends again and again, while prompts are read, requests wait and texts grow. */
+static void mood_restarts(struct sim_setup *w, uint64_t *rng)
+{
+    static const enum net_code moments[] = {NET_MSG_SUBMIT, NET_MSG_OPEN, NET_MSG_TOKENS,
+                                            NET_MSG_DONE, NET_MSG_PREPARED};
+    w->n_faults = number(rng, 1, 4);
+    for (uint32_t i = 0; i < w->n_faults; i++) {
+        draw_fault(w, &w->faults[i], rng);
+        w->faults[i].kind = SIM_RESTART;
+        w->faults[i].on = moments[number(rng, 0, sizeof moments / sizeof *moments - 1)];
+        w->faults[i].nth = number(rng, 1, w->faults[i].on == NET_MSG_TOKENS ? 150 : 8);
+        w->faults[i].at_us = between(rng, 0, 50 * MS);
+    }
+}
+
 void sim_setup_draw(struct sim_setup *w, uint64_t seed)
 {
     static void (*const moods[])(struct sim_setup * w, uint64_t * rng) = {
-        mood_prompts, mood_plans, mood_links, mood_late, mood_partitions};
+        mood_prompts, mood_plans, mood_links, mood_late, mood_partitions, mood_restarts};
     uint64_t rng = base_mix64(seed * 2 + 1);
     *w = (struct sim_setup){.seed = seed};
     draw_shape(w, &rng);
@@ -328,6 +343,7 @@ void sim_setup_draw(struct sim_setup *w, uint64_t seed)
     w->teams = once_in(&rng, 2);
     w->remeasure_ms = once_in(&rng, 3) ? number(&rng, 200, 3000) : 0;
     w->output_first_in = number(&rng, 0, 3);
+    w->tears = once_in(&rng, 3);
 }
 
 /* Equal workers and quick links; requests of four tokens that ask for as much as the context holds.
