@@ -18,6 +18,7 @@ INTEGRATION_TESTS = \
 	%D%/quickstart.sh \
 	%D%/reference.sh \
 	%D%/reload.sh \
+	%D%/restart.sh \
 	%D%/reuse.sh \
 	%D%/rings.sh \
 	%D%/store.sh
