@@ -120,8 +120,9 @@ static void end_task(struct coord_core *c, const char *error, struct coord_actio
 {
     const struct task t = c->task;
     c->task.kind = TASK_NONE;
-    /* A compute thread that has measured has not hung meanwhile. */
-    c->nodes[t.node].progress_ms = c->now_ms;
+    /* A compute thread that has measured has not hung meanwhile; links are tested without it. */
+    if (t.kind == TASK_PROFILE)
+        c->nodes[t.node].progress_ms = c->now_ms;
     if (error[0] != 0) {
         coord_core_node_error(c, t.node, error);
         coord_core_log(out, true, "measuring_failed name=%s reason=\"%s\"",

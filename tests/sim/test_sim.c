@@ -240,6 +240,23 @@ static void a_hung_worker_is_dropped(void **state)
     sim_free(s);
 }
 
+/* Links are tested between two plans, and a worker whose compute thread hangs passes that. */
+static void a_link_test_is_no_sign_of_computing(void **state)
+{
+    static struct sim_setup w;
+    (void)state;
+    sim_setup_calm(&w, 3, 1);
+    w.remeasure_ms = 150;
+    w.n_faults = 1;
+    w.faults[0] = after_tokens(SIM_HANG, 1, SIM_FOREVER);
+    struct sim *s = run_scenario(&w);
+    expect_lines(s, (const char *const[]){"fault hang beta", "TEST_LINK",
+                                          "node_lost name=beta reason=\"hung",
+                                          "client-0 done finish=1 tokens=92", NULL});
+    assert_true(s->clients[0].over_us < 65 * (int64_t)SECOND_US);
+    sim_free(s);
+}
+
 /* Its neighbour notices first, and must not be taken for the one at fault. */
 static void a_worker_dies_while_all_get_ready(void **state)
 {
@@ -296,6 +313,47 @@ static void a_link_that_blinks_costs_a_replay(void **state)
     expect_lines(s, lines);
     assert_null(strstr((const char *)s->trace.ptr, "node_lost"));
     sim_free(s);
+}
+
+/* Two workers are cut off from the coordinator and the third, which go on alone; what the two had in
+ * mind is stale when all are together again. */
+static void the_part_with_the_coordinator_goes_on(void **state)
+{
+    static const char *const lines[] = {"fault partition side=c apart",
+                                        "node_lost name=beta reason=\"silent",
+                                        "node_lost name=gamma reason=\"silent",
+                                        "asks for a plan present=1",
+                                        "commit epoch=100000002",
+                                        "client-0 done finish=1 tokens=92 replays=1",
+                                        "coordinator>beta WELCOME",
+                                        NULL};
+    static struct sim_setup w;
+    (void)state;
+    sim_setup_calm(&w, 3, 2);
+    w.requests[1].at_us += 20 * SECOND_US;
+    w.n_faults = 1;
+    w.faults[0] = after_tokens(SIM_PARTITION, 0, 12 * SECOND_US);
+    w.faults[0].side = 12; /* beta and gamma */
+    expect_and_free(run_scenario(&w), lines);
+}
+
+/* A member of the ring is heard but hears nothing: what it is sent is held, and comes too late. */
+static void a_worker_that_hears_nothing_is_given_up(void **state)
+{
+    static const char *const lines[] = {"fault partition side=7 unheard, held",
+                                        "gamma: silent peer=coordinator",
+                                        "node_lost name=gamma reason=",
+                                        "asks for a plan present=3",
+                                        "client-0 done finish=1 tokens=92 replays=1",
+                                        NULL};
+    static struct sim_setup w;
+    (void)state;
+    sim_setup_calm(&w, 3, 1);
+    w.n_faults = 1;
+    w.faults[0] = after_tokens(SIM_PARTITION, 0, 12 * SECOND_US);
+    w.faults[0].side = 7; /* the coordinator, alpha and beta */
+    w.faults[0].one_way = w.faults[0].quiet = true;
+    expect_and_free(run_scenario(&w), lines);
 }
 
 /* The journal has what the client has been given. */
@@ -550,9 +608,12 @@ int main(void)
         cmocka_unit_test(a_worker_that_comes_back_is_not_shipped_to_again),
         cmocka_unit_test(survivors_take_over),
         cmocka_unit_test(a_hung_worker_is_dropped),
+        cmocka_unit_test(a_link_test_is_no_sign_of_computing),
         cmocka_unit_test(a_worker_dies_while_all_get_ready),
         cmocka_unit_test(a_frozen_worker_wakes_up_in_the_past),
         cmocka_unit_test(a_link_that_blinks_costs_a_replay),
+        cmocka_unit_test(the_part_with_the_coordinator_goes_on),
+        cmocka_unit_test(a_worker_that_hears_nothing_is_given_up),
         cmocka_unit_test(a_coordinator_that_restarts_loses_no_token),
         cmocka_unit_test(a_client_that_goes_away_frees_its_slot),
         cmocka_unit_test(who_finds_the_queue_full_is_told_so),
