@@ -421,7 +421,7 @@ static void event(struct shell *h)
             serve(h);
         break;
     default:
-        h->now_ms += (int64_t)script_number(s) % 100000 * 10;
+        h->now_ms += (int64_t)(script_number(s) % 100000 * 10);
         step(h, (struct coord_event){.type = COORD_EV_TICK});
         break;
     }
