@@ -393,6 +393,21 @@ void model_exec_ffn_normed(struct model_exec *x, uint32_t layer, uint32_t n, con
 void model_exec_logits_normed(struct model_exec *x, uint32_t n, const uint8_t *normed,
                               float *logits, uint32_t *bad);
 
+/* ---- KV rows that move (model/kv.c) ----------------------------------------------------------- */
+
+/* Rows [first, first + rows) of a slot, of KV heads [head0, head1) of a layer, counted in the model.
+ * As bytes: of each KV head the K rows, then the V rows, as they stand in the cache. */
+struct model_kv_rows {
+    uint32_t layer, head0, head1, slot, first, rows;
+};
+/* Bytes of one row of one KV head, K and V. */
+size_t model_kv_row_bytes(const struct model *m, const struct model_exec_config *c);
+/* Bytes of these rows; 0: the executor has not all of them. */
+size_t model_kv_bytes(const struct model_exec *x, const struct model_kv_rows *r);
+/* Rows that it has, [model_kv_bytes]; no pass writes them meanwhile. Any bytes are safe to write. */
+void model_kv_read(const struct model_exec *x, const struct model_kv_rows *r, uint8_t *out);
+void model_kv_write(struct model_exec *x, const struct model_kv_rows *r, const uint8_t *in);
+
 /* ---- between workers (model/wire.c) ---------------------------------------------------------- */
 
 enum model_wire { MODEL_WIRE_EXACT, MODEL_WIRE_F16, MODEL_WIRE_Q8, MODEL_N_WIRES };

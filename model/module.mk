@@ -7,5 +7,5 @@ noinst_LIBRARIES += %D%/libmodel.a
 	%D%/tokenizer.c %D%/tokenizer_spm.c %D%/tokenizer_bpe.c \
 	%D%/tokenizer_join.c %D%/tokenizer_pre.c %D%/tokenizer_special.c \
 	%D%/arch.c %D%/shape.c %D%/piece.c %D%/slice.c \
-	%D%/exec.c %D%/layout.c %D%/step.c %D%/normed.c %D%/attention.c %D%/ffn.c %D%/output.c %D%/wire.c \
+	%D%/exec.c %D%/kv.c %D%/layout.c %D%/step.c %D%/normed.c %D%/attention.c %D%/ffn.c %D%/output.c %D%/wire.c \
 	%D%/sampler.c %D%/text.c %D%/chat.c

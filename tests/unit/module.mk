@@ -141,7 +141,7 @@ UNIT_TESTS += %D%/test_model
 %C%_test_model_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
 
 UNIT_TESTS += %D%/test_slice
-%C%_test_slice_SOURCES = %D%/test_slice.c $(TINY_MODEL)
+%C%_test_slice_SOURCES = %D%/test_slice.c %D%/machine.c %D%/machine.h $(TINY_MODEL)
 %C%_test_slice_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_slice_LDADD = $(MODEL_LIBS) $(CMOCKA_LIBS)
 

@@ -6,7 +6,7 @@
  * A way to run a model is a `plan`: stages by layers, each stage a team of parts that hold some
  * head units and feed-forward units and whose int64 sums are added; and a rule that cuts the
  * rows of several slots into batches. */
-#include "tests/unit/tiny_model.h"
+#include "tests/unit/machine.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,277 +15,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-enum { SLOTS = 3, STAGES_MAX = 4, PARTS_MAX = 3, CONTEXT = 150 };
-
-/* ---- a model with its reference answers ------------------------------------------------------ */
-
-struct fixture {
-    struct model *model;
-    const struct model_shape *shape;
-    struct tiny_store store;
-    uint32_t length[SLOTS]; /* tokens of each slot's text */
-    int32_t tokens[SLOTS][CONTEXT];
-    float *hidden, *logits; /* reference: [SLOTS][CONTEXT][n_embd], [...][n_vocab] */
-};
-
-struct plan {
-    unsigned n_stages, n_parts;
-    uint32_t border[STAGES_MAX + 1]; /* layers of stage i: [border[i], border[i + 1]) */
-    bool split_ends;                 /* embedding and output are stages without layers */
-    uint8_t part_of_unit[MODEL_HEADS_MAX];
-    uint32_t ff_border[PARTS_MAX + 1]; /* FFN units of part i */
-    bool steps;                        /* through the steps even with one part */
-    bool star;                         /* parts get normed rows, as bytes */
-    unsigned n_threads;
-    const struct kern_table *kernels;
-    enum kern_kv_type kv;
-    uint32_t batch; /* rows of a batch, at most */
-    /* 0: slot after slot, a run of positions each; otherwise a seed that mixes the slots. */
-    uint64_t mix;
-};
-
-static struct plan whole(const struct fixture *f)
-{
-    struct plan p = {.n_stages = 1,
-                     .n_parts = 1,
-                     .border = {0, f->shape->n_layers},
-                     .ff_border = {0, f->shape->n_ff_units},
-                     .n_threads = 1,
-                     .kernels = kern_table_select("generic"),
-                     .kv = KERN_KV_F16,
-                     .batch = 1};
-    assert_non_null(p.kernels);
-    return p;
-}
-
-/* ---- running a plan -------------------------------------------------------------------------- */
-
-struct machine {
-    const struct fixture *f;
-    const struct plan *p;
-    unsigned n_stages;
-    struct model_exec *exec[STAGES_MAX + 2][PARTS_MAX];
-    struct model_slice slice[STAGES_MAX + 2][PARTS_MAX];
-};
-
-static void add_stage(struct machine *m, uint32_t layer0, uint32_t layer1, bool embed, bool output)
-{
-    const struct plan *p = m->p;
-    unsigned n_parts = layer0 == layer1 ? 1 : p->n_parts;
-    for (unsigned k = 0; k < n_parts; k++) {
-        struct model_slice s = {.layer0 = layer0,
-                                .layer1 = layer1,
-                                .unit0 = p->ff_border[k],
-                                .unit1 = p->ff_border[k + 1],
-                                .run1 = output && k == 0 ? m->f->shape->n_vocab_runs : 0,
-                                .embed = embed && k == 0,
-                                .output = output && k == 0};
-        struct model_exec_config c = {.n_slots = SLOTS,
-                                      .context = CONTEXT,
-                                      .max_rows = p->batch,
-                                      .kv = p->kv,
-                                      .n_threads = p->n_threads,
-                                      .kernels = p->kernels};
-        struct err e = {0};
-        for (uint32_t u = 0; u < m->f->shape->n_head_units; u++) {
-            if (p->part_of_unit[u] == k)
-                s.head_units[u / 64] |= (uint64_t)1 << (u % 64);
-        }
-        struct tiny_store *store = (struct tiny_store *)(uintptr_t)&m->f->store;
-        int rc = model_exec_new(m->f->model, &s, &c, tiny_store_get, store,
-                                &m->exec[m->n_stages][k], &e);
-        if (rc != 0)
-            fail_msg("%s", e.text);
-        m->slice[m->n_stages][k] = s;
-    }
-    m->n_stages++;
-}
-
-static struct machine machine_make(const struct fixture *f, const struct plan *p)
-{
-    struct machine m = {.f = f, .p = p};
-    if (p->split_ends)
-        add_stage(&m, 0, 0, true, false);
-    for (unsigned i = 0; i < p->n_stages; i++)
-        add_stage(&m, p->border[i], p->border[i + 1], i == 0 && !p->split_ends,
-                  i + 1 == p->n_stages && !p->split_ends);
-    if (p->split_ends)
-        add_stage(&m, f->shape->n_layers, f->shape->n_layers, false, true);
-    return m;
-}
-
-static void machine_free(struct machine *m)
-{
-    for (unsigned i = 0; i < m->n_stages; i++) {
-        for (unsigned k = 0; k < PARTS_MAX; k++)
-            model_exec_free(m->exec[i][k]);
-    }
-}
-
-/* Each part adds to a sum of its own; the leader, part 0, adds those up and closes. */
-static void team_layer(const struct machine *m, unsigned stage, uint32_t layer,
-                       const struct model_row *rows, uint32_t n, float *hidden, uint32_t *bad)
-{
-    size_t n_sum = (size_t)n * m->f->shape->n_embd;
-    int64_t *total = malloc(n_sum * sizeof *total), *share = malloc(n_sum * sizeof *share);
-    uint8_t *normed = malloc((size_t)n * m->f->shape->n_embd * sizeof(float));
-    assert_true(total != NULL && share != NULL && normed != NULL);
-    for (unsigned half = 0; half < 2; half++) {
-        if (m->p->star)
-            model_exec_norm(m->exec[stage][0], half == 0 ? MODEL_NORM_ATTENTION : MODEL_NORM_FFN,
-                            layer, n, hidden, normed, bad);
-        memset(total, 0, n_sum * sizeof *total);
-        for (unsigned k = 0; k < m->p->n_parts; k++) {
-            memset(share, 0, n_sum * sizeof *share);
-            if (m->p->star && half == 0)
-                model_exec_attention_normed(m->exec[stage][k], layer, rows, n, normed, share, bad);
-            else if (m->p->star)
-                model_exec_ffn_normed(m->exec[stage][k], layer, n, normed, share, bad);
-            else if (half == 0)
-                model_exec_attention(m->exec[stage][k], layer, rows, n, hidden, share, bad);
-            else
-                model_exec_ffn(m->exec[stage][k], layer, n, hidden, share, bad);
-            for (size_t i = 0; i < n_sum; i++)
-                total[i] += share[i];
-        }
-        if (half == 0)
-            model_exec_attention_close(m->exec[stage][0], layer, n, total, hidden, bad);
-        else
-            model_exec_ffn_close(m->exec[stage][0], layer, n, total, hidden, bad);
-    }
-    free(normed);
-    free(total);
-    free(share);
-}
-
-static void machine_run(const struct machine *m, const struct model_row *rows, uint32_t n,
-                        float *hidden, float *logits, uint32_t *bad)
-{
-    for (unsigned i = 0; i < m->n_stages; i++) {
-        const struct model_slice *s = &m->slice[i][0];
-        struct model_exec *x = m->exec[i][0];
-        if (m->p->n_parts == 1 && !m->p->steps) {
-            model_exec_run(x, rows, n, hidden, logits, bad);
-            continue;
-        }
-        memset(bad, 0, n * sizeof *bad);
-        if (s->embed)
-            model_exec_embed(x, rows, n, hidden, bad);
-        for (uint32_t layer = s->layer0; layer < s->layer1; layer++)
-            team_layer(m, i, layer, rows, n, hidden, bad);
-        if (s->output)
-            model_exec_logits(x, rows, n, hidden, logits, bad);
-    }
-}
-
-/* The next batch of a plan; next[slot] is the first position not yet taken. */
-static uint32_t next_batch(const struct fixture *f, const struct plan *p, uint64_t *rng,
-                           uint32_t next[SLOTS], struct model_row *rows)
-{
-    uint32_t n = 0, limit = p->batch;
-    if (p->mix != 0)
-        limit = 1 + (uint32_t)(base_rng_next(rng) % p->batch);
-    while (n < limit) {
-        uint32_t slot = p->mix != 0 ? (uint32_t)(base_rng_next(rng) % SLOTS) : 0, tries = 0;
-        while (tries < SLOTS && next[slot] == f->length[slot]) {
-            slot = (slot + 1) % SLOTS;
-            tries++;
-        }
-        if (tries == SLOTS)
-            break;
-        if (p->mix == 0 && n > 0 && rows[n - 1].slot != slot)
-            break; /* a chunk ends with its slot's text */
-        rows[n++] = (struct model_row){slot, next[slot], f->tokens[slot][next[slot]], true};
-        next[slot]++;
-    }
-    return n;
-}
-
-/* Run a plan over all texts into hidden and logits, laid out like the reference. */
-static void run_plan(const struct fixture *f, const struct plan *p, float *hidden, float *logits)
-{
-    const struct model_shape *s = f->shape;
-    struct machine m = machine_make(f, p);
-    struct model_row *rows = calloc(p->batch, sizeof *rows);
-    uint32_t *bad = calloc(p->batch, sizeof *bad), next[SLOTS] = {0}, n;
-    float *h = calloc((size_t)p->batch * s->n_embd, sizeof *h),
-          *l = calloc((size_t)p->batch * s->n_vocab, sizeof *l);
-    uint64_t rng = p->mix;
-    assert_true(rows != NULL && bad != NULL && h != NULL && l != NULL);
-    while ((n = next_batch(f, p, &rng, next, rows)) > 0) {
-        machine_run(&m, rows, n, h, l, bad);
-        for (uint32_t t = 0; t < n; t++) {
-            size_t at = (size_t)rows[t].slot * CONTEXT + rows[t].position;
-            assert_int_equal(bad[t], 0);
-            memcpy(hidden + at * s->n_embd, h + (size_t)t * s->n_embd, s->n_embd * sizeof *h);
-            memcpy(logits + at * s->n_vocab, l + (size_t)t * s->n_vocab, s->n_vocab * sizeof *l);
-        }
-    }
-    free(l);
-    free(h);
-    free(bad);
-    free(rows);
-    machine_free(&m);
-}
-
-static struct fixture fixture_make(const struct tiny_model *c, uint32_t length)
-{
-    struct fixture f = {0};
-    struct err e = {0};
-    if (tiny_model_open(c, &f.model, &e) != 0)
-        fail_msg("%s", e.text);
-    f.shape = model_shape(f.model);
-    f.store = tiny_store_make(f.model);
-    uint64_t rng = c->seed + 77;
-    for (uint32_t slot = 0; slot < SLOTS; slot++) {
-        f.length[slot] = length - slot * (length / 4);
-        for (uint32_t i = 0; i < f.length[slot]; i++)
-            f.tokens[slot][i] = (int32_t)(base_rng_next(&rng) % c->n_vocab);
-    }
-    f.hidden = calloc((size_t)SLOTS * CONTEXT * c->n_embd, sizeof *f.hidden);
-    f.logits = calloc((size_t)SLOTS * CONTEXT * c->n_vocab, sizeof *f.logits);
-    assert_true(f.hidden != NULL && f.logits != NULL);
-    struct plan p = whole(&f);
-    run_plan(&f, &p, f.hidden, f.logits);
-    return f;
-}
-
-static void fixture_free(struct fixture *f)
-{
-    free(f->hidden);
-    free(f->logits);
-    tiny_store_free(&f->store);
-    model_close(f->model);
-}
-
-/* Where two runs part, as a text for the failure. */
-static void compare(const struct fixture *f, const char *what, const float *a, const float *b,
-                    uint32_t width)
-{
-    for (uint32_t slot = 0; slot < SLOTS; slot++) {
-        for (uint32_t i = 0; i < f->length[slot]; i++) {
-            size_t at = ((size_t)slot * CONTEXT + i) * width;
-            for (uint32_t k = 0; k < width; k++) {
-                if (memcmp(&a[at + k], &b[at + k], sizeof *a) != 0)
-                    fail_msg("%s: slot %u position %u value %u: %.9g instead of %.9g", what, slot,
-                             i, k, (double)a[at + k], (double)b[at + k]);
-            }
-        }
-    }
-}
-
-static void check_plan(const struct fixture *f, const struct plan *p)
-{
-    float *hidden = calloc((size_t)SLOTS * CONTEXT * f->shape->n_embd, sizeof *hidden);
-    float *logits = calloc((size_t)SLOTS * CONTEXT * f->shape->n_vocab, sizeof *logits);
-    assert_true(hidden != NULL && logits != NULL);
-    run_plan(f, p, hidden, logits);
-    compare(f, "hidden", hidden, f->hidden, f->shape->n_embd);
-    compare(f, "logits", logits, f->logits, f->shape->n_vocab);
-    free(hidden);
-    free(logits);
-}
 
 /* ---- kinds of models ------------------------------------------------------------------------- */
 
@@ -402,7 +131,7 @@ static void test_kernels_threads_and_batches(void **state)
     for (unsigned i = 0; i < N_KINDS; i++) {
         struct tiny_model c = kind(i);
         struct fixture f = fixture_make(&c, 20);
-        struct plan p = whole(&f);
+        struct plan p = machine_whole(&f);
         for (unsigned t = 0; kern_table_at(t) != NULL; t++) {
             p.kernels = kern_table_at(t);
             if (!kern_table_runs(p.kernels))
@@ -412,14 +141,14 @@ static void test_kernels_threads_and_batches(void **state)
             for (uint32_t last = all ? 4 : p.n_threads; p.n_threads <= last; p.n_threads++) {
                 p.batch = 4 * p.n_threads;
                 p.mix = 1 + p.n_threads;
-                check_plan(&f, &p);
+                machine_check(&f, &p);
             }
         }
         p.kernels = best();
         p.n_threads = 2;
         p.batch = 1;
         p.mix = 0;
-        check_plan(&f, &p);
+        machine_check(&f, &p);
         fixture_free(&f);
     }
 }
@@ -429,11 +158,11 @@ static void test_batches_of_1_to_16_rows(void **state)
     (void)state;
     struct tiny_model c = kind(KERN_Q8_0);
     struct fixture f = fixture_make(&c, 30);
-    struct plan p = whole(&f);
+    struct plan p = machine_whole(&f);
     p.kernels = best();
     for (p.batch = 1; p.batch <= 16; p.batch++) {
         for (p.mix = 1; p.mix <= 4; p.mix++)
-            check_plan(&f, &p);
+            machine_check(&f, &p);
     }
     fixture_free(&f);
 }
@@ -446,19 +175,19 @@ static void test_prompt_chunks(void **state)
                                       65, 100, 127, 128, 129, 149, 150, 512};
     struct tiny_model c = kind(KERN_Q8_0);
     struct fixture f = fixture_make(&c, CONTEXT);
-    struct plan p = whole(&f);
+    struct plan p = machine_whole(&f);
     p.kernels = best();
     for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
         p.batch = chunks[i];
         p.n_threads = 1 + (unsigned)i % 3;
         p.mix = 0;
-        check_plan(&f, &p);
+        machine_check(&f, &p);
         p.mix = 9;
-        check_plan(&f, &p);
+        machine_check(&f, &p);
     }
     p.steps = true; /* a step takes more rows than a tile too */
     p.mix = 0;
-    check_plan(&f, &p);
+    machine_check(&f, &p);
     fixture_free(&f);
 }
 
@@ -469,24 +198,24 @@ static void test_cuts_by_layers(void **state)
         struct tiny_model c = kind(i);
         c.n_layers = i == KERN_Q8_0 ? 5 : 3;
         struct fixture f = fixture_make(&c, 10);
-        struct plan p = whole(&f);
+        struct plan p = machine_whole(&f);
         p.kernels = best();
         p.batch = 8;
         p.mix = 5;
         p.n_stages = 2;
         p.border[2] = c.n_layers;
         for (p.border[1] = 1; p.border[1] < c.n_layers; p.border[1]++)
-            check_plan(&f, &p);
+            machine_check(&f, &p);
         p.n_stages = 3;
         p.border[3] = c.n_layers;
         for (p.border[1] = 1; p.border[1] < c.n_layers; p.border[1]++) {
             for (p.border[2] = p.border[1] + 1; p.border[2] < c.n_layers; p.border[2]++)
-                check_plan(&f, &p);
+                machine_check(&f, &p);
         }
         p.n_stages = 1;
         p.border[1] = c.n_layers;
         p.split_ends = true;
-        check_plan(&f, &p);
+        machine_check(&f, &p);
         fixture_free(&f);
     }
 }
@@ -499,7 +228,7 @@ static void test_cuts_by_heads_and_columns(void **state)
     for (unsigned i = 0; i < N_KINDS; i++) {
         struct tiny_model c = kind(i);
         struct fixture f = fixture_make(&c, 8);
-        struct plan p = whole(&f);
+        struct plan p = machine_whole(&f);
         uint32_t n_units = f.shape->n_head_units, n_ff = f.shape->n_ff_units;
         p.kernels = best();
         p.batch = 6;
@@ -507,7 +236,7 @@ static void test_cuts_by_heads_and_columns(void **state)
         p.steps = true;
         for (unsigned star = 0; star < 2; star++) {
             p.star = star != 0;
-            check_plan(&f, &p);
+            machine_check(&f, &p);
         }
         p.n_parts = 2;
         p.ff_border[2] = n_ff;
@@ -521,7 +250,7 @@ static void test_cuts_by_heads_and_columns(void **state)
             p.ff_border[1] = set % (n_ff + 1);
             p.n_threads = 1 + set % 2;
             p.star = set % 3 == 0;
-            check_plan(&f, &p);
+            machine_check(&f, &p);
         }
         p.n_parts = 3;
         p.ff_border[3] = n_ff;
@@ -535,7 +264,42 @@ static void test_cuts_by_heads_and_columns(void **state)
             p.star = trial % 3 == 0;
             p.border[1] = p.n_stages == 2 ? c.n_layers / 2 : c.n_layers;
             p.border[2] = c.n_layers;
-            check_plan(&f, &p);
+            machine_check(&f, &p);
+        }
+        fixture_free(&f);
+    }
+}
+
+/* Half-way through the texts each layer's KV rows move to other cuts, kernels and threads. */
+static void test_rows_move(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < N_KINDS; i++) {
+        struct tiny_model c = kind(i);
+        uint64_t rng = 900 + i;
+        c.n_layers = 3;
+        struct fixture f = fixture_make(&c, 12);
+        struct plan both[2] = {machine_whole(&f), machine_whole(&f)};
+        for (unsigned trial = 0; trial < 6; trial++) {
+            for (unsigned k = 0; k < 2; k++) {
+                struct plan *p = &both[k];
+                p->kernels = (trial + k) % 3 == 0 ? kern_table_select("generic") : best();
+                p->n_threads = 1 + (trial + k) % 2;
+                p->batch = 6;
+                p->mix = 1 + trial;
+                p->steps = true;
+                p->n_stages = 1 + (uint32_t)(base_rng_next(&rng) % 2);
+                p->border[1] = p->n_stages == 1 ? 3 : 1 + (uint32_t)(base_rng_next(&rng) % 2);
+                p->border[2] = 3;
+                p->n_parts = 1 + (uint32_t)(base_rng_next(&rng) % 3);
+                for (uint32_t u = 0; u < f.shape->n_head_units; u++)
+                    p->part_of_unit[u] = (uint8_t)(base_rng_next(&rng) % p->n_parts);
+                for (unsigned j = 1; j < p->n_parts; j++)
+                    p->ff_border[j] = f.shape->n_ff_units * j / p->n_parts;
+                p->ff_border[p->n_parts] = f.shape->n_ff_units;
+            }
+            both[0].then = &both[1];
+            machine_check(&f, &both[0]);
         }
         fixture_free(&f);
     }
@@ -548,18 +312,18 @@ static void test_kv_types(void **state)
     for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         struct tiny_model c = kind(kinds[i]);
         struct fixture f = fixture_make(&c, 20);
-        struct plan p = whole(&f);
+        struct plan p = machine_whole(&f);
         for (unsigned kv = 0; kv < KERN_N_KV_TYPES; kv++) {
-            p = whole(&f);
+            p = machine_whole(&f);
             p.kv = (enum kern_kv_type)kv;
-            run_plan(&f, &p, f.hidden, f.logits); /* the reference of this KV type */
+            machine_run_plan(&f, &p, f.hidden, f.logits); /* the reference of this KV type */
             p.batch = 16;
             p.mix = 4;
             p.n_threads = 3;
             for (unsigned t = 0; kern_table_at(t) != NULL; t++) {
                 p.kernels = kern_table_at(t);
                 if (kern_table_runs(p.kernels))
-                    check_plan(&f, &p);
+                    machine_check(&f, &p);
             }
         }
         fixture_free(&f);
@@ -642,7 +406,7 @@ static void check_poison(struct poison *poison, unsigned n_threads,
     c.patch = poison_patch;
     c.arg = poison;
     struct fixture f = fixture_make(&c, 10);
-    struct plan p = whole(&f);
+    struct plan p = machine_whole(&f);
     p.batch = 8;
     p.n_threads = n_threads;
     p.kernels = kernels;
@@ -703,7 +467,7 @@ static void test_bad_embedding_alone(void **state)
     c.patch = poison_patch;
     c.arg = &poison;
     struct fixture f = fixture_make(&c, 4);
-    struct plan p = whole(&f);
+    struct plan p = machine_whole(&f);
     p.split_ends = true;
     struct machine m = machine_make(&f, &p);
     struct model_row row = {0, 0, POISON, false};
@@ -723,7 +487,7 @@ static void test_impossible_token(void **state)
     (void)state;
     struct tiny_model c = tiny_model_default(KERN_Q8_0);
     struct fixture f = fixture_make(&c, 4);
-    struct plan p = whole(&f);
+    struct plan p = machine_whole(&f);
     p.batch = 3;
     struct machine m = machine_make(&f, &p);
     struct model_row rows[] = {
@@ -747,7 +511,7 @@ static void test_wanted_logits_only(void **state)
     (void)state;
     struct tiny_model c = tiny_model_default(KERN_Q4_0);
     struct fixture f = fixture_make(&c, 100);
-    struct plan p = whole(&f);
+    struct plan p = machine_whole(&f);
     p.batch = 100;
     p.kernels = best();
     struct machine m = machine_make(&f, &p);
@@ -780,6 +544,7 @@ int main(void)
         cmocka_unit_test(test_prompt_chunks),
         cmocka_unit_test(test_cuts_by_layers),
         cmocka_unit_test(test_cuts_by_heads_and_columns),
+        cmocka_unit_test(test_rows_move),
         cmocka_unit_test(test_kv_types),
         cmocka_unit_test(test_bad_rows_fail_alone),
         cmocka_unit_test(test_bad_embedding_alone),
