@@ -224,6 +224,7 @@ struct coord_actions {
 struct coord_model {
     uint32_t n_layers, n_ff, n_vocab;
     uint32_t unit_heads, unit_cols; /* query heads of a head unit, columns of a feed-forward unit */
+    uint32_t kv_share;              /* query heads that share a KV head; 0: KV rows cannot move */
     uint32_t context;               /* positions a slot */
     char file[256];                 /* name shown to people */
     uint64_t numerics;

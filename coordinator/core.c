@@ -64,6 +64,7 @@ void coord_core_free(struct coord_core *c)
     if (c == NULL)
         return;
     coord_core_requests_free(c);
+    coord_core_move_free(c);
     base_buf_deinit(&c->names);
     base_buf_deinit(&c->journal);
     base_free(c);

@@ -47,7 +47,7 @@ void coord_core_ring_broken(struct coord_core *c, const char *why, struct coord_
         return;
     coord_core_log(out, true, "ring_broken epoch=%llx reason=\"%s\"",
                    (unsigned long long)c->now.epoch, why);
-    coord_core_requeue(c);
+    coord_core_requeue(c, false);
     c->now.epoch = 0;
     c->no_plan_since_ms = c->now_ms;
     snprintf(c->waits, sizeof c->waits, "a new plan: %s", why);
@@ -58,6 +58,7 @@ static void drop_next(struct coord_core *c)
 {
     c->next.epoch = 0;
     c->plan_state = PLAN_IDLE;
+    coord_core_move_reset(c);
     for (uint32_t i = 0; i < c->config.n_workers; i++)
         c->nodes[i].prepared = false;
 }
@@ -83,12 +84,37 @@ void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *
     }
 }
 
+/* ---- putting a plan in force ------------------------------------------------------------------ */
+
+static void commit(struct coord_core *c, struct coord_actions *out)
+{
+    char moved[100] = "", bytes[24];
+    if (c->move.round > 0)
+        snprintf(moved, sizeof moved, " moved=\"%s in %lld ms\" rounds=%u",
+                 base_bytes_text(c->move.bytes, bytes), (long long)(c->now_ms - c->move.begun_ms),
+                 c->move.round);
+    coord_core_requeue(c, true);
+    c->now = c->next;
+    c->stalled_ms = c->now_ms;
+    c->waits[0] = 0;
+    drop_next(c);
+    c->plan_forced = false; /* whatever asked for a new plan has one */
+    /* Those that are not in it are told as well: they give the memory of the plan before back. */
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        if (c->nodes[i].state == NODE_MEASURED) {
+            struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
+            a->node = i;
+            a->msg = (struct net_msg){.code = NET_MSG_COMMIT, .u.COMMIT = {c->now.epoch}};
+        }
+    coord_core_log(out, false, "commit epoch=%llx%s", (unsigned long long)c->now.epoch, moved);
+}
+
 /* ---- asking for a plan ----------------------------------------------------------------------- */
 
 static bool may_serve(const struct coord_core *c, uint32_t i)
 {
     return c->nodes[i].state == NODE_MEASURED && !c->config.workers[i].exclude &&
-           c->nodes[i].avoid_until_ms <= c->now_ms;
+           !c->nodes[i].drained && c->nodes[i].avoid_until_ms <= c->now_ms;
 }
 
 static uint32_t present_now(const struct coord_core *c)
@@ -105,7 +131,7 @@ static uint32_t missing(const struct coord_core *c, char *names, size_t max)
     uint32_t n = 0;
     names[0] = 0;
     for (uint32_t i = 0; i < c->config.n_workers; i++) {
-        if (c->config.workers[i].exclude || may_serve(c, i))
+        if (c->config.workers[i].exclude || c->nodes[i].drained || may_serve(c, i))
             continue;
         const size_t len = strlen(names);
         /* One that is here but failed says why. */
@@ -147,6 +173,9 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
         drop_next(c);
         coord_core_want_plan(c, RETRY_MS, c->now.epoch == 0);
     }
+    /* Nobody has rows to give any more. */
+    if (c->plan_state == PLAN_PREPARING && c->move.round > 0 && c->now.epoch == 0)
+        commit(c, out);
     const uint32_t present = present_now(c);
     /* Whoever came, went or may be tried again is a reason to think anew. */
     if (present != c->planned_present && present != 0)
@@ -171,6 +200,51 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
     struct coord_action *a = coord_core_act(out, COORD_ACT_PLAN);
     a->present = present;
     a->serial = ++c->serial;
+}
+
+/* Workers that were to be emptied stay as they are, since the others cannot do without them. */
+static void drain_failed(struct coord_core *c, const char *why)
+{
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        if (c->nodes[i].drained && coord_core_in_plan(&c->now, i)) {
+            char text[301];
+            c->nodes[i].drained = false;
+            c->planned_present |= 1u << i;
+            c->plan_forced = false;
+            snprintf(text, sizeof text, "cannot be drained: %.270s", why);
+            coord_core_node_error(c, i, text);
+        }
+}
+
+void coord_core_drain(struct coord_core *c, uint64_t client, const struct net_msg_DRAIN *m,
+                      struct coord_actions *out)
+{
+    uint32_t i = 0;
+    if (m->version != NET_CLIENT_VERSION) {
+        coord_core_no(client, NULL, ERR_MISMATCH, out,
+                      "the client speaks version %u, the coordinator %u", m->version,
+                      (unsigned)NET_CLIENT_VERSION);
+        return;
+    }
+    while (i < c->config.n_workers && !base_span_is(m->name, c->config.workers[i].name))
+        i++;
+    if (i == c->config.n_workers) {
+        coord_core_no(client, NULL, ERR_NOTFOUND, out, "there is no worker \"%.*s\"",
+                      (int)m->name.len, (const char *)m->name.ptr);
+        return;
+    }
+    if (c->nodes[i].drained != (m->on != 0)) {
+        c->nodes[i].drained = m->on != 0;
+        c->nodes[i].last_error[0] = 0;
+        coord_core_log(out, false, "%s name=%s", m->on != 0 ? "drain" : "undrain",
+                       c->config.workers[i].name);
+        if (m->on == 0 || coord_core_in_plan(&c->now, i) || coord_core_in_plan(&c->next, i))
+            coord_core_want_plan(c, 0, m->on != 0);
+        /* A plan with it is not wanted any more. */
+        if (m->on != 0 && coord_core_in_plan(&c->next, i))
+            drop_next(c);
+    }
+    coord_core_status(c, client, out);
 }
 
 /* ---- an answer ------------------------------------------------------------------------------- */
@@ -352,6 +426,7 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
             struct node *n = &c->nodes[c->next.plan.stages[s].members[k].device];
             n->prepared = false;
             n->done_bytes = n->total_bytes = n->fetched_bytes = n->planned_bytes = 0;
+            n->moved_bytes = 0;
             send_plan(c, s, k, team_at[s], out);
         }
     log_plan(c, out);
@@ -372,6 +447,7 @@ void coord_core_planned(struct coord_core *c, const struct coord_event *ev,
         const bool all =
             missing(c, names, sizeof names) == 0 && present_now(c) == c->planned_present;
         coord_core_log(out, true, "no_plan reason=\"%s\"", ev->reason);
+        drain_failed(c, ev->reason);
         if (c->now.epoch == 0) {
             c->hopeless = all;
             if (all)
@@ -390,24 +466,6 @@ void coord_core_planned(struct coord_core *c, const struct coord_event *ev,
 }
 
 /* ---- getting ready --------------------------------------------------------------------------- */
-
-static void commit(struct coord_core *c, struct coord_actions *out)
-{
-    coord_core_requeue(c);
-    c->now = c->next;
-    c->stalled_ms = c->now_ms;
-    c->waits[0] = 0;
-    drop_next(c);
-    c->plan_forced = false; /* whatever asked for a new plan has one */
-    /* Those that are not in it are told as well: they give the memory of the plan before back. */
-    for (uint32_t i = 0; i < c->config.n_workers; i++)
-        if (c->nodes[i].state == NODE_MEASURED) {
-            struct coord_action *a = coord_core_act(out, COORD_ACT_NODE);
-            a->node = i;
-            a->msg = (struct net_msg){.code = NET_MSG_COMMIT, .u.COMMIT = {c->now.epoch}};
-        }
-    coord_core_log(out, false, "commit epoch=%llx", (unsigned long long)c->now.epoch);
-}
 
 /* What clients that wait are told while shards are on their way. */
 static void say_progress(struct coord_core *c)
@@ -459,9 +517,16 @@ void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_m
     say_progress(c);
     if (m->state != 1)
         return;
+    if (m->round != c->move.round)
+        return;
+    n->moved_bytes = m->moved_bytes;
     n->prepared = true;
     for (uint32_t i = 0; i < c->config.n_workers; i++)
         if (coord_core_in_plan(&c->next, i) && !c->nodes[i].prepared)
             return;
-    commit(c, out);
+    c->move.bytes = 0;
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        c->move.bytes += coord_core_in_plan(&c->next, i) ? c->nodes[i].moved_bytes : 0;
+    if (!coord_core_move_round(c, out))
+        commit(c, out);
 }

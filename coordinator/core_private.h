@@ -1,5 +1,5 @@
 /* The coordinator core's state, shared by core.c (meeting, time), core_measure.c, core_plan.c,
- * core_request.c, core_kept.c, core_slot.c, core_status.c and core_watch.c. */
+ * core_move.c, core_request.c, core_kept.c, core_slot.c, core_status.c and core_watch.c. */
 #ifndef COORDINATOR_CORE_PRIVATE_H
 #define COORDINATOR_CORE_PRIVATE_H
 
@@ -49,7 +49,7 @@ enum node_state {
 
 struct node {
     enum node_state state;
-    bool connected;
+    bool connected, drained; /* drained: a person wants no work on it */
     int64_t heard_ms, progress_ms; /* last message; last change of passes, or no work */
     int64_t avoid_until_ms;        /* a plan failed on it: left out until then */
     uint64_t passes, busy_us;
@@ -63,7 +63,7 @@ struct node {
     bool lost;        /* it is why the worker was lost */
     /* the plan being prepared or in force */
     bool prepared;
-    uint64_t done_bytes, total_bytes, fetched_bytes, planned_bytes;
+    uint64_t done_bytes, total_bytes, fetched_bytes, planned_bytes, moved_bytes;
 };
 
 enum task_kind { TASK_NONE, TASK_PROFILE, TASK_LINK };
@@ -117,7 +117,9 @@ struct request {
     uint32_t n_wanted; /* tokens to generate at most, as in SUBMIT */
     uint32_t slot, flags, n_prompt, n_tokens, end_position, replays;
     uint32_t n_rows; /* KV rows of its slot that are known to be there, on every stage */
-    uint32_t reused; /* those of the prompt that were there when it was opened */
+    uint32_t reused; /* those of the prompt that were there whenever it was opened */
+    bool resumes;    /* opened again under another plan, no token since */
+    uint32_t first;  /* row from which on it then ran */
     int32_t *tokens; /* [end_position or n_prompt] prompt, then the generated ones; owned */
     struct model_sampling sampling;
     struct model_text text;
@@ -138,6 +140,20 @@ struct slot_rows {
     int32_t *ids; /* [n] of the rows from position 0 on; owned */
     uint32_t n;
     uint64_t left; /* counts the requests that have left slots; 0: never used under this plan */
+};
+
+/* KV rows on their way to the plan that is ready (core_move.c). `round` counts from 1, 0: none yet;
+ * rows [0, held) of a slot are with all its workers, those up to `end` will be. */
+struct move_lists {
+    struct base_buf names;
+    uint8_t numbers[4][PART_DEVICES_MAX * sizeof(uint32_t)];
+};
+struct move {
+    uint32_t round, held[MODEL_SLOTS_MAX], end[MODEL_SLOTS_MAX];
+    uint64_t bytes; /* that workers took from each other */
+    int64_t begun_ms;
+    uint8_t lists[3][MODEL_SLOTS_MAX * sizeof(uint32_t)]; /* of the round: slots, first, end */
+    struct move_lists of[NET_WORKERS_MAX];
 };
 
 struct coord_core {
@@ -164,6 +180,7 @@ struct coord_core {
     uint64_t serial;
     uint32_t planned_present;   /* workers that the planner was last asked about */
     struct ring_plan now, next; /* in force; being prepared */
+    struct move move;
     int64_t prepare_heard_ms, stalled_ms, no_plan_since_ms;
     char waits[300]; /* what the cluster waits for, where no plan is in force */
     bool hopeless;   /* all workers are there, and no plan is feasible */
@@ -220,11 +237,25 @@ void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_m
 void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *why,
                                struct coord_actions *out);
 void coord_core_ring_broken(struct coord_core *c, const char *why, struct coord_actions *out);
+/* Answer DRAIN. */
+void coord_core_drain(struct coord_core *c, uint64_t client, const struct net_msg_DRAIN *m,
+                      struct coord_actions *out);
 bool coord_core_in_plan(const struct ring_plan *p, uint32_t node);
 uint32_t coord_core_chunk_max(const struct net_config *c);
 /* Rows of a pass at most: a decode row of every slot and a chunk of prompts, as far as the executor
  * takes them. */
 uint32_t coord_core_rows_max(const struct net_config *c, uint32_t chunk);
+
+/* core_move.c */
+/* All workers of `next` are ready with what they were asked for: ask them for KV rows that they
+ * lack. False: there are none, or too few to be worth it. */
+bool coord_core_move_round(struct coord_core *c, struct coord_actions *out);
+void coord_core_move_reset(struct coord_core *c);
+void coord_core_move_free(struct coord_core *c);
+/* No request may have this slot now. */
+bool coord_core_slot_moves(const struct coord_core *c, uint32_t slot);
+/* Rows of the slot that every worker of `next` has. */
+uint32_t coord_core_moved_rows(const struct coord_core *c, uint32_t slot);
 
 /* core_request.c */
 void coord_core_client(struct coord_core *c, const struct coord_event *ev,
@@ -271,8 +302,9 @@ void coord_core_kept(struct coord_core *c, const struct coord_event *ev, struct 
 /* core_slot.c */
 /* The request leaves its slot; the slot remembers the rows that are there. */
 void coord_core_slot_leave(struct coord_core *c, struct request *r, struct coord_actions *out);
-/* The ring is gone, and all KV rows with it: active requests wait again, with their tokens. */
-void coord_core_requeue(struct coord_core *c);
+/* The ring is gone: active requests wait again, with their tokens. KV rows are gone with it, but for
+ * those that were moved to the plan that follows (`kept`), which the slots remember. */
+void coord_core_requeue(struct coord_core *c, bool kept);
 /* Slots to those who wait. */
 void coord_core_dispatch(struct coord_core *c, struct coord_actions *out);
 void coord_core_slots_free(struct coord_core *c);

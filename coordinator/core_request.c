@@ -451,6 +451,9 @@ void coord_core_client(struct coord_core *c, const struct coord_event *ev,
         if (r != NULL && r->state != REQ_DONE)
             coord_core_request_finish(c, r, FINISH_ERROR, "cancelled", out);
         break;
+    case NET_MSG_DRAIN:
+        coord_core_drain(c, ev->client, &ev->msg->u.DRAIN, out);
+        break;
     case NET_MSG_ASK_STATUS:
         coord_core_status(c, ev->client, out);
         break;
@@ -537,6 +540,12 @@ static void on_token(struct coord_core *c, struct request *r, uint32_t position,
         return;
     }
     r->n_rows = position; /* the row before it has come through all stages */
+    if (r->resumes)
+        coord_core_log(out, false, "resumed order=%llu pause_ms=%lld rows=%u run=%u",
+                       (unsigned long long)r->order,
+                       (long long)(c->now_ms - (n_generated(r) > 0 ? r->last_ms : r->arrived_ms)),
+                       r->n_rows, r->n_rows - r->first);
+    r->resumes = false;
     time_token(c, r);
     if (is_end(c, token)) {
         coord_core_request_finish(c, r, FINISH_STOP, "", out);

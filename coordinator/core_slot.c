@@ -9,8 +9,9 @@
  * last stage, since they have passed every stage, and those that the request found when it was
  * opened. Rows of it that are still on their way lie at or behind that position and are run or
  * dropped before the next request's first row, which overwrites them. The invariant: a slot
- * remembers at most this, only while it is free, and only under the plan in force; whatever ends
- * the plan or replays requests forgets everything.
+ * remembers at most this, only while it is free, and only under the plan in force. Whatever ends
+ * the plan or replays requests forgets everything, but for rows that were moved to the plan that
+ * follows (core_move.c): each slot remembers its own, and the request that had it finds them there.
  *
  * Left out: copying rows from one slot to another, so two requests at a time share no prefix. */
 #include "coordinator/core_private.h"
@@ -56,16 +57,30 @@ void coord_core_slots_free(struct coord_core *c)
         forget(&c->slot_rows[i]);
 }
 
-void coord_core_requeue(struct coord_core *c)
+/* The first n of the rows that a free slot remembers. */
+static void remember_less(struct slot_rows *s, uint32_t n)
 {
-    coord_core_slots_free(c);
+    if (n < s->n)
+        s->n = n;
+    if (s->n == 0)
+        forget(s);
+}
+
+void coord_core_requeue(struct coord_core *c, bool kept)
+{
     for (uint32_t i = 0; i < c->config.slots; i++) {
-        if (c->slot_request[i] == 0)
+        const uint32_t n = kept ? coord_core_moved_rows(c, i) : 0;
+        if (c->slot_request[i] == 0) {
+            remember_less(&c->slot_rows[i], n);
             continue;
+        }
         struct request *r = &c->requests[c->slot_request[i] - 1];
+        r->n_rows = n;
+        remember(c, r);
         r->state = REQ_QUEUED;
         r->n_logits = 0;
-        r->replays++;
+        r->replays += n == 0 ? 1u : 0u;
+        r->resumes = true;
         c->slot_request[i] = 0;
     }
 }
@@ -110,7 +125,7 @@ static bool choose_slot(const struct coord_core *c, const struct request *r, uin
 {
     bool found = false;
     for (uint32_t i = 0; i < c->config.slots; i++) {
-        if (c->slot_request[i] != 0)
+        if (c->slot_request[i] != 0 || coord_core_slot_moves(c, i))
             continue;
         const uint32_t n = agreement(&c->slot_rows[i], r);
         if (found && !suits_better(&c->slot_rows[i], n, &c->slot_rows[*slot], *same))
@@ -171,9 +186,11 @@ void coord_core_dispatch(struct coord_core *c, struct coord_actions *out)
     while ((r = first_queued(c)) != NULL && choose_slot(c, r, &slot, &same)) {
         r->state = REQ_ACTIVE;
         r->slot = slot;
+        const uint32_t known = same < r->n_prompt ? same : r->n_prompt;
+        r->reused = r->number == 0 || known < r->reused ? known : r->reused;
         r->number = ++c->number;
         r->n_rows = same;
-        r->reused = same < r->n_prompt ? same : r->n_prompt;
+        r->first = same;
         c->slot_request[slot] = (uint32_t)(r - c->requests) + 1;
         forget(&c->slot_rows[slot]);
         send_open(c, r, out);

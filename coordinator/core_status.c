@@ -10,11 +10,13 @@
 static const char *state_name(const struct coord_core *c, uint32_t i)
 {
     if (coord_core_in_plan(&c->now, i))
-        return "serving";
+        return c->nodes[i].drained ? "draining" : "serving";
     if (c->plan_state == PLAN_PREPARING && coord_core_in_plan(&c->next, i))
         return "preparing";
     if (c->task.kind == TASK_PROFILE && c->task.node == i)
         return "profiling";
+    if (c->nodes[i].drained && c->nodes[i].connected)
+        return "drained";
     static const char *const names[] = {"absent", "joining", "joining", "idle"};
     return names[c->nodes[i].state];
 }
@@ -97,6 +99,7 @@ static void send_left_out(struct coord_core *c, uint32_t i, uint64_t client,
     if (c->now.epoch == 0 || coord_core_in_plan(&c->now, i))
         return;
     const char *why = c->config.workers[i].exclude      ? "excluded by the configuration"
+                      : c->nodes[i].drained             ? "drained: shoal undrain takes it again"
                       : !c->nodes[i].connected          ? "not connected"
                       : c->now.plan.left_out[i][0] != 0 ? c->now.plan.left_out[i]
                                                         : "not needed by the plan in force";

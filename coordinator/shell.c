@@ -461,6 +461,7 @@ static int make_core(struct shell *sh, uint64_t incarnation, unsigned port, stru
     struct coord_model m = {.n_layers = shape->n_layers,
                             .n_ff = shape->n_ff,
                             .unit_heads = shape->unit_heads,
+                            .kv_share = shape->n_heads / shape->n_kv_heads,
                             .unit_cols = shape->unit_cols,
                             .n_vocab = shape->n_vocab,
                             .context = sh->context,

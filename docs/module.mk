@@ -5,6 +5,7 @@ dist_doc_DATA += \
 	%D%/configuration.md \
 	%D%/lab.md \
 	%D%/measured.md \
+	%D%/migration.md \
 	%D%/numerics.md \
 	%D%/planner.md \
 	%D%/protocol.md \

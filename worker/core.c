@@ -9,7 +9,8 @@
  *
  * Which control message may come in which state is a table (permitted[]); what comes otherwise is
  * dropped with a trace line. The invariant: at most one plan in force and one being prepared, the
- * latter of a higher epoch. What belongs to slots and rows is core_ring.c, to passes core_pass.c.
+ * latter of a higher epoch. What belongs to slots and rows is core_ring.c, to passes core_pass.c, to
+ * KV rows that are taken over core_move.c.
  * Left out: anything that measures or moves bytes. */
 #include "worker/core_private.h"
 
@@ -86,7 +87,7 @@ void worker_core_free(struct worker_core *c)
 
 /* ---- links ----------------------------------------------------------------------------------- */
 
-static bool is_linked(const struct worker_core *c, const char *peer)
+bool worker_core_is_linked(const struct worker_core *c, const char *peer)
 {
     for (uint32_t i = 0; i < c->n_linked; i++)
         if (strcmp(c->linked[i], peer) == 0)
@@ -121,7 +122,7 @@ static const char *first_peer(const struct worker_plan *p)
 static bool ring_linked(const struct worker_core *c, const struct worker_plan *p)
 {
     const char *next = next_peer(p), *first = first_peer(p);
-    return (next == NULL || is_linked(c, next)) && (first == NULL || is_linked(c, first));
+    return (next == NULL || worker_core_is_linked(c, next)) && (first == NULL || worker_core_is_linked(c, first));
 }
 
 /* Does the plan in force exchange ring messages with this peer? Leaders of neighbouring stages do,
@@ -136,7 +137,7 @@ static bool plan_has(const struct worker_plan *p, const char *peer)
 
 /* ---- the preparation of a plan --------------------------------------------------------------- */
 
-static void report(struct worker_core *c, struct worker_actions *out, uint32_t state,
+void worker_core_report(struct worker_core *c, struct worker_actions *out, uint32_t state,
                    const struct worker_event *ev, const char *reason)
 {
     struct worker_action *a = worker_core_act(out, WORKER_ACT_CONTROL);
@@ -149,17 +150,27 @@ static void report(struct worker_core *c, struct worker_actions *out, uint32_t s
         .total_bytes = ev == NULL ? 0 : ev->total_bytes,
         .fetched_bytes = ev == NULL ? 0 : ev->fetched_bytes,
         .planned_bytes = ev == NULL ? 0 : ev->planned_bytes,
+        .round = c->move.round != 0 ? c->move.round : c->move.done,
+        .moved_bytes = c->move.bytes,
         .reason = net_text_fit(a->text, 300),
     };
 }
 
-static void prepare_failed(struct worker_core *c, struct worker_actions *out, const char *reason)
+/* No plan is being prepared. */
+static void drop_next(struct worker_core *c)
 {
-    report(c, out, 2, NULL, reason);
-    worker_core_log(out, "prepare_failed epoch=%llx reason=\"%s\"",
-                    (unsigned long long)c->next.epoch, reason);
     c->prep = WORKER_PREP_NONE;
     c->next.epoch = 0;
+    c->move = (struct worker_move){0};
+}
+
+void worker_core_prepare_failed(struct worker_core *c, struct worker_actions *out,
+                                const char *reason)
+{
+    worker_core_report(c, out, 2, NULL, reason);
+    worker_core_log(out, "prepare_failed epoch=%llx reason=\"%s\"",
+                    (unsigned long long)c->next.epoch, reason);
+    drop_next(c);
 }
 
 /* Borders of n members' parts: from 0, never back. */
@@ -240,10 +251,10 @@ static void on_plan(struct worker_core *c, const struct net_msg *msg, struct wor
         return;
     }
     struct worker_plan p;
-    c->prep = WORKER_PREP_NONE;
+    drop_next(c);
     c->next.epoch = m->epoch;
     if (!plan_read(c, m, &p)) {
-        prepare_failed(c, out, "the plan does not fit this worker or its model");
+        worker_core_prepare_failed(c, out, "the plan does not fit this worker or its model");
         return;
     }
     c->next = p;
@@ -252,7 +263,7 @@ static void on_plan(struct worker_core *c, const struct net_msg *msg, struct wor
     worker_core_act(out, WORKER_ACT_PREPARE)->msg = *msg;
     const char *peers[2] = {next_peer(&c->next), first_peer(&c->next)};
     for (int i = 0; i < 2; i++)
-        if (peers[i] != NULL && !is_linked(c, peers[i]))
+        if (peers[i] != NULL && !worker_core_is_linked(c, peers[i]))
             worker_core_act(out, WORKER_ACT_CONNECT)->peer = peers[i];
     c->team_linked = p.n_members == 1;
     if (!c->team_linked)
@@ -273,7 +284,7 @@ static void on_manifest(struct worker_core *c, const struct net_msg *msg,
     }
     if (m->first != c->manifest_have || m->hashes.len % NET_HASH_BYTES != 0 || n == 0 ||
         n > c->next.n_pieces - c->manifest_have) {
-        prepare_failed(c, out, "the plan's list of pieces is not in order");
+        worker_core_prepare_failed(c, out, "the plan's list of pieces is not in order");
         return;
     }
     c->manifest_have += (uint32_t)n;
@@ -289,7 +300,7 @@ static void check_links(struct worker_core *c, struct worker_actions *out)
     if (c->prep != WORKER_PREP_LINKS || !c->team_linked || !ring_linked(c, &c->next))
         return;
     c->prep = WORKER_PREP_READY;
-    report(c, out, 1, &c->loaded, "");
+    worker_core_report(c, out, 1, &c->loaded, "");
     worker_core_log(out, "prepared epoch=%llx", (unsigned long long)c->next.epoch);
 }
 
@@ -299,7 +310,7 @@ static void on_loaded(struct worker_core *c, const struct worker_event *ev,
     if (ev->epoch != c->next.epoch || c->prep != WORKER_PREP_LOADING)
         return;
     if (!ev->ok) {
-        prepare_failed(c, out, ev->reason);
+        worker_core_prepare_failed(c, out, ev->reason);
         return;
     }
     c->loaded = (struct worker_event){.done_bytes = ev->done_bytes,
@@ -316,8 +327,8 @@ void worker_core_deactivate(struct worker_core *c, struct worker_actions *out)
         return;
     worker_core_ring_clear(c);
     worker_core_log(out, "deactivate epoch=%llx", (unsigned long long)c->plan.epoch);
-    c->plan.epoch = c->next.epoch = 0;
-    c->prep = WORKER_PREP_NONE;
+    c->plan.epoch = 0;
+    drop_next(c);
     worker_core_act(out, WORKER_ACT_DEACTIVATE);
 }
 
@@ -326,8 +337,7 @@ void worker_core_activate(struct worker_core *c, struct worker_actions *out)
     assert(c->prep == WORKER_PREP_READY);
     worker_core_ring_clear(c);
     c->plan = c->next;
-    c->next.epoch = 0;
-    c->prep = WORKER_PREP_NONE;
+    drop_next(c);
     if (!worker_core_ring_init(c)) {
         c->plan.epoch = 0;
         worker_core_act(out, WORKER_ACT_DEACTIVATE);
@@ -431,6 +441,7 @@ static void on_card(struct worker_core *c, const struct worker_event *ev,
         (struct net_msg){.code = NET_MSG_READY, .u.READY = {c->incarnation}};
     c->n_layers = ev->shape->n_layers;
     c->n_embd = ev->shape->n_embd;
+    c->kv_row_bytes = ev->kv_row_bytes;
     set_state(c, WORKER_READY, out);
     /* A card that came late must not look like silence. */
     c->heard_ms = c->now_ms;
@@ -452,6 +463,7 @@ static const struct {
     {NET_MSG_TEST_LINK, IN_READY},
     {NET_MSG_PLAN, IN_READY},
     {NET_MSG_MANIFEST, IN_READY},
+    {NET_MSG_INHERIT, IN_READY},
     {NET_MSG_COMMIT, IN_READY},
     {NET_MSG_OPEN, IN_READY},
     {NET_MSG_CLOSE, IN_READY},
@@ -510,6 +522,9 @@ static void on_control(struct worker_core *c, const struct net_msg *m, struct wo
         break;
     case NET_MSG_MANIFEST:
         on_manifest(c, m, out);
+        break;
+    case NET_MSG_INHERIT:
+        worker_core_inherit(c, &m->u.INHERIT, out);
         break;
     case NET_MSG_COMMIT:
         on_commit(c, m->u.COMMIT.epoch, out);
@@ -598,9 +613,21 @@ static void on_ring_down(struct worker_core *c, const struct worker_event *ev,
 {
     set_linked(c, ev->peer, false);
     if (c->prep == WORKER_PREP_READY && !ring_linked(c, &c->next))
-        prepare_failed(c, out, "a ring connection broke while the plan waited");
+        worker_core_prepare_failed(c, out, "a ring connection broke while the plan waited");
+    worker_core_move_lost(c, ev->peer, ev->reason, out);
     if (plan_has(&c->plan, ev->peer))
         worker_core_link_lost(c, out, ev->peer, ev->reason);
+}
+
+static void on_ring_message(struct worker_core *c, const struct worker_event *ev,
+                            struct worker_actions *out)
+{
+    if (ev->msg->code == NET_MSG_KV_ASK)
+        worker_core_kv_ask(c, ev->peer, &ev->msg->u.KV_ASK, out);
+    else if (ev->msg->code == NET_MSG_KV_ROWS)
+        worker_core_kv_rows(c, ev->peer, &ev->msg->u.KV_ROWS, out);
+    else
+        worker_core_ring_message(c, ev->peer, ev->msg, out);
 }
 
 static void pass_control_message(const struct worker_event *ev, struct worker_actions *out)
@@ -631,7 +658,7 @@ void worker_core_step(struct worker_core *c, const struct worker_event *ev,
         on_control(c, ev->msg, out);
         break;
     case WORKER_EV_RING:
-        worker_core_ring_message(c, ev->peer, ev->msg, out);
+        on_ring_message(c, ev, out);
         break;
     case WORKER_EV_RING_UP:
         set_linked(c, ev->peer, true);
@@ -641,6 +668,7 @@ void worker_core_step(struct worker_core *c, const struct worker_event *ev,
         on_ring_down(c, ev, out);
         break;
     case WORKER_EV_RING_BROKEN:
+        worker_core_move_lost(c, ev->peer, ev->reason, out);
         if (plan_has(&c->plan, ev->peer))
             worker_core_link_lost(c, out, ev->peer, ev->reason);
         break;
@@ -654,7 +682,7 @@ void worker_core_step(struct worker_core *c, const struct worker_event *ev,
         break;
     case WORKER_EV_FETCHED:
         if (ev->epoch == c->next.epoch && c->prep == WORKER_PREP_LOADING)
-            report(c, out, 0, ev, "");
+            worker_core_report(c, out, 0, ev, "");
         break;
     case WORKER_EV_LOADED:
         on_loaded(c, ev, out);
@@ -667,10 +695,14 @@ void worker_core_step(struct worker_core *c, const struct worker_event *ev,
         if (ev->epoch != 0 && ev->epoch == c->plan.epoch)
             worker_core_link_lost(c, out, ev->peer, ev->reason);
         break;
+    case WORKER_EV_KV_FAILED:
+        worker_core_move_failed(c, out);
+        break;
     case WORKER_EV_PASS:
         worker_core_pass_done(c, ev->pass, out);
         break;
     }
+    worker_core_move_pump(c, out);
     worker_core_pump(c, out);
     assert(worker_core_invariant(c) == NULL);
 }

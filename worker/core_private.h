@@ -1,5 +1,5 @@
-/* The worker core's state, shared by core.c (meeting, plans), core_ring.c (slots, rows that wait) and
- * core_pass.c (passes). */
+/* The worker core's state, shared by core.c (meeting, plans), core_move.c (KV rows taken over),
+ * core_ring.c (slots, rows that wait) and core_pass.c (passes). */
 #ifndef WORKER_CORE_PRIVATE_H
 #define WORKER_CORE_PRIVATE_H
 
@@ -56,6 +56,28 @@ struct worker_prompt_row {
     uint32_t slot, position;
 };
 
+/* KV rows being taken over for `next` (core_move.c). */
+enum { WORKER_MOVE_WINDOW = 4 };
+struct worker_move_part { /* layers [layer0, layer1), KV heads [head0, head1) that a donor has */
+    char donor[NET_NAME_MAX];
+    uint32_t layer0, layer1, head0, head1;
+};
+struct worker_move_ask { /* rows on their way from the donor of a part */
+    uint32_t part;
+    struct model_kv_rows rows;
+};
+struct worker_move {
+    uint64_t from;        /* epoch of the plan in force */
+    uint32_t round, done; /* under way, 0: none; the last one that was finished */
+    uint64_t bytes;       /* that came from others for `next` */
+    uint32_t n_parts, n_slots, n_asked;
+    struct worker_move_part parts[WORKER_STAGES_MAX];
+    uint32_t slots[MODEL_SLOTS_MAX], first[MODEL_SLOTS_MAX], end[MODEL_SLOTS_MAX];
+    uint32_t part, layer, slot, row; /* next to be asked for, counted in the lists above */
+    struct worker_move_ask asked[WORKER_MOVE_WINDOW];
+    int64_t said_ms;
+};
+
 struct worker_core {
     struct worker_identity id;
     enum worker_state state;
@@ -65,7 +87,9 @@ struct worker_core {
     struct worker_event
         loaded; /* the LOADED event of `next`: its numbers are reported once linked */
     bool team_linked; /* the team connections of `next` are there */
+    struct worker_move move;
 
+    size_t kv_row_bytes; /* of one KV head, K and V */
     uint32_t n_layers, n_embd, context, n_slots, heartbeat_ms, dead_ms, report_ms;
     uint64_t incarnation, nonce;
     int64_t now_ms, heard_ms, beat_ms, state_ms;
@@ -109,6 +133,13 @@ void worker_core_fail(struct worker_core *c, struct worker_actions *out, uint64_
 /* The ring is broken towards peer: tell the coordinator, once, and be still until the next plan. */
 void worker_core_link_lost(struct worker_core *c, struct worker_actions *out, const char *peer,
                            const char *reason);
+bool worker_core_is_linked(const struct worker_core *c, const char *peer);
+/* PREPARED of `next`: state 0 under way, 1 ready, 2 failed; ev's numbers, NULL: none. */
+void worker_core_report(struct worker_core *c, struct worker_actions *out, uint32_t state,
+                        const struct worker_event *ev, const char *reason);
+/* `next` is given up, and the coordinator told. */
+void worker_core_prepare_failed(struct worker_core *c, struct worker_actions *out,
+                                const char *reason);
 /* `next` becomes `plan`; slots and queues begin empty. */
 void worker_core_activate(struct worker_core *c, struct worker_actions *out);
 void worker_core_deactivate(struct worker_core *c, struct worker_actions *out);
@@ -166,6 +197,19 @@ void worker_core_decode_wait(struct worker_core *c, uint32_t slot, uint32_t posi
 /* Tell the first stage what was taken up and dropped. */
 void worker_core_send_started(struct worker_core *c, struct worker_actions *out);
 void worker_core_queue_remove(uint32_t *queue, uint32_t *n, uint32_t slot);
+
+/* core_move.c */
+void worker_core_inherit(struct worker_core *c, const struct net_msg_INHERIT *m,
+                         struct worker_actions *out);
+void worker_core_kv_ask(struct worker_core *c, const char *peer, const struct net_msg_KV_ASK *m,
+                        struct worker_actions *out);
+void worker_core_kv_rows(struct worker_core *c, const char *peer, const struct net_msg_KV_ROWS *m,
+                         struct worker_actions *out);
+void worker_core_move_lost(struct worker_core *c, const char *peer, const char *reason,
+                           struct worker_actions *out); /* the connection to `peer` broke */
+void worker_core_move_failed(struct worker_core *c, struct worker_actions *out);
+/* Go on asking for rows, and say so when all have come. */
+void worker_core_move_pump(struct worker_core *c, struct worker_actions *out);
 
 /* core_pass.c */
 /* Start a pass where rows wait and none is running. */

@@ -1,7 +1,7 @@
 noinst_LIBRARIES += %D%/libworker.a
 %C%_libworker_a_SOURCES = \
 	%D%/worker.h \
-	%D%/core.c %D%/core_pass.c %D%/core_private.h %D%/core_ring.c \
+	%D%/core.c %D%/core_move.c %D%/core_pass.c %D%/core_private.h %D%/core_ring.c \
 	%D%/engine.c %D%/engine.h \
 	%D%/exchange.c %D%/exchange.h %D%/exchange_time.c \
 	%D%/linktest.c %D%/linktest.h \

@@ -59,6 +59,7 @@ static void on_ring(struct worker_shell *sh, const struct net_event *n)
         } else {
             ev.type = WORKER_EV_RING;
             ev.msg = &n->msg;
+            ev.from = n->peer;
             worker_shell_step(sh, &ev);
         }
     }

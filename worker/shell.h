@@ -77,6 +77,7 @@ struct worker_shell {
     struct job *jobs, *pass_job; /* all; the one that serves every pass */
     struct worker_shard next, now;
     struct worker_engine *engine, *next_engine;
+    bool kv_failed; /* KV rows that an action of this step named are not in the caches */
     int64_t progress_ms;
 
     struct worker_load load; /* of the passes that this worker has led */

@@ -1,9 +1,11 @@
 /* The worker's shell: carrying out what the core decided. Each action is a few lines; none decides
  * anything. A message that a ring connection does not take comes back to the core as RING_BROKEN
- * after the actions of this step. */
+ * after the actions of this step, KV rows that are not there as KV_FAILED. */
 #include "worker/shell.h"
 
 #include <string.h>
+
+enum { KV_ROWS_MAX = 1048576 }; /* as in the wire's KV_ROWS */
 
 struct worker_link *worker_shell_link(struct worker_shell *sh, const char *peer, bool make)
 {
@@ -117,6 +119,59 @@ static void send_summary(struct worker_shell *sh, const struct worker_action *a)
     send_control(sh, &m);
 }
 
+/* ---- KV rows that move ----------------------------------------------------------------------- */
+
+/* All layers of the action, from the plan in force to the one that is ready; false: one of them has
+ * not these rows. */
+static bool kv_copy(struct worker_shell *sh, const struct worker_action *a)
+{
+    struct model_kv_rows r = a->kv;
+    if (sh->engine == NULL || sh->next_engine == NULL || sh->engine->epoch != a->epoch)
+        return false;
+    const size_t bytes = model_kv_bytes(sh->engine->exec, &r);
+    uint8_t *rows = bytes > 0 ? base_alloc(bytes) : NULL;
+    bool ok = rows != NULL;
+    for (; ok && r.layer < a->kv.layer + a->kv_layers; r.layer++) {
+        ok = model_kv_bytes(sh->engine->exec, &r) == bytes &&
+             model_kv_bytes(sh->next_engine->exec, &r) == bytes;
+        if (ok) {
+            model_kv_read(sh->engine->exec, &r, rows);
+            model_kv_write(sh->next_engine->exec, &r, rows);
+        }
+    }
+    base_free(rows);
+    return ok;
+}
+
+static bool kv_write(struct worker_shell *sh, const struct worker_action *a, struct span kv)
+{
+    if (sh->next_engine == NULL || kv.len == 0 ||
+        model_kv_bytes(sh->next_engine->exec, &a->kv) != kv.len)
+        return false;
+    model_kv_write(sh->next_engine->exec, &a->kv, kv.ptr);
+    return true;
+}
+
+static void kv_send(struct worker_shell *sh, const struct worker_action *a, net_peer to)
+{
+    const struct model_kv_rows *r = &a->kv;
+    const struct worker_engine *g = a->has_rows ? sh->engine : NULL;
+    size_t bytes = g != NULL ? model_kv_bytes(g->exec, r) : 0;
+    uint8_t *rows = bytes > 0 && bytes <= KV_ROWS_MAX ? base_alloc(bytes) : NULL;
+    struct err e = {0};
+    if (rows != NULL)
+        model_kv_read(g->exec, r, rows);
+    else
+        bytes = 0;
+    const struct net_msg m = {.code = NET_MSG_KV_ROWS,
+                              .u.KV_ROWS = {a->epoch, r->layer, r->head0, r->head1, r->slot,
+                                            r->first, r->rows, {rows, bytes}}};
+    /* One that does not get its answer gives up when the connection breaks, or later. */
+    if (net_send(sh->net, to, &m, &e) != 0)
+        base_log(BASE_LOG_WARN, "move", "peer=%s error=\"%s\"", a->peer, e.text);
+    base_free(rows);
+}
+
 static void test_link(struct worker_shell *sh, const struct net_msg_TEST_LINK *m)
 {
     char peer[NET_NAME_MAX];
@@ -195,6 +250,15 @@ static void act(struct worker_shell *sh, const struct worker_action *a,
     case WORKER_ACT_KEEP:
         keep(sh, a, &ev->msg->u.ROWS);
         break;
+    case WORKER_ACT_KV_COPY:
+        sh->kv_failed = !kv_copy(sh, a) || sh->kv_failed;
+        break;
+    case WORKER_ACT_KV_WRITE:
+        sh->kv_failed = !kv_write(sh, a, ev->msg->u.KV_ROWS.kv) || sh->kv_failed;
+        break;
+    case WORKER_ACT_KV_SEND:
+        kv_send(sh, a, ev->from);
+        break;
     case WORKER_ACT_PASS:
         worker_shell_pass(sh, a->pass);
         break;
@@ -224,6 +288,11 @@ void worker_shell_act(struct worker_shell *sh, const struct worker_actions *list
         act(sh, &list->list[i], ev, &broken, &lost);
         if (lost != NULL)
             snprintf(peer, sizeof peer, "%s", lost);
+    }
+    if (sh->kv_failed) {
+        struct worker_event failed = {.type = WORKER_EV_KV_FAILED};
+        sh->kv_failed = false;
+        worker_shell_step(sh, &failed);
     }
     if (lost == NULL)
         return;

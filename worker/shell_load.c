@@ -205,8 +205,11 @@ static uint8_t *in_use(const struct worker_shell *sh, uint32_t *n)
 static void card_event(struct worker_shell *sh, const char *reason)
 {
     struct worker_event ev = {.type = WORKER_EV_CARD, .ok = reason == NULL, .reason = reason};
-    if (reason == NULL)
+    if (reason == NULL) {
+        const struct model_exec_config c = exec_config(sh, 1);
         ev.shape = model_shape(sh->model);
+        ev.kv_row_bytes = model_kv_row_bytes(sh->model, &c);
+    }
     sh->loading = WORKER_LOADING_NONE;
     worker_shell_step(sh, &ev);
 }

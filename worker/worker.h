@@ -94,6 +94,7 @@ enum worker_event_type {
     WORKER_EV_TEAM_UP,      /* the team connections of plan `epoch` are made */
     WORKER_EV_TEAM_LOST,    /* member of the team of plan `epoch`: it lost `peer`: `reason` */
     WORKER_EV_PASS,         /* `pass` is done */
+    WORKER_EV_KV_FAILED,    /* KV rows that an action named are not in the caches here */
     WORKER_EV_RING_BROKEN   /* a message to `peer` was not taken, or its connection to us broke:
                                `reason` */
 };
@@ -103,12 +104,14 @@ struct worker_event {
     int64_t now_ms;
     const struct net_msg *msg; /* borrowed for the step */
     const char *peer, *reason; /* borrowed for the step */
+    uint64_t from;             /* RING: the connection that it came by; the core does not look */
     bool ok;
     uint64_t epoch, done_bytes, total_bytes, fetched_bytes, planned_bytes;
     struct worker_pass *pass;
     struct worker_load load;         /* TICK, READ */
     const struct worker_readings *readings;
     const struct model_shape *shape; /* CARD: of the card's model */
+    size_t kv_row_bytes;             /* CARD: of one KV head, K and V, as it is cached */
 };
 
 /* ---- actions --------------------------------------------------------------------------------- */
@@ -129,6 +132,11 @@ enum worker_action_type {
     WORKER_ACT_DEACTIVATE, /* no plan is in force */
     WORKER_ACT_KEEP, /* copy n_rows hidden states of the event's ROWS, from from_row on, into buffer
                         `to` from row `index` on */
+    WORKER_ACT_KV_COPY,  /* copy `kv`, and the same of kv_layers layers in all, from the cache of the
+                            plan in force, `epoch`, to that of the one that is ready */
+    WORKER_ACT_KV_WRITE, /* the event's KV_ROWS are rows `kv` of the plan that is ready */
+    WORKER_ACT_KV_SEND,  /* answer the event's KV_ASK with rows `kv` of the plan in force, or, where
+                            not has_rows or it has not all of them, with nothing */
     WORKER_ACT_PASS, /* carry out `pass`; no other is running */
     WORKER_ACT_SEND_ROWS, /* send ROWS of kind `rows_kind` to `peer`: the rows of `pass` listed */
     WORKER_ACT_LOGITS,    /* send the summary of pass row `from_row` to the coordinator */
@@ -146,6 +154,9 @@ struct worker_action {
     uint32_t index, from_row, n_rows, rows_kind;
     const uint32_t *rows; /* [n_rows] indices into pass->rows */
     struct worker_pass *pass;
+    struct model_kv_rows kv;
+    uint32_t kv_layers;
+    bool has_rows;
     char text[200];
 };
 

@@ -3,7 +3,10 @@
  * It is the strict reader of what the core asks for. Rows of a slot must come at positions without
  * a gap and under request numbers that only rise; a waiting state is read once; a pass keeps to the
  * plan's bounds. KV rows of a fresh plan and states that were read already are poison, so that
- * whoever uses them gives another text. */
+ * whoever uses them gives another text.
+ *
+ * A team's leader computes for all of it, on the KV rows that each member has of its own head
+ * units. */
 #include "tests/sim/sim.h"
 
 #include <string.h>
@@ -28,8 +31,11 @@ struct sim_engine *sim_engine_new(struct sim *s, uint32_t w)
     e->n_team = k->next_n_team;
     e->me = k->next_me;
     memcpy(e->team, k->next_team, sizeof e->team);
+    e->head0 = k->next_shard.part.head0;
+    e->head1 = k->next_shard.part.head1;
     e->prompt_rows = worker_core_prompt_rows(k->core, e->epoch);
-    const size_t n = (size_t)(e->layer1 - e->layer0) * s->setup.slots * s->setup.context;
+    const size_t n =
+        (size_t)(e->layer1 - e->layer0) * SIM_UNITS * s->setup.slots * s->setup.context;
     e->kv = base_alloc(n * sizeof *e->kv);
     e->prompt = base_alloc(e->prompt_rows * sizeof *e->prompt);
     for (size_t i = 0; i < n; i++)
@@ -37,6 +43,27 @@ struct sim_engine *sim_engine_new(struct sim *s, uint32_t w)
     for (uint32_t i = 0; i < e->prompt_rows; i++)
         e->prompt[i] = poison(i);
     return e;
+}
+
+static uint64_t *kv_of(const struct sim *s, const struct sim_engine *e, uint32_t layer, uint32_t unit,
+                       uint32_t slot)
+{
+    return e->kv + (((size_t)(layer - e->layer0) * SIM_UNITS + unit) * s->setup.slots + slot) *
+                       s->setup.context;
+}
+
+/* The engine of the leader's team that has a head unit; NULL: its worker is not there. */
+static struct sim_engine *holder(struct sim *s, struct sim_engine *leader, uint32_t unit)
+{
+    for (uint32_t i = 0; i < leader->n_team; i++) {
+        const struct sim_worker *k = &s->workers[leader->team[i]];
+        struct sim_engine *const list[2] = {k->engine, k->next_engine};
+        for (int j = 0; j < 2; j++)
+            if (list[j] != NULL && list[j]->epoch == leader->epoch && unit >= list[j]->head0 &&
+                unit < list[j]->head1)
+                return list[j];
+    }
+    return NULL;
 }
 
 void sim_engine_free(struct sim_engine *e)
@@ -115,6 +142,28 @@ static void check_pass(struct sim *s, uint32_t w, const struct worker_pass *p)
     }
 }
 
+/* KV rows of a slot that all who have head units of the leader's stage have. */
+static uint32_t rows_of(struct sim *s, struct sim_engine *e, uint32_t slot)
+{
+    uint32_t n = UINT32_MAX;
+    for (uint32_t u = 0; u < SIM_UNITS; u++) {
+        const struct sim_engine *h = holder(s, e, u);
+        if (h != NULL && h->length[slot] < n)
+            n = h->length[slot];
+    }
+    return n;
+}
+
+static void set_rows(struct sim *s, struct sim_engine *e, uint32_t slot, uint32_t n)
+{
+    e->length[slot] = n;
+    for (uint32_t u = 0; u < SIM_UNITS; u++) {
+        struct sim_engine *h = holder(s, e, u);
+        if (h != NULL)
+            h->length[slot] = n;
+    }
+}
+
 /* A request begins where it was opened: at 0, or behind rows that the slot holds. What the slot
  * held from there on is lost. */
 static void begin_request(struct sim *s, uint32_t w, const struct worker_pass_row *r)
@@ -122,20 +171,22 @@ static void begin_request(struct sim *s, uint32_t w, const struct worker_pass_ro
     struct sim_engine *e = s->workers[w].engine;
     const struct sim_open *o = &s->opened[r->row.slot];
     const uint32_t slot = r->row.slot, at = r->row.position;
-    if (at > e->length[slot])
+    if (at > rows_of(s, e, slot))
         sim_fail(s, "%s: request %llu begins at position %u, and slot %u holds %u rows",
                  sim_name(s, SIM_WORKER0 + w), (unsigned long long)r->request, at, slot,
-                 e->length[slot]);
+                 rows_of(s, e, slot));
     if (o->epoch == e->epoch && o->request == r->request && o->start != at)
         sim_fail(s, "%s: request %llu begins at position %u and was opened at %u",
                  sim_name(s, SIM_WORKER0 + w), (unsigned long long)r->request, at, o->start);
-    for (uint32_t l = e->layer0; l < e->layer1; l++) {
-        uint64_t *kv = e->kv + ((size_t)(l - e->layer0) * s->setup.slots + slot) * s->setup.context;
-        for (uint32_t p = at; p < s->setup.context; p++)
-            kv[p] = poison(kv[p]);
+    for (uint32_t u = 0; u < SIM_UNITS; u++) {
+        const struct sim_engine *h = holder(s, e, u);
+        for (uint32_t l = e->layer0; h != NULL && l < e->layer1; l++)
+            for (uint32_t p = at; p < s->setup.context; p++)
+                kv_of(s, h, l, u, slot)[p] = poison(kv_of(s, h, l, u, slot)[p]);
     }
     e->request[slot] = r->request;
-    e->length[slot] = e->back[slot] = at;
+    e->back[slot] = at;
+    set_rows(s, e, slot, at);
 }
 
 /* The row's place among its slot's: requests follow each other, positions have no gap. */
@@ -152,7 +203,7 @@ static void check_row(struct sim *s, uint32_t w, const struct worker_pass_row *r
         sim_fail(s, "%s: request %llu has position %u where %u is due",
                  sim_name(s, SIM_WORKER0 + w), (unsigned long long)r->request, r->row.position,
                  e->length[slot]);
-    e->length[slot] = r->row.position + 1;
+    set_rows(s, e, slot, r->row.position + 1);
 }
 
 /* A row that is back belongs to whom the slot does; those of a logits request are back in order, and
@@ -170,16 +221,39 @@ static void check_back(struct sim *s, uint32_t w, const struct worker_pass_row *
     e->back[slot] = r->row.position + 1;
 }
 
+/* A KV row as all units have it; another one where they disagree, or one is not there. */
+static uint64_t kv_row(struct sim *s, const struct sim_engine *const of[SIM_UNITS], uint32_t layer,
+                       uint32_t slot, uint32_t position)
+{
+    uint64_t first = 0, row = 0;
+    for (uint32_t u = 0; u < SIM_UNITS; u++) {
+        const uint64_t x = of[u] == NULL
+                               ? poison(layer + u)
+                               : kv_of(s, of[u], layer, u, slot)[position] ^ base_mix64(u);
+        first = u == 0 ? x : first;
+        row += (u + 1) * (x ^ first);
+    }
+    return row ^ first;
+}
+
 /* The layers of one row; returns what `bad` says of it. */
 static uint32_t run_row(struct sim *s, struct sim_engine *e, const struct worker_pass_row *r,
                         uint64_t *hidden)
 {
-    const struct sim_setup *w = &s->setup;
+    const uint32_t position = r->row.position;
+    const struct sim_engine *of[SIM_UNITS];
+    uint64_t kv[SIM_CONTEXT_MAX];
+    for (uint32_t u = 0; u < SIM_UNITS; u++)
+        of[u] = holder(s, e, u);
     for (uint32_t l = e->layer0; l < e->layer1; l++) {
-        uint64_t *kv = e->kv + ((size_t)(l - e->layer0) * w->slots + r->row.slot) * w->context;
-        kv[r->row.position] = sim_stub_row(l, r->row.position, *hidden);
-        *hidden = sim_stub_layer(l, r->row.position, *hidden, kv);
-        if (sim_stub_bad(w->bad_one_in, *hidden))
+        const uint64_t row = sim_stub_row(l, position, *hidden);
+        for (uint32_t u = 0; u < SIM_UNITS; u++)
+            if (of[u] != NULL)
+                kv_of(s, of[u], l, u, r->row.slot)[position] = row ^ base_mix64(u);
+        for (uint32_t p = 0; p <= position; p++)
+            kv[p] = kv_row(s, of, l, r->row.slot, p);
+        *hidden = sim_stub_layer(l, position, *hidden, kv);
+        if (sim_stub_bad(s->setup.bad_one_in, *hidden))
             return 1 + l;
     }
     return 0;
@@ -304,4 +378,71 @@ void sim_compute_logits(struct sim *s, uint32_t w, const struct worker_action *a
                                              m->rms, net_list_i32(m->ids, MODEL_BEST),
                                              net_list_f64(m->values, MODEL_BEST), m->hash}};
     sim_control_up(s, w, &msg);
+}
+
+/* ---- KV rows that move ----------------------------------------------------------------------- */
+
+static bool has_rows(const struct sim *s, const struct sim_engine *e, const struct model_kv_rows *r,
+                     uint32_t n_layers)
+{
+    return e != NULL && r->layer >= e->layer0 && n_layers > 0 && r->layer + n_layers <= e->layer1 &&
+           r->head0 >= e->head0 && r->head0 < r->head1 && r->head1 <= e->head1 &&
+           r->slot < s->setup.slots && r->rows > 0 && r->first + r->rows <= s->setup.context;
+}
+
+static void has_more(struct sim_engine *e, const struct model_kv_rows *r)
+{
+    if (e->length[r->slot] < r->first + r->rows)
+        e->length[r->slot] = r->first + r->rows;
+}
+
+void sim_compute_kv_copy(struct sim *s, uint32_t w, const struct worker_action *a)
+{
+    const struct sim_worker *k = &s->workers[w];
+    const struct model_kv_rows *r = &a->kv;
+    if (!has_rows(s, k->engine, r, a->kv_layers) || k->engine->epoch != a->epoch ||
+        !has_rows(s, k->next_engine, r, a->kv_layers)) {
+        sim_fail(s, "%s copies KV rows that it has not", sim_name(s, SIM_WORKER0 + w));
+        return;
+    }
+    for (uint32_t l = r->layer; l < r->layer + a->kv_layers; l++)
+        for (uint32_t u = r->head0; u < r->head1; u++)
+            memcpy(kv_of(s, k->next_engine, l, u, r->slot) + r->first,
+                   kv_of(s, k->engine, l, u, r->slot) + r->first, r->rows * sizeof(uint64_t));
+    has_more(k->next_engine, r);
+}
+
+void sim_compute_kv_write(struct sim *s, uint32_t w, const struct worker_action *a,
+                          const struct net_msg_KV_ROWS *m)
+{
+    const struct sim_worker *k = &s->workers[w];
+    const struct model_kv_rows *r = &a->kv;
+    if (!has_rows(s, k->next_engine, r, 1)) {
+        sim_fail(s, "%s is given KV rows that it has no room for", sim_name(s, SIM_WORKER0 + w));
+        return;
+    }
+    const uint8_t *from = m->kv.ptr;
+    for (uint32_t u = r->head0; u < r->head1; u++)
+        for (uint32_t p = r->first; p < r->first + r->rows; p++, from += SIM_KV_ROW_BYTES)
+            memcpy(&kv_of(s, k->next_engine, r->layer, u, r->slot)[p], from, sizeof(uint64_t));
+    has_more(k->next_engine, r);
+    s->n_moved += r->rows;
+}
+
+void sim_compute_kv_send(struct sim *s, uint32_t w, const struct worker_action *a)
+{
+    static uint8_t kv[SIM_UNITS * SIM_CONTEXT_MAX * SIM_KV_ROW_BYTES];
+    struct sim_worker *k = &s->workers[w];
+    const struct model_kv_rows *r = &a->kv;
+    size_t n = 0;
+    if (a->has_rows && has_rows(s, k->engine, r, 1))
+        for (uint32_t u = r->head0; u < r->head1; u++)
+            for (uint32_t p = r->first; p < r->first + r->rows; p++, n += SIM_KV_ROW_BYTES)
+                memcpy(kv + n, &kv_of(s, k->engine, r->layer, u, r->slot)[p], sizeof(uint64_t));
+    const struct net_msg m = {.code = NET_MSG_KV_ROWS,
+                              .u.KV_ROWS = {a->epoch, r->layer, r->head0, r->head1, r->slot,
+                                            r->first, r->rows, {kv, n}}};
+    for (uint32_t to = 0; to < s->setup.n_workers; to++)
+        if (strcmp(a->peer, sim_name(s, SIM_WORKER0 + to)) == 0)
+            sim_ring_answer(s, w, to, &m);
 }

@@ -81,7 +81,9 @@ static void on_prepared(struct sim *s, uint32_t w, const struct net_msg_PREPARED
 {
     struct sim_plan *p = plan_of(s, m->epoch);
     if (p->epoch == m->epoch)
-        p->ready = m->state == 1 ? p->ready | 1u << w : p->ready & ~(1u << w);
+        /* One that takes KV rows over is ready all the while. */
+        p->ready = m->state == 1 || (m->state == 0 && m->round > 0) ? p->ready | 1u << w
+                                                                     : p->ready & ~(1u << w);
 }
 
 static bool same_stages(const struct sim_plan *a, const struct sim_plan *b)
@@ -204,9 +206,10 @@ static void on_open(struct sim *s, uint32_t w, const struct net_msg_OPEN *m)
                  m->tokens.n);
     s->opened[m->slot] = (struct sim_open){m->epoch, m->request, m->start};
     s->n_reused += m->start;
-    c->reused =
-        m->start < s->setup.requests[who].n_prompt ? m->start : s->setup.requests[who].n_prompt;
-    c->in_slot = true;
+    const uint32_t n_prompt = s->setup.requests[who].n_prompt,
+                   known = m->start < n_prompt ? m->start : n_prompt;
+    c->reused = c->opened && c->reused < known ? c->reused : known;
+    c->in_slot = c->opened = true;
     s->slot_owner[m->slot] = 1 + who;
 }
 
@@ -526,6 +529,7 @@ void sim_coord_start(struct sim *s)
     struct coord_model m = {.n_layers = s->setup.n_layers,
                             .n_ff = SIM_UNITS * 16,
                             .unit_heads = 1,
+                            .kv_share = 1,
                             .unit_cols = 16,
                             .n_vocab = SIM_VOCAB,
                             .context = s->setup.context,
@@ -567,7 +571,7 @@ void sim_coord_stop(struct sim *s)
         s->workers[w].control.far = 0;
     }
     for (uint32_t i = 0; i < s->setup.n_requests; i++) {
-        s->clients[i].in_slot = false;
+        s->clients[i].in_slot = s->clients[i].opened = false;
         s->clients[i].connection = 0;
     }
     s->tick_id++;

@@ -44,6 +44,7 @@ bool sim_link_delivers(const struct sim *s, const struct sim_event *ev)
     case SIM_CONTROL_MSG:
         return in_order_of_life(control, ev, control->near);
     case SIM_RING_UP:
+    case SIM_RING_ANSWER:
         return ev->arrived || (out->alive && out->life == ev->life);
     case SIM_RING_MSG:
         return ev->arrived || (in->alive && in->life == ev->life);
@@ -272,6 +273,21 @@ bool sim_ring_send(struct sim *s, uint32_t from, uint32_t to, const struct net_m
                                     .arg = s->workers[to].process},
                  &l->out, m);
     return true;
+}
+
+void sim_ring_answer(struct sim *s, uint32_t from, uint32_t to, const struct net_msg *m)
+{
+    struct sim_link *l = &s->workers[to].ring[from];
+    if (!l->alive || l->far == 0)
+        return;
+    say_message(s, SIM_WORKER0 + from, SIM_WORKER0 + to, m);
+    sim_push_msg(s,
+                 (struct sim_event){.node = SIM_WORKER0 + to,
+                                    .what = SIM_RING_ANSWER,
+                                    .peer = SIM_WORKER0 + from,
+                                    .life = l->far,
+                                    .arg = s->workers[to].process},
+                 &l->in, m);
 }
 
 /* ---- partitions ------------------------------------------------------------------------------ */

@@ -124,6 +124,7 @@ static enum sim_kind kind_of(enum sim_what what)
     case SIM_RING_DOWN:
     case SIM_RING_BROKEN:
     case SIM_RING_MSG:
+    case SIM_RING_ANSWER:
         return SIM_ON_RING;
     case SIM_CLIENT_MSG:
     case SIM_CLIENT_DOWN:

@@ -30,6 +30,7 @@ enum {
     SIM_LAYER_PIECES = 3, /* what all members hold, heads, columns */
     SIM_PIECES_MAX = SIM_LAYERS_MAX * SIM_LAYER_PIECES + 2,
     SIM_PIECE_BYTES = 1000,
+    SIM_KV_ROW_BYTES = 256, /* of one KV head; the first eight say something */
     SIM_NUMERICS =
         0x5eed,         /* hash of the kernels' bits, the same everywhere but on a foreign worker */
     SIM_PLANS_MAX = 64, /* plans remembered: the newest ones */
@@ -180,7 +181,8 @@ enum sim_what {
     SIM_RING_UP,
     SIM_RING_DOWN,
     SIM_RING_BROKEN,
-    SIM_RING_MSG,
+    SIM_RING_MSG,    /* by the connection that the sender made */
+    SIM_RING_ANSWER, /* by the one that the receiver made */
     SIM_READINGS,
     SIM_CARD,
     SIM_PROFILED,
@@ -242,7 +244,8 @@ struct sim_engine {
     bool last, lost;                            /* last stage; its ring has broken */
     bool output_first;
     uint32_t n_team, me, team[SIM_WORKERS_MAX]; /* workers of the stage, its leader first */
-    uint64_t *kv;                               /* [layer1 - layer0, slots, context] */
+    uint32_t head0, head1;                      /* head units of this worker; a KV head each */
+    uint64_t *kv; /* [layer1 - layer0, SIM_UNITS, slots, context]; only of its units not poison */
     uint64_t decode[SIM_SLOTS_MAX], *prompt;    /* hidden states that wait; prompt [prompt_rows] */
     uint64_t request[SIM_SLOTS_MAX];            /* whose rows the slot's KV are */
     uint32_t length[SIM_SLOTS_MAX];             /* how many */
@@ -263,6 +266,7 @@ struct sim_worker {
     uint64_t prepare; /* counts the plans prepared: what belongs to an older one is stale */
     uint64_t next_epoch;
     struct coord_shard next_shard;
+    uint32_t next_head0, next_head1;
     uint32_t next_layer0, next_layer1, next_stage, next_chunk, next_max_rows, n_pieces, n_manifest;
     uint32_t manifest[SIM_PIECES_MAX];
     bool next_last, next_output_first;
@@ -285,6 +289,7 @@ struct sim_client {
     struct sim_pipe out, in;
     uint64_t order;     /* of arrival at the coordinator of this process; 0: not there */
     bool live, in_slot; /* as the coordinator must see it */
+    bool opened;        /* had a slot, now or before */
     bool cancelled, left, over, refused, failed; /* failed: for a reason that accounts for it */
     bool unwanted; /* it has its answer, and the coordinator does not know any more */
     uint32_t n_tokens, n_text, finish, replays, reused;
@@ -337,6 +342,7 @@ struct sim {
         slot_owner[SIM_SLOTS_MAX]; /* 1 + client of the request that was opened and not closed */
     struct sim_open opened[SIM_SLOTS_MAX]; /* last in the slot */
     uint64_t n_reused;                     /* rows that requests were opened behind */
+    uint64_t n_moved; /* KV rows of a layer that a worker took from another */
 
     struct worker_actions *actions;
     struct sim_worker workers[SIM_WORKERS_MAX];
@@ -373,6 +379,8 @@ bool sim_control_down(struct sim *s, uint32_t w, const struct net_msg *m);
 void sim_ring_want(struct sim *s, uint32_t from, uint32_t to);
 void sim_ring_end(struct sim *s, uint32_t from, uint32_t to, int64_t near_us, int64_t far_us);
 bool sim_ring_send(struct sim *s, uint32_t from, uint32_t to, const struct net_msg *m);
+/* By the connection that `to` made; dropped where it is not there any more. */
+void sim_ring_answer(struct sim *s, uint32_t from, uint32_t to, const struct net_msg *m);
 bool sim_client_send(struct sim *s, uint32_t client, const struct net_msg *m);
 bool sim_client_answer(struct sim *s, uint64_t connection, const struct net_msg *m);
 bool sim_link_delivers(const struct sim *s, const struct sim_event *ev);
@@ -391,6 +399,12 @@ struct sim_engine *sim_engine_new(struct sim *s, uint32_t w);
 void sim_compute_keep(struct sim *s, uint32_t w, const struct worker_action *a,
                       const struct net_msg_ROWS *m);
 void sim_compute_pass(struct sim *s, uint32_t w, struct worker_pass *p);
+/* KV rows that move: from the plan in force to the one that is ready; from a message to the latter;
+ * into an answer. */
+void sim_compute_kv_copy(struct sim *s, uint32_t w, const struct worker_action *a);
+void sim_compute_kv_write(struct sim *s, uint32_t w, const struct worker_action *a,
+                          const struct net_msg_KV_ROWS *m);
+void sim_compute_kv_send(struct sim *s, uint32_t w, const struct worker_action *a);
 /* The member of the pass's team that cannot take part just now; SIM_WORKERS_MAX: all do. */
 uint32_t sim_compute_absent(const struct sim *s, uint32_t w);
 void sim_compute_send_rows(struct sim *s, uint32_t w, const struct worker_action *a);

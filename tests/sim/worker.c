@@ -237,6 +237,15 @@ static void act(struct sim *s, uint32_t w, const struct worker_action *a,
     case WORKER_ACT_KEEP:
         sim_compute_keep(s, w, a, &ev->msg->u.ROWS);
         break;
+    case WORKER_ACT_KV_COPY:
+        sim_compute_kv_copy(s, w, a);
+        break;
+    case WORKER_ACT_KV_WRITE:
+        sim_compute_kv_write(s, w, a, &ev->msg->u.KV_ROWS);
+        break;
+    case WORKER_ACT_KV_SEND:
+        sim_compute_kv_send(s, w, a);
+        break;
     case WORKER_ACT_PASS:
         sim_compute_pass(s, w, a->pass);
         break;
@@ -405,6 +414,7 @@ static bool on_local(struct sim *s, uint32_t w, const struct sim_event *ev,
         out->type = WORKER_EV_CARD;
         out->ok = true;
         out->shape = &shape;
+        out->kv_row_bytes = SIM_KV_ROW_BYTES;
         return true;
     case SIM_PROFILED:
     case SIM_PASS:

@@ -138,6 +138,7 @@ static int setup(void **state)
                             .n_ff = N_FF,
                             .unit_heads = UNIT_HEADS,
                             .unit_cols = UNIT_COLS,
+                            .kv_share = 2 * UNIT_HEADS,
                             .n_vocab = 100,
                             .context = 64,
                             .numerics = 1,
@@ -442,6 +443,184 @@ static void test_the_plan_before_is_as_good(void **state)
     }
 }
 
+/* ---- KV rows that move ----------------------------------------------------------------------- */
+
+static const uint8_t request_id[16] = {9};
+
+/* A request with a prompt of three tokens; its number. */
+static uint64_t ask(void)
+{
+    static const int32_t tokens[] = {5, 6, 7};
+    const struct net_msg m = {.code = NET_MSG_SUBMIT,
+                              .u.SUBMIT = {.version = NET_CLIENT_VERSION,
+                                           .id = request_id,
+                                           .n = 40,
+                                           .top_p = 1,
+                                           .repeat_penalty = 1,
+                                           .prompt = {(const uint8_t *)"abc", 3}}};
+    step((struct coord_event){.type = COORD_EV_CLIENT, .client = 9, .msg = &m});
+    step((struct coord_event){.type = COORD_EV_READ,
+                              .ok = true,
+                              .serial = 1,
+                              .tokens = tokens,
+                              .n_tokens = 3,
+                              .prompt_bytes = 3});
+    assert_non_null(told(2, NET_MSG_OPEN));
+    return told(2, NET_MSG_OPEN)->u.OPEN.request;
+}
+
+static void token(uint64_t epoch, uint64_t number, uint32_t position)
+{
+    uint8_t request[8], at[4], id[4];
+    net_put_u64(request, 0, number);
+    net_put_u32(at, 0, position);
+    net_put_u32(id, 0, 8);
+    says(3, (struct net_msg){.code = NET_MSG_TOKENS,
+                             .u.TOKENS = {epoch, {request, 1}, {at, 1}, {id, 1}}});
+}
+
+static void drain(const char *name, uint32_t on)
+{
+    const struct net_msg m = {.code = NET_MSG_DRAIN,
+                              .u.DRAIN = {NET_CLIENT_VERSION, base_span_str(name), on}};
+    step((struct coord_event){.type = COORD_EV_CLIENT, .client = 9, .msg = &m});
+}
+
+static void has(uint64_t epoch, uint32_t node, uint32_t round)
+{
+    says(node, (struct net_msg){.code = NET_MSG_PREPARED,
+                                .u.PREPARED = {.epoch = epoch, .state = 1, .round = round}});
+}
+
+struct part {
+    const char *donor;
+    uint32_t layer0, layer1, head0, head1;
+};
+
+static void inherits(uint32_t node, uint32_t round, uint32_t first, uint32_t end,
+                     const struct part *parts, uint32_t n)
+{
+    const struct net_msg *m = told(node, NET_MSG_INHERIT);
+    assert_non_null(m);
+    assert_true(net_msg_bytes(m) > 0);
+    const struct net_msg_INHERIT *p = &m->u.INHERIT;
+    assert_int_equal(p->round, round);
+    is_list(p->slots, 1, (const uint32_t[]){0});
+    is_list(p->first, 1, &first);
+    is_list(p->end, 1, &end);
+    assert_int_equal(p->donors.n, n);
+    for (uint32_t i = 0; i < n; i++) {
+        assert_true(base_span_is(net_str_at(p->donors, i), parts[i].donor));
+        assert_int_equal(net_u32_at(p->layer0, i), parts[i].layer0);
+        assert_int_equal(net_u32_at(p->layer1, i), parts[i].layer1);
+        assert_int_equal(net_u32_at(p->head0, i), parts[i].head0);
+        assert_int_equal(net_u32_at(p->head1, i), parts[i].head1);
+    }
+}
+
+/* w1 and w3 take over all layers; four query heads share a KV head, of which w2 has both, w0 and w3
+ * one each, and w1 both. */
+static void two_are_left(void)
+{
+    memset(&plan, 0, sizeof plan);
+    plan.n_stages = 1;
+    plan.latency_s = 0.02;
+    plan.stages[0] =
+        (struct part_stage){0, 6, PART_STAR, 2, {{1, 0, 2, 0, 4, 0, 5}, {3, 2, 4, 4, 4, 5, 5}}};
+}
+
+static void test_rows_go_where_they_are_needed(void **state)
+{
+    static const struct part of_1[] = {{"w2", 0, 4, 0, 1}, {"w1", 4, 6, 0, 1}},
+                             of_3[] = {{"w2", 0, 4, 1, 2}, {"w1", 4, 6, 1, 2}};
+    (void)state;
+    const uint64_t epoch = serve(), number = ask();
+    token(epoch, number, 3);
+    drain("w2", 1);
+    two_are_left();
+    answer();
+    const uint64_t next = told(1, NET_MSG_PLAN)->u.PLAN.epoch;
+    has(next, 1, 0);
+    token(epoch, number, 4); /* the plan in force serves */
+    has(next, 3, 0);
+    inherits(1, 1, 0, 4, of_1, 2);
+    inherits(3, 1, 0, 4, of_3, 2);
+    for (uint32_t position = 5; position < 10; position++)
+        token(epoch, number, position);
+    has(next, 1, 1);
+    has(next, 3, 0); /* old news */
+    assert_true(coord_core_epoch(core) == epoch);
+    has(next, 3, 1);
+    inherits(1, 2, 4, 9, of_1, 2);
+    token(epoch, number, 10);
+    has(next, 3, 2);
+    has(next, 1, 2);
+    /* One row more is not worth a round. */
+    assert_true(coord_core_epoch(core) == next);
+    assert_non_null(told(2, NET_MSG_COMMIT));
+    const struct net_msg_OPEN *o = &told(1, NET_MSG_OPEN)->u.OPEN;
+    assert_int_equal(o->slot, 0);
+    assert_int_equal(o->start, 9);
+    assert_int_equal(o->tokens.n, 11);
+    assert_true(o->request != number);
+    token(next, o->request, 11);
+    assert_true(logged("resumed order=1 pause_ms=") && logged(" rows=11 run=2"));
+}
+
+/* Who cannot take rows is left out, and the plan in force serves on; who had them and dies takes
+ * nothing but time. */
+static void test_a_move_that_fails(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        const uint64_t epoch = serve(), number = ask();
+        token(epoch, number, 3);
+        drain("w2", 1);
+        two_are_left();
+        answer();
+        const uint64_t next = told(1, NET_MSG_PLAN)->u.PLAN.epoch;
+        has(next, 1, 0);
+        has(next, 3, 0);
+        assert_non_null(told(1, NET_MSG_INHERIT));
+        if (k == 0) {
+            says(3, (struct net_msg){.code = NET_MSG_PREPARED,
+                                     .u.PREPARED = {.epoch = next,
+                                                    .state = 2,
+                                                    .reason = base_span_str("it is gone")}});
+            assert_true(coord_core_epoch(core) == epoch);
+            token(epoch, number, 4);
+        } else {
+            step((struct coord_event){.type = COORD_EV_NODE_DOWN, .node = 2, .reason = "power"});
+            assert_true(coord_core_epoch(core) == next);
+            assert_int_equal(told(1, NET_MSG_OPEN)->u.OPEN.start, 0);
+            assert_int_equal(told(1, NET_MSG_OPEN)->u.OPEN.tokens.n, 4);
+        }
+        teardown(NULL);
+        setup(NULL);
+    }
+}
+
+static void test_a_drain_that_cannot_be(void **state)
+{
+    (void)state;
+    const uint64_t epoch = serve();
+    drain("w7", 1);
+    assert_int_equal(actions.list[0].msg.code, NET_MSG_NO);
+    drain("w2", 1);
+    step((struct coord_event){.type = COORD_EV_PLANNED, .serial = serial, .reason = "too small"});
+    assert_true(coord_core_epoch(core) == epoch);
+    const struct net_msg m = {.code = NET_MSG_ASK_STATUS, .u.ASK_STATUS = {NET_CLIENT_VERSION}};
+    step((struct coord_event){.type = COORD_EV_CLIENT, .client = 9, .msg = &m});
+    const struct net_msg_STATUS_NODE *n = &actions.list[2].msg.u.STATUS_NODE;
+    assert_true(base_span_is(n->name, "w2") && base_span_is(n->state, "serving"));
+    assert_true(base_span_is(n->last_error, "cannot be drained: too small"));
+    /* And nobody is asked again. */
+    const uint64_t before = serial;
+    for (int64_t until = now_ms + 3000; now_ms < until; now_ms += 200)
+        step((struct coord_event){.type = COORD_EV_TICK});
+    assert_true(serial == before);
+}
+
 static void test_status_counts(void **state)
 {
     static const struct {
@@ -478,6 +657,9 @@ int main(void)
         TEST(test_what_is_another_plan),
         TEST(test_links_are_measured_again),
         TEST(test_the_plan_before_is_as_good),
+        TEST(test_rows_go_where_they_are_needed),
+        TEST(test_a_move_that_fails),
+        TEST(test_a_drain_that_cannot_be),
         TEST(test_status_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
