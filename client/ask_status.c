@@ -136,28 +136,29 @@ int cli_status_take(struct cli_cluster_status *out, const struct net_event *ev, 
     return 0;
 }
 
-static int collect(struct cli_cluster *c, struct cli_cluster_status *out, struct err *e)
+int cli_cluster_status(struct cli_cluster *c, const struct net_msg *ask,
+                       struct cli_cluster_status *out, struct err *e)
 {
     struct net_event ev;
     bool done = false;
-    int rc;
-    while (!done && (rc = cli_cluster_next(c, 1000, &ev, e)) == 0) {
+    out->n_nodes = 0;
+    int rc = c->up ? net_send(c->net, c->coordinator, ask, e) : 0;
+    while (rc == 0 && !done && (rc = cli_cluster_next(c, 1000, &ev, e)) == 0) {
         if (ev.type == NET_EV_UP)
-            rc = cli_status_send(c, e);
+            rc = net_send(c->net, c->coordinator, ask, e);
         if (rc == 0)
             rc = cli_status_take(out, &ev, &done, e);
-        if (rc != 0)
-            return rc;
     }
     return rc;
 }
 
 int cli_ask_status(const struct cli_options *o, struct cli_cluster_status *out, struct err *e)
 {
+    const struct net_msg m = {.code = NET_MSG_ASK_STATUS, .u.ASK_STATUS = {NET_CLIENT_VERSION}};
     struct cli_cluster *c = NULL;
     int rc = cli_cluster_open(o, &c, e);
     if (rc == 0)
-        rc = collect(c, out, e);
+        rc = cli_cluster_status(c, &m, out, e);
     cli_cluster_close(c);
     return rc;
 }

@@ -80,6 +80,8 @@ int cli_local(const struct cli_options *o, struct err *e);
 int cli_chat(const struct cli_options *o, struct err *e);
 int cli_status(const struct cli_options *o, struct err *e);
 int cli_top(const struct cli_options *o, struct err *e);
+int cli_drain(const struct cli_options *o, struct err *e);
+int cli_undrain(const struct cli_options *o, struct err *e);
 int cli_plan(const struct cli_options *o, struct err *e);
 int cli_config(const struct cli_options *o, struct err *e);
 int cli_keygen(const struct cli_options *o, struct err *e);
@@ -317,6 +319,9 @@ struct cli_cluster_status {
     double tok_s_then[CLI_THEN_MAX];
     struct cli_node nodes[NET_WORKERS_MAX];
 };
+/* Send ASK_STATUS, or DRAIN, which is answered alike, and wait for the whole answer. */
+int cli_cluster_status(struct cli_cluster *c, const struct net_msg *ask,
+                       struct cli_cluster_status *out, struct err *e);
 int cli_ask_status(const struct cli_options *o, struct cli_cluster_status *out, struct err *e);
 /* The same, a step at a time: send the question; take what came. *done: *out is one whole answer.
  * ERR_REFUSED. */

@@ -36,6 +36,11 @@ static const struct cli_command commands[] = {
      CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(PROFILE) | CLI_BIT(MODEL) | CLI_BIT(SVG) |
          CLI_BIT(JSON),
      CLI_BIT(CONFIG), 0, 0, cli_plan},
+    {"drain", "-c FILE NAME",
+     "Empties a worker: its work and KV cache go to the others, no token is lost.",
+     CLI_BIT(CONFIG) | CLI_BIT(KEY), CLI_BIT(CONFIG), 1, 1, cli_drain},
+    {"undrain", "-c FILE NAME", "Lets a drained worker work again.", CLI_BIT(CONFIG) | CLI_BIT(KEY),
+     CLI_BIT(CONFIG), 1, 1, cli_undrain},
     {"config", "-c FILE", "Shows a configuration as it is understood, with the defaults filled in.",
      CLI_BIT(CONFIG), CLI_BIT(CONFIG), 0, 0, cli_config},
     {"keygen", "DIR NAME...",

@@ -9,6 +9,7 @@ noinst_LIBRARIES += %D%/libcli.a
 	%D%/chat.c \
 	%D%/cluster.c \
 	%D%/config.c \
+	%D%/drain.c \
 	%D%/generate.c \
 	%D%/inspect.c \
 	%D%/json.c \

@@ -11,6 +11,7 @@ INTEGRATION_TESTS = \
 	%D%/lab.sh \
 	%D%/local.sh \
 	%D%/models.sh \
+	%D%/migrate.sh \
 	%D%/teams.sh \
 	%D%/one_text.sh \
 	%D%/pipeline.sh \
