@@ -13,7 +13,17 @@
  * have brought it to. */
 #include "coordinator/core_private.h"
 
+#include <math.h>
 #include <string.h>
+
+static bool all_finite(const struct base_buf *b)
+{
+    const struct net_list l = {b->ptr, (uint32_t)(b->len / sizeof(double))};
+    for (uint32_t i = 0; i < l.n; i++)
+        if (!isfinite(net_f64_at(l, i)))
+            return false;
+    return true;
+}
 
 /* The tokens that were generated. False: they are not such as this model and request give. */
 static bool take_tokens(struct coord_core *c, struct request *r, const struct coord_kept *k,
@@ -22,7 +32,8 @@ static bool take_tokens(struct coord_core *c, struct request *r, const struct co
     const uint32_t n = (uint32_t)(k->tokens.len / sizeof(int32_t));
     const struct net_list tokens = {k->tokens.ptr, n};
     struct token_logprobs *p = &r->logprobs;
-    if (n > r->end_position - r->n_prompt || ((r->flags & 1) != 0 && n > 0) ||
+    if (!all_finite(&k->chosen) || !all_finite(&k->best) || n > r->end_position - r->n_prompt ||
+        ((r->flags & 1) != 0 && n > 0) ||
         (n > 0 && k->logprobs != (r->sampling.logprobs != 0 ? p->n_best + 1 : 0)))
         return false;
     for (uint32_t i = 0; i < n; i++) {

@@ -4,7 +4,8 @@
  *              length u32   of what follows the id
  *              kind   u8
  *              id     16 bytes
- *     REQUEST  a SUBMIT as on the wire, at its acceptance; without its prompt once that was read
+ *     REQUEST  a SUBMIT as on the wire, at its acceptance; later without its prompt, which was read
+ *              or is not wanted any more
  *     PROMPT   count u32, ids i32: the prompt was made into tokens
  *     TOKEN    index u32, elapsed_ms u32, token i32, logprobs u32; where logprobs is 1 + k, chosen
  *              f64, k ids i32, k best f64
@@ -287,7 +288,7 @@ void coord_records_write(const struct coord_kept_list *l, struct base_buf *b)
     for (uint32_t i = 0; i < l->n; i++) {
         const struct coord_kept *k = &l->list[i];
         struct net_msg_SUBMIT m = k->submit;
-        if (k->read)
+        if (k->read || k->done)
             m.prompt = (struct span){NULL, 0};
         coord_record_request(b, &m);
         if (k->read)
