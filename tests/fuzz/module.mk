@@ -53,6 +53,11 @@ FUZZ_TARGETS += %D%/fuzz_tokenizer
 %C%_fuzz_tokenizer_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
 %C%_fuzz_tokenizer_LDADD = $(MODEL_LIBS)
 
+FUZZ_TARGETS += %D%/fuzz_journal
+%C%_fuzz_journal_SOURCES = %D%/fuzz_journal.c $(FUZZ_MAIN)
+%C%_fuzz_journal_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_CFLAGS)
+%C%_fuzz_journal_LDADD = $(COORD_LIBS)
+
 FUZZ_TARGETS += %D%/fuzz_json
 %C%_fuzz_json_SOURCES = %D%/fuzz_json.c $(FUZZ_MAIN)
 %C%_fuzz_json_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
