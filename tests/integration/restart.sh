@@ -44,6 +44,16 @@ kept_more_than()
     test "$(n_kept)" -gt "$1"
 }
 
+n_plans()
+{
+    grep -c ' commit ' "$lab/coordinator.log"
+}
+
+more_plans_than()
+{
+    test "$(n_plans)" -gt "$1"
+}
+
 restart()
 {
     before=$(n_kept)
@@ -122,19 +132,26 @@ if test "${SHOAL_TEST_LONG:-0}" -ne 0; then
     start_coordinator
     answered "stopped in good order, and started"
     n=0
+    rm -f "$work/pauses"
     while test "$n" -lt "${SHOAL_TEST_LONG}"; do
         n=$((n + 1))
         ask
         grows 100
-        sleep "$(awk -v seed="$n$$" 'BEGIN { srand(seed); printf "%.2f", 4 * rand() }')"
+        sleep "$(awk -v seed="$n$$" 'BEGIN { srand(seed); printf "%.2f", 3 * rand() }')"
+        plans=$(n_plans)
+        killed=$(ticks)
         restart
-        answered "killed at a random moment, the $n. time"
+        within 30 more_plans_than "$plans"
+        echo $(($(ticks) - killed)) >>"$work/pauses"
+        answered "killed at a random moment, the $n. time: $(grep ' kept ' "$lab/coordinator.log" | tail -n 1 | sed 's/.*kept //')"
     done
+    note "from the kill to a plan in force, median and worst: $(sort -n "$work/pauses" |
+        awk '{ a[NR] = $1 / 100 } END { printf "%.2f s, %.2f s of %d", a[int((NR + 1) / 2)], a[NR], NR }')"
     ask
     grows 4000
     kill_program coordinator
     within 100 has_answered
-    says "a coordinator that does not come back" "$work/asked" 'lost the coordinator'
+    says "a coordinator that does not come back" "$work/asked.err" 'lost the coordinator'
     start_coordinator
 fi
 check "all end with status 0" stop_cluster
