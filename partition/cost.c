@@ -223,8 +223,7 @@ static double stage_seconds(const struct part_problem *p, const struct part_stag
         seconds += part_stage_half(p, s, l, true, pass) + part_stage_half(p, s, l, false, pass);
     if (s->layer0 == 0)
         seconds += part_time_at(lead->embed, pass.rows);
-    /* The ring comes back to it with another message. */
-    return seconds + (has_output(s) && s->layer1 < p->n_layers ? lead->pass_s : 0.0);
+    return seconds;
 }
 
 double part_stage_seconds(const struct part_problem *p, const struct part_stage *s, double rows)

@@ -194,8 +194,7 @@ static void set_seconds(struct part_view *v, const struct part_choice *c, uint32
     double *sum_s = v->sum_s[m] + (size_t)at * (v->n_layers + 1);
     double *sum = v->sum + (size_t)at * (v->n_layers + 1);
     v->begin_s[m][at] = part_stage_begin(p, &c->stage, v->pass[m]) +
-                        part_stage_output(p, &c->stage, v->pass[m]) +
-                        (c->output && v->output_first ? p->devices[c->leader].pass_s : 0.0);
+                        part_stage_output(p, &c->stage, v->pass[m]);
     sum_s[0] = 0.0;
     for (uint32_t l = 0; l < v->n_layers; l++) {
         const uint32_t k = v->kind[l];

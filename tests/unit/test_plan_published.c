@@ -93,6 +93,25 @@ static void test_team_by_hand(void **state)
     near(part_stage_seconds(&prob, &s, 2.0), 0.3e-3 + (9.1e-3 + 8e-3 + 0.5e-3) + 8e-3 + 2e-3);
 }
 
+/* The first stage samples in the pass that begins the next token: two passes a token, two hops with
+ * hidden states. */
+static void test_output_first_by_hand(void **state)
+{
+    (void)state;
+    static struct part_plan plan;
+    boards(2, 2, (const double[]){2.0, 3.0});
+    for (uint32_t d = 0; d < 2; d++) {
+        prob.devices[d].pass_s = 1e-3;
+        prob.devices[d].output.row_s = 4e-3;
+    }
+    plan = (struct part_plan){.n_stages = 2, .output_first = true};
+    plan.stages[0] = part_stage_single(&prob, 0, 0, 1, true);
+    plan.stages[1] = part_stage_single(&prob, 1, 1, 2, false);
+    part_plan_cost(&prob, &plan);
+    near(plan.latency_s, (1e-3 + 2e-3 + 4e-3) + (1e-3 + 3e-3) + 2 * (1e-5 + 1e-6));
+    assert_true(part_plan_fits(&prob, &plan));
+}
+
 /* Two query heads share a KV head; three members cut it in the middle. */
 static void test_kv_heads_are_held_twice(void **state)
 {
@@ -427,10 +446,15 @@ int main(int argc, char **argv)
         return print_table(atof(argv[2]), argc > 3 ? (uint32_t)atoi(argv[3]) : 0,
                            argc > 4 ? (uint32_t)atoi(argv[4]) : PLAN_CLUSTERS);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_team_by_hand),     cmocka_unit_test(test_kv_heads_are_held_twice),
-        cmocka_unit_test(test_dynamic_programs), cmocka_unit_test(test_splits_by_hand),
-        cmocka_unit_test(test_heads_by_hand),    cmocka_unit_test(test_names),
-        cmocka_unit_test(test_clusters),         cmocka_unit_test(test_bound_is_below_optimum),
+        cmocka_unit_test(test_output_first_by_hand),
+        cmocka_unit_test(test_team_by_hand),
+        cmocka_unit_test(test_kv_heads_are_held_twice),
+        cmocka_unit_test(test_dynamic_programs),
+        cmocka_unit_test(test_splits_by_hand),
+        cmocka_unit_test(test_heads_by_hand),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_clusters),
+        cmocka_unit_test(test_bound_is_below_optimum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
