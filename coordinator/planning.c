@@ -2,9 +2,9 @@
  *
  * A device's time for a pass of r rows is taken as a line over r. It goes through what one row took
  * and what a row of each slot took; where a prompt is asked about, through one row and a tile of a
- * prompt, since a processor that waits for memory at few rows computes at many. A hidden state is
- * n_embd F32 values a row; one way is half a round trip. A link that was not measured (NAN) costs
- * LINK_UNUSABLE_S, so that a ring avoids it where another is to be had.
+ * prompt, since a processor that waits for memory at few rows computes at many. One way is half a
+ * round trip. A link that was not measured (NAN) costs LINK_UNUSABLE_S, so that a ring avoids it
+ * where another is to be had.
  *
  * Memory: weights and KV are exact but for units that are shorter than the others, from the model;
  * the queues of a stage are an upper bound here, since they depend on the stage's place; the worker,
@@ -20,6 +20,10 @@ _Static_assert((int)NET_HYPERION == (int)PART_HYPERION && (int)NET_EVEN == (int)
                    (int)NET_MYOPIC_HEADS == (int)PART_MYOPIC_HEADS &&
                    (int)NET_HYPERION + 1 == (int)PART_ALGORITHMS,
                "algorithms");
+_Static_assert((int)NET_SUMS_EXACT == (int)MODEL_WIRE_EXACT &&
+                   (int)NET_SUMS_F16 == (int)MODEL_WIRE_F16 &&
+                   (int)NET_SUMS_Q8 == (int)MODEL_WIRE_Q8,
+               "wire");
 enum { TEAM_SUMS = 4, TEAM_OTHER_BYTES = 65536 }; /* of a member's buffers, worker/team.c */
 
 uint32_t coord_context(const struct net_config *c, const struct model *m)
@@ -141,7 +145,7 @@ static void fill_messages(struct part_problem *out, const struct net_config *c,
 {
     static const double sum_bytes[] = {
         [NET_SUMS_EXACT] = 4, [NET_SUMS_F16] = 2, [NET_SUMS_Q8] = 36.0 / 32};
-    out->hidden_bytes = b->n_embd * 4.0;
+    out->hidden_bytes = (double)model_rows_bytes(1, b->n_embd, (enum model_wire)c->wire);
     out->normed_bytes = b->normed_bytes;
     out->sum_bytes = b->n_embd * sum_bytes[c->wire];
     out->logits_bytes = b->n_vocab * 4.0;
