@@ -82,9 +82,10 @@ void coord_blocks_of(const struct model *m, const struct net_config *config,
     out->run_bytes = piece_bytes(m, MODEL_PIECE_OUTPUT, 0);
     out->final_bytes = piece_bytes(m, MODEL_PIECE_FINAL, 0);
     out->shared_run_bytes = shape->tied ? out->run_bytes : 0;
-    /* Waiting rows: a decode row a slot, up to five chunks of prompt, the pass itself; and some
-     * logits. */
-    const uint64_t rows = c.n_slots + 5ull * coord_core_chunk_max(config) + c.max_rows;
+    /* Waiting rows: a decode row a slot, chunks of prompt (worker/core_ring.c; one more than stages,
+     * of which there are no more than workers), the pass itself; and some logits. */
+    const uint64_t n_chunks = (config->n_workers > 2 ? config->n_workers : 2) + 1;
+    const uint64_t rows = c.n_slots + n_chunks * coord_core_chunk_max(config) + c.max_rows;
     out->scratch_bytes =
         piece_bytes(m, MODEL_PIECE_GLOBAL, 0) + model_slice_memory(m, &whole, &c).scratch_bytes +
         rows * shape->n_embd * sizeof(float) + 8ull * shape->n_vocab * sizeof(float);

@@ -13,11 +13,11 @@
 
 #include <cmocka.h>
 
-enum { MIB = 1 << 20, TIME_S = 600 }; /* more time than any of these takes */
+enum { MIB = 1 << 20, CHUNK = 64, TIME_S = 600 }; /* more time than any of these takes */
 
 static struct net_config config; /* too large for a stack */
 static struct coord_profile profile;
-static struct coord_blocks blocks;
+static struct coord_blocks blocks, of_eight;
 static struct coord_solution solution;
 static struct coord_reasons reasons;
 
@@ -31,10 +31,15 @@ static int setup(void **state)
     (void)state;
     config.slots = 4;
     config.context = 256;
+    config.chunk = CHUNK;
     const bool good =
         fd >= 0 && make_model_write(&whole, path, &e) == 0 && model_open(path, &m, &e) == 0;
     if (good)
         coord_blocks_of(m, &config, &blocks);
+    config.n_workers = 8;
+    if (good)
+        coord_blocks_of(m, &config, &of_eight);
+    config.n_workers = 0;
     model_close(m);
     close(fd);
     unlink(path);
@@ -173,6 +178,33 @@ static void test_throughput(void **state)
     says("one more board like quick", "% better by the weighted objective", "tok/s instead of");
 }
 
+/* Hidden states take the wire as long as the bytes that they travel in. */
+static void test_hidden_states(void **state)
+{
+    (void)state;
+    new_cluster();
+    add_board("one", 10e9, (uint64_t)700 * MIB);
+    add_board("other", 10e9, (uint64_t)800 * MIB);
+    explain();
+    assert_int_equal(solution.plan.n_stages, 2);
+    const double exact_s = solution.hop_s[0];
+    config.wire = NET_SUMS_Q8;
+    explain();
+    const double fewer = (double)model_rows_bytes(1, blocks.n_embd, MODEL_WIRE_EXACT) -
+                         (double)model_rows_bytes(1, blocks.n_embd, MODEL_WIRE_Q8);
+    assert_true(fewer > 2.5 * blocks.n_embd);
+    assert_true(fabs(exact_s - solution.hop_s[0] - fewer / 112e6) < 1e-9);
+}
+
+/* The more stages a ring may have, the more chunks of a prompt may wait before one: three for two
+ * stages, nine for eight. */
+static void test_waiting_rows(void **state)
+{
+    (void)state;
+    assert_int_equal(of_eight.scratch_bytes - blocks.scratch_bytes,
+                     6 * CHUNK * blocks.n_embd * sizeof(float));
+}
+
 /* A time that is no time answers nothing, and says so. */
 static void test_no_time(void **state)
 {
@@ -193,6 +225,7 @@ int main(void)
         cmocka_unit_test(test_memory_binds), cmocka_unit_test(test_memory_does_not_bind),
         cmocka_unit_test(test_gain),         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_throughput),   cmocka_unit_test(test_no_time),
+        cmocka_unit_test(test_waiting_rows), cmocka_unit_test(test_hidden_states),
     };
     return cmocka_run_group_tests_name("explain", tests, setup, NULL);
 }
