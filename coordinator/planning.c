@@ -126,6 +126,7 @@ static void fill_device(struct part_device *d, const struct net_config_worker *w
     /* A half that a message begins wakes the threads up once, and has a message at each end. */
     d->message_s = p->message + p->wake / 2;
     d->byte_s = p->codec;
+    d->throttle = p->throttle;
     d->memory_bytes = p->memory_bytes;
     d->pin0 = w->layer0;
     d->pin1 = w->layer1;

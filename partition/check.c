@@ -48,7 +48,11 @@ static int check_times(const struct part_problem *p, const struct part_device *d
     rc = rc == 0 ? check_time(dev, "output", dev->output, e) : rc;
     rc = rc == 0 ? check_seconds(dev, "pass_s", dev->pass_s, e) : rc;
     rc = rc == 0 ? check_seconds(dev, "message_s", dev->message_s, e) : rc;
-    return rc == 0 ? check_seconds(dev, "byte_s", dev->byte_s, e) : rc;
+    rc = rc == 0 ? check_seconds(dev, "byte_s", dev->byte_s, e) : rc;
+    if (rc == 0 && !(dev->throttle >= 0.0 && dev->throttle <= 1.0))
+        return err_set(e, ERR_RANGE, "%s: throttle = %g is not a share of the time", dev->name,
+                       dev->throttle);
+    return rc;
 }
 
 static int check_device(const struct part_problem *p, uint32_t d, struct err *e)

@@ -17,6 +17,14 @@
 
 #include <string.h>
 
+bool part_any_quota(const struct part_problem *p)
+{
+    bool any = false;
+    for (uint32_t d = 0; d < p->n_devices; d++)
+        any = any || part_throttle(&p->devices[d]) < 1.0;
+    return any;
+}
+
 static double message_seconds(const struct part_problem *p, uint32_t d, double bytes)
 {
     return p->devices[d].message_s + bytes * p->devices[d].byte_s;
@@ -152,7 +160,16 @@ static struct part_team team_of(const struct part_stage *s)
     return t;
 }
 
-/* One half of a layer for so many rows. */
+/* A member's part of one half of a layer, for so many rows. */
+static double part_seconds(const struct part_problem *p, const struct part_member *m,
+                           uint32_t layer, bool attn, double rows)
+{
+    return attn ? part_attn_seconds(p, m->device, layer, rows, m->head0, m->head1)
+                : part_ff_seconds(p, m->device, layer, rows, m->ff1 - m->ff0);
+}
+
+/* One half of a layer for so many rows. A member of a team has not spent its quota when a half
+ * begins, as it has waited before, and computes unthrottled. */
 static double half_of(const struct part_problem *p, const struct part_stage *s, uint32_t layer,
                       bool attn, double rows, double *slowest_s)
 {
@@ -162,8 +179,8 @@ static double half_of(const struct part_problem *p, const struct part_stage *s, 
     for (uint32_t k = 0; k < t.n; k++) {
         const struct part_member *m = &s->members[k];
         h.has[k] = attn ? m->head1 > m->head0 : m->ff1 > m->ff0;
-        h.compute_s[k] = attn ? part_attn_seconds(p, m->device, layer, rows, m->head0, m->head1)
-                              : part_ff_seconds(p, m->device, layer, rows, m->ff1 - m->ff0);
+        h.compute_s[k] = part_seconds(p, m, layer, attn, rows) *
+                         (t.n > 1 ? part_throttle(&p->devices[m->device]) : 1.0);
         h.sum_bytes[k] = rows * p->sum_bytes;
         *slowest_s = fmax(*slowest_s, h.compute_s[k]);
     }
@@ -172,13 +189,34 @@ static double half_of(const struct part_problem *p, const struct part_stage *s, 
 
 /* A team cuts the rows of a prompt in two: one half of them computes while the other's sums
  * travel. */
+static bool in_two(const struct part_stage *s, struct part_pass pass)
+{
+    return pass.prompt && s->n_members > 1 && pass.rows >= 2.0;
+}
+
 double part_stage_half(const struct part_problem *p, const struct part_stage *s, uint32_t layer,
                        bool attn, struct part_pass pass)
 {
-    const bool two = pass.prompt && s->n_members > 1 && pass.rows >= 2.0;
+    const bool two = in_two(s, pass);
     double slowest_s;
     const double one_s = half_of(p, s, layer, attn, two ? pass.rows / 2.0 : pass.rows, &slowest_s);
     return two ? fmax(one_s, 2.0 * slowest_s) : one_s;
+}
+
+double part_stage_layer(const struct part_problem *p, const struct part_stage *s, uint32_t layer,
+                        struct part_pass pass)
+{
+    const bool two = in_two(s, pass);
+    const double rows = two ? pass.rows / 2.0 : pass.rows;
+    double seconds =
+        part_stage_half(p, s, layer, true, pass) + part_stage_half(p, s, layer, false, pass);
+    for (uint32_t k = 0; s->n_members > 1 && k < s->n_members; k++) {
+        const struct part_member *m = &s->members[k];
+        if (part_throttle(&p->devices[m->device]) < 1.0)
+            seconds = fmax(seconds, (two ? 2.0 : 1.0) * (part_seconds(p, m, layer, true, rows) +
+                                                         part_seconds(p, m, layer, false, rows)));
+    }
+    return seconds;
 }
 
 static bool has_output(const struct part_stage *s)
@@ -220,7 +258,7 @@ static double stage_seconds(const struct part_problem *p, const struct part_stag
     const struct part_device *lead = &p->devices[s->members[0].device];
     double seconds = part_stage_begin(p, s, pass) + part_stage_output(p, s, pass);
     for (uint32_t l = s->layer0; l < s->layer1; l++)
-        seconds += part_stage_half(p, s, l, true, pass) + part_stage_half(p, s, l, false, pass);
+        seconds += part_stage_layer(p, s, l, pass);
     if (s->layer0 == 0)
         seconds += part_time_at(lead->embed, pass.rows);
     return seconds;
@@ -299,9 +337,9 @@ double part_hop_seconds(const struct part_problem *p, const struct part_plan *pl
 {
     const uint32_t from = plan->stages[stage].members[0].device;
     const uint32_t to = plan->stages[(stage + 1) % plan->n_stages].members[0].device;
-    return from == to ? 0.0
-                      : p->lat_s[from][to] +
-                            hop_bytes(p, plan, stage, rows, false) / p->rate[from][to];
+    return from == to
+               ? 0.0
+               : p->lat_s[from][to] + hop_bytes(p, plan, stage, rows, false) / p->rate[from][to];
 }
 
 /* What a pass of `rows` rows costs the ring. */

@@ -24,6 +24,7 @@ struct dealing {
     struct part_choice *c;
     enum unit_kind kind;
     struct part_pass pass;
+    bool quick;                            /* as if no quota were spent */
     uint32_t layer, n_units, grain;        /* grain: units dealt at a time */
     uint64_t unit_bytes[PART_DEVICES_MAX]; /* of all the layers asked about, by member */
 };
@@ -33,8 +34,9 @@ static double unit_seconds(const struct dealing *g, uint32_t k, uint32_t n)
     const struct part_problem *p = g->v->p;
     const uint32_t d = g->c->stage.members[k].device;
     const double rows = g->pass.rows;
-    return g->kind == UNIT_HEAD ? part_attn_seconds(p, d, g->layer, rows, 0, n)
-           : g->kind == UNIT_FF ? part_ff_seconds(p, d, g->layer, rows, n)
+    const double quick = g->quick ? part_throttle(&p->devices[d]) : 1.0;
+    return g->kind == UNIT_HEAD ? quick * part_attn_seconds(p, d, g->layer, rows, 0, n)
+           : g->kind == UNIT_FF ? quick * part_ff_seconds(p, d, g->layer, rows, n)
                                 : n * part_time_at(p->devices[d].output, rows) / p->n_vocab_runs;
 }
 
@@ -236,21 +238,30 @@ static bool stage_fits(const struct part_view *v, const struct part_choice *c, u
     return true;
 }
 
-/* Divide for the layers [i, j): `heads_room` of each member's memory is the heads' at most. */
+/* How to divide. */
+struct way {
+    uint32_t grain;               /* of head units */
+    bool quick;                   /* as if no quota were spent */
+    double heads_room, runs_room; /* of each member's memory, what these may take */
+};
+
+/* Divide for the layers [i, j). */
 static bool divide(const struct part_view *v, struct part_choice *c, enum part_measure m,
-                   uint32_t i, uint32_t j, uint32_t grain, double heads_room, double runs_room)
+                   uint32_t i, uint32_t j, struct way way)
 {
     const struct part_problem *p = v->p;
     const uint32_t n = c->stage.n_members;
     uint64_t room[PART_DEVICES_MAX], some[PART_DEVICES_MAX], head = 0, ff = 0, common = 0;
     uint32_t count[PART_DEVICES_MAX] = {0};
-    struct dealing g = {.v = v, .c = c, .pass = v->pass[m], .layer = i, .grain = 1};
+    struct dealing g = {
+        .v = v, .c = c, .pass = v->pass[m], .layer = i, .grain = 1, .quick = way.quick};
     for (uint32_t l = i; l < j; l++) {
         const struct part_layer *y = &p->layers[l];
         /* A KV head for every unit, or its share where units stay together. */
         head += y->head_bytes +
-                (grain == 1 ? y->kv_bytes * part_kv_heads(p, 0, 1)
-                            : (y->kv_bytes * part_kv_heads(p, 0, grain) + grain - 1) / grain);
+                (way.grain == 1
+                     ? y->kv_bytes * part_kv_heads(p, 0, 1)
+                     : (y->kv_bytes * part_kv_heads(p, 0, way.grain) + way.grain - 1) / way.grain);
         ff += y->ff_bytes;
         common += y->common_bytes;
     }
@@ -271,7 +282,7 @@ static bool divide(const struct part_view *v, struct part_choice *c, enum part_m
         g.n_units = p->n_vocab_runs;
         for (uint32_t k = 0; k < n; k++) {
             g.unit_bytes[k] = p->run_bytes - (i == 0 && k == 0 ? p->shared_run_bytes : 0);
-            some[k] = (uint64_t)((double)room[k] * runs_room);
+            some[k] = (uint64_t)((double)room[k] * way.runs_room);
         }
         if (!deal(&g, some, count))
             return false;
@@ -283,9 +294,9 @@ static bool divide(const struct part_view *v, struct part_choice *c, enum part_m
     g.n_units = p->n_head_units;
     for (uint32_t k = 0; k < n; k++) {
         g.unit_bytes[k] = head;
-        some[k] = (uint64_t)((double)room[k] * heads_room);
+        some[k] = (uint64_t)((double)room[k] * way.heads_room);
     }
-    g.grain = grain;
+    g.grain = way.grain;
     if (!deal(&g, some, count))
         return false;
     g.grain = 1;
@@ -308,9 +319,7 @@ static bool divide(const struct part_view *v, struct part_choice *c, enum part_m
 static double stage_cost(const struct part_view *v, const struct part_choice *c,
                          enum part_measure m, uint32_t i, uint32_t j)
 {
-    return (part_stage_half(v->p, &c->stage, i, true, v->pass[m]) +
-            part_stage_half(v->p, &c->stage, i, false, v->pass[m])) *
-               (j - i) +
+    return part_stage_layer(v->p, &c->stage, i, v->pass[m]) * (j - i) +
            part_stage_output(v->p, &c->stage, v->pass[m]);
 }
 
@@ -401,11 +410,17 @@ static bool divide_best(const struct part_view *v, struct part_choice *c, enum p
     double best_s = PART_NEVER;
     const uint32_t group = p->heads_per_kv / p->unit_heads;
     const uint32_t grains[2] = {1, group > 1 && group < p->n_head_units ? group : 1};
-    for (int q = 0; q < (grains[1] > 1 ? 2 : 1); q++) {
+    const bool quota = part_any_quota(p);
+    for (int q = 0; q < 4; q++) {
+        struct way way = {.grain = grains[q % 2], .quick = q >= 2};
         bool roomy = false; /* memory is no matter */
+        if ((q % 2 == 1 && grains[1] == 1) || (way.quick && !quota))
+            continue;
         for (int r = 0; r < (c->output ? 3 : 1) && !roomy; r++)
             for (int k = 0; k < 4 && !roomy; k++) {
-                if (!divide(v, c, m, i, j, grains[q], fmin(shares[k], 1.0), runs[r]))
+                way.heads_room = fmin(shares[k], 1.0);
+                way.runs_room = runs[r];
+                if (!divide(v, c, m, i, j, way))
                     continue;
                 if (climbing)
                     climb(v, c, m, i, j);

@@ -20,6 +20,14 @@ static inline double part_time_at(struct part_time t, double rows)
 
 /* ---- the cost model's parts (cost.c) --------------------------------------------------------- */
 
+/* How much quicker than its mean a device computes as long as its quota is not spent. */
+static inline double part_throttle(const struct part_device *dev)
+{
+    return dev->throttle > 0.0 ? dev->throttle : 1.0;
+}
+
+bool part_any_quota(const struct part_problem *p);
+
 struct part_pass {
     double rows;
     bool prompt; /* rows of a prompt: cut in two groups, and one row of logits */
@@ -50,6 +58,9 @@ double part_stage_begin(const struct part_problem *p, const struct part_stage *s
                         struct part_pass pass);
 double part_stage_half(const struct part_problem *p, const struct part_stage *s, uint32_t layer,
                        bool attn, struct part_pass pass);
+/* Both halves, which a team's members may not do within less time than their quotas give them. */
+double part_stage_layer(const struct part_problem *p, const struct part_stage *s, uint32_t layer,
+                        struct part_pass pass);
 double part_stage_output(const struct part_problem *p, const struct part_stage *s,
                          struct part_pass pass);
 /* Of a chunk of the prompt. */
@@ -245,8 +256,7 @@ void part_explain_left_out(const struct part_problem *p, struct part_plan *plan,
 /* May teams have this shape? */
 static inline bool part_shape_wanted(const struct part_problem *p, enum part_shape shape)
 {
-    return p->exchange == PART_ANY_SHAPE ||
-           (shape == PART_MESH) == (p->exchange == PART_ONLY_MESH);
+    return p->exchange == PART_ANY_SHAPE || (shape == PART_MESH) == (p->exchange == PART_ONLY_MESH);
 }
 
 #endif

@@ -19,6 +19,7 @@
 
 enum {
     SETS_MAX = 2000,
+    QUOTA_STEPS = 8,
     SETS_FEW = 200, /* above, devices that differ by no more than measurements do are merged */
 };
 
@@ -52,6 +53,7 @@ static double distance(const struct part_problem *p, uint32_t a, uint32_t b)
                 0.1 * fabs(log((p->lat_s[a][q] + 1e-6) / (p->lat_s[b][q] + 1e-6))) / p->n_devices;
             far += 0.1 * fabs(log(p->rate[a][q] / p->rate[b][q])) / p->n_devices;
         }
+    far += fabs(log(part_throttle(x) / part_throttle(y)));
     return far + (alike(x->message_s, y->message_s, 1e-9) ? 0.0 : 0.01);
 }
 
@@ -123,6 +125,7 @@ static void fill_kinds(struct part_relaxed *r, uint32_t n)
         y->pass_s = fmin(y->pass_s, x->pass_s);
         y->message_s = fmin(y->message_s, x->message_s);
         y->byte_s = fmin(y->byte_s, x->byte_s);
+        y->throttle = fmin(part_throttle(y), part_throttle(x));
         y->memory_bytes = y->memory_bytes > x->memory_bytes ? y->memory_bytes : x->memory_bytes;
     }
     for (uint32_t a = 0; a < n; a++)
@@ -372,11 +375,13 @@ static double half_time(const struct part_relaxed *r, const struct part_set *s,
             continue;
         }
         struct taker *x = &takers[n_takers++];
-        const double whole = what == PART_OF_HEADS ? dev->attn[0].pass_s
-                             : what == PART_OF_FF  ? dev->ff[0].pass_s
+        /* A set is also part of a larger one, whose members do not spend their quotas. */
+        const double quick = part_throttle(dev);
+        const double whole = what == PART_OF_HEADS ? quick * dev->attn[0].pass_s
+                             : what == PART_OF_FF  ? quick * dev->ff[0].pass_s
                                                    : part_time_at(dev->output, r->rows);
         const double fixed =
-            what == PART_OF_RUNS ? 0.0 : fmin(part_time_at(dev->half, r->rows), whole);
+            what == PART_OF_RUNS ? 0.0 : fmin(quick * part_time_at(dev->half, r->rows), whole);
         x->n = 1;
         x->s = lag_s[m] + fixed;
         x->unit_s = (whole - fixed) * (what == PART_OF_HEADS ? r->heads_share : 1.0) / units;
@@ -506,8 +511,8 @@ static double coupled(const struct part_relaxed *r, uint32_t set, enum part_shap
         if (shape == PART_STAR)
             lag_s[m] -=
                 m == 0 ? all_wires_s : star_share(r, s->lead, t.members[m], &wires_s) + wires_s;
-        const double fixed = part_time_at(dev->half, r->rows);
-        const double attn = dev->attn[0].pass_s, ff = dev->ff[0].pass_s;
+        const double quick = part_throttle(dev), fixed = quick * part_time_at(dev->half, r->rows);
+        const double attn = quick * dev->attn[0].pass_s, ff = quick * dev->ff[0].pass_s;
         c.at[c.n++] = (struct part_couple_member){
             .n = 1,
             .attn_s = lag_s[m] + fmin(fixed, attn),
@@ -519,6 +524,41 @@ static double coupled(const struct part_relaxed *r, uint32_t set, enum part_shap
         c.most_s = fmax(c.most_s, lag_s[m] + fmax(attn, ff));
     }
     return part_couple_seconds(&c) + shared_s;
+}
+
+/* What the members' quotas give them no less time for: with a weight of `a` on heads and 1 - a on
+ * columns, a member within s seconds has at most (s - fixed) * the dearer of both of what all need.
+ * That holds for every a, so the largest of several. */
+static double quota_time(const struct part_relaxed *r, const struct part_set *s)
+{
+    const struct part_problem *k = &r->kinds;
+    double most = 0.0;
+    if (s->n == 1)
+        return k->devices[s->lead].attn[0].pass_s + k->devices[s->lead].ff[0].pass_s;
+    for (int step = 1; step < QUOTA_STEPS; step++) {
+        const double a = (double)step / QUOTA_STEPS;
+        double low = 0.0, high = 0.0, worth[PART_DEVICES_MAX], fixed[PART_DEVICES_MAX];
+        for (uint32_t g = 0; g < k->n_devices; g++) {
+            const struct part_device *dev = &k->devices[g];
+            const double attn = dev->attn[0].pass_s, ff = dev->ff[0].pass_s;
+            fixed[g] = fmin(part_time_at(dev->half, r->rows), fmin(attn, ff));
+            worth[g] = fmax(a / fmax((attn - fixed[g]) * r->heads_share, 1e-12),
+                            (1.0 - a) / fmax(ff - fixed[g], 1e-12));
+            high = s->count[g] > 0 ? fmax(high, attn + ff) : high;
+        }
+        for (int q = 0; q < 30 && high - low > 1e-4 * high; q++) {
+            const double mid = low + (high - low) / 2.0;
+            double done = 0.0;
+            for (uint32_t g = 0; g < k->n_devices; g++)
+                done += s->count[g] * fmax(mid - fixed[g], 0.0) * worth[g];
+            if (done >= 1.0)
+                high = mid;
+            else
+                low = mid;
+        }
+        most = fmax(most, low);
+    }
+    return most;
 }
 
 /* Everything about the sets, for passes of so many rows. */
@@ -541,6 +581,7 @@ void part_sets_time(struct part_relaxed *r, double rows)
     for (uint32_t q = 0; q < r->n_sets; q++)
         for (int level = 0; level < PART_LEVELS; level++)
             r->sets[q].tau[level] = PART_NEVER;
+    const bool quota = part_any_quota(r->p);
     for (int shape = 0; shape < 2; shape++) {
         if (!part_shape_wanted(r->p, (enum part_shape)shape) && r->p->granularity != PART_LAYERS)
             continue;
@@ -548,10 +589,11 @@ void part_sets_time(struct part_relaxed *r, double rows)
         part_times(r, (enum part_shape)shape, PART_OF_FF, r->ff);
         for (uint32_t q = 0; q < r->n_sets; q++) {
             const double both_s = both_halves(r, q);
+            const double quota_s = quota ? quota_time(r, &r->sets[q]) : 0.0;
             for (int level = 0; level < PART_LEVELS; level++) {
                 double *tau = &r->sets[q].tau[level];
                 const double least = fmax(both_s, coupled(r, q, (enum part_shape)shape, level));
-                *tau = fmin(*tau, least);
+                *tau = fmin(*tau, fmax(least, quota_s));
             }
         }
     }

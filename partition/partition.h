@@ -31,6 +31,9 @@ struct part_device {
     double
         message_s; /* a team message sent or taken costs it this beside the link (codec, wake-up) */
     double byte_s; /* ... and this for each byte */
+    /* Share of the time that a CPU quota lets it run, in the seconds above already; 0 or 1: no quota.
+     * A team's member spends none while it waits (part_stage_layer). */
+    double throttle;
     uint64_t memory_bytes; /* usable for the model */
     int pin0, pin1;        /* layers [pin0, pin1) are this device's exactly; pin0 < 0: free */
     int pin_heads;         /* head units it holds of each of its layers; < 0: free */

@@ -41,10 +41,11 @@ static uint64_t n_divisions(uint64_t units, uint64_t members)
     return n;
 }
 
+/* Not where there are quotas: these couple the halves of a layer, which are listed one by one. */
 bool part_team_small(const struct part_problem *p)
 {
     return p->granularity == PART_LAYERS ||
-           (p->n_devices <= SMALL_DEVICES &&
+           (p->n_devices <= SMALL_DEVICES && !part_any_quota(p) &&
             n_divisions(p->n_head_units, p->n_devices) <= SMALL_DIVISIONS &&
             n_divisions(p->n_ff_units, p->n_devices) <= SMALL_DIVISIONS &&
             n_divisions(p->n_vocab_runs, p->n_devices) <= SMALL_DIVISIONS && p->n_layers <= 64);

@@ -199,8 +199,7 @@ static void set_seconds(struct part_view *v, const struct part_choice *c, uint32
     for (uint32_t l = 0; l < v->n_layers; l++) {
         const uint32_t k = v->kind[l];
         const double one = k < l ? sum_s[k + 1] - sum_s[k]
-                                 : part_stage_half(p, &c->stage, l, true, v->pass[m]) +
-                                       part_stage_half(p, &c->stage, l, false, v->pass[m]);
+                                 : part_stage_layer(p, &c->stage, l, v->pass[m]);
         sum_s[l + 1] = sum_s[l] + one;
         sum[l + 1] += v->weight[m] * sum_s[l + 1];
     }

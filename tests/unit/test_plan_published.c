@@ -93,6 +93,39 @@ static void test_team_by_hand(void **state)
     near(part_stage_seconds(&prob, &s, 2.0), 0.3e-3 + (9.1e-3 + 8e-3 + 0.5e-3) + 8e-3 + 2e-3);
 }
 
+/* Boards with half of the time each, so at full speed 4 + 2 and 8 + 4 ms for their shares as above. */
+static void test_quota_by_hand(void **state)
+{
+    (void)state;
+    boards(2, 1, (const double[]){24.0, 24.0});
+    for (uint32_t d = 0; d < 2; d++) {
+        prob.devices[d].attn[0].row_s = 16e-3;
+        prob.devices[d].ff[0].row_s = 8e-3;
+        prob.devices[d].throttle = 0.5;
+        prob.lat_s[d][1 - d] = 1e-3;
+    }
+    prob.hidden_bytes = prob.sum_bytes = prob.normed_bytes = 0.0;
+    struct part_stage s = {
+        .layer1 = 1, .n_members = 2, .members = {{0, 0, 2, 0, 2, 0, 1}, {1, 2, 4, 2, 4, 1, 1}}};
+    /* 4 + 2 ms computed and two ways a half are less than what the quotas give 12 ms for. */
+    near(part_stage_seconds(&prob, &s, 1.0), 12e-3);
+    prob.lat_s[0][1] = prob.lat_s[1][0] = 5e-3;
+    near(part_stage_seconds(&prob, &s, 1.0), 4e-3 + 2e-3 + 4 * 5e-3);
+    /* A member without a quota waits for the one that has. */
+    prob.devices[0].throttle = 0.0;
+    near(part_stage_seconds(&prob, &s, 1.0), 4e-3 + 2e-3 + 4 * 5e-3);
+    /* Alone it always computes. */
+    s = part_stage_single(&prob, 1, 0, 1, true);
+    near(part_stage_seconds(&prob, &s, 1.0), 24e-3);
+    /* A prompt goes in two halves, whose computing the other's ways hide. */
+    prob.devices[0].throttle = 0.5;
+    prob.prompt_rows = prob.chunk_rows = 4;
+    s.n_members = 2;
+    s.members[0] = (struct part_member){0, 0, 2, 0, 2, 0, 1};
+    s.members[1] = (struct part_member){1, 2, 4, 2, 4, 1, 1};
+    near(part_stage_prompt_seconds(&prob, &s), 4 * 12e-3);
+}
+
 /* The first stage samples in the pass that begins the next token: two passes a token, two hops with
  * hidden states. */
 static void test_output_first_by_hand(void **state)
@@ -330,6 +363,14 @@ static void make_alike(struct part_problem *p, uint64_t number)
     }
 }
 
+/* Quotas for some of the boards. */
+static void add_quotas(struct part_problem *p, uint64_t number)
+{
+    uint64_t seed = base_mix64(number + 6000);
+    for (uint32_t d = 0; d < p->n_devices; d++)
+        p->devices[d].throttle = plan_chance(&seed, 0.7) ? plan_between(&seed, 0.2, 1.0) : 0.0;
+}
+
 /* Devices that can hold nothing: the same plans, but too many sets of devices to list them all. */
 static void add_dead_boards(struct part_problem *p)
 {
@@ -358,6 +399,8 @@ static void test_bound_is_below_optimum(void **state)
         prob.ttft_max_s = 0.0;
         if (number % 2 == 1)
             make_alike(&prob, number);
+        if (number % 3 == 2)
+            add_quotas(&prob, number);
         if (part_plan_enumerate(&prob, &truth, NULL) != 0)
             continue;
         const double best = part_plan_objective(&prob, &truth);
@@ -376,6 +419,36 @@ static void test_bound_is_below_optimum(void **state)
                      (unsigned long long)number, bound, best);
     }
     assert_true(compared >= PROBLEMS * 2 / 3);
+}
+
+/* Quotas couple the halves of a layer, so that not every division is listed: the plan is good, and
+ * what it claims is true. */
+static void test_quotas(void **state)
+{
+    (void)state;
+    enum { PROBLEMS = 40 / PLAN_SHORTER };
+    static struct part_plan truth, plan;
+    int compared = 0, best = 0;
+    for (uint64_t number = 0; number < PROBLEMS; number++) {
+        plan_case_small(number, &prob);
+        add_quotas(&prob, number);
+        prob.granularity = PART_AUTO;
+        if (part_plan_enumerate(&prob, &truth, NULL) != 0)
+            continue;
+        prob.time_limit_s = 5.0; /* it is not needed */
+        if (part_plan_solve(&prob, &plan, NULL) != 0)
+            continue;
+        const double found = part_plan_objective(&prob, &plan);
+        const double least = part_plan_objective(&prob, &truth);
+        compared++;
+        best += found <= least * 1.15 ? 1 : 0;
+        assert_true(part_plan_fits(&prob, &plan));
+        if (found < least * (1.0 - 1e-9) || found * (1.0 - plan.gap) > least * (1.0 + 1e-9))
+            fail_msg("problem %llu: %.12g with gap %.4g, the optimum is %.12g",
+                     (unsigned long long)number, found, plan.gap, least);
+    }
+    print_message("%d of %d plans are within 15 %% of the best\n", best, compared);
+    assert_true(compared >= PROBLEMS / 2 && best >= compared * 3 / 4);
 }
 
 /* ---- the table ---- */
@@ -447,6 +520,7 @@ int main(int argc, char **argv)
                            argc > 4 ? (uint32_t)atoi(argv[4]) : PLAN_CLUSTERS);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_output_first_by_hand),
+        cmocka_unit_test(test_quota_by_hand),
         cmocka_unit_test(test_team_by_hand),
         cmocka_unit_test(test_kv_heads_are_held_twice),
         cmocka_unit_test(test_dynamic_programs),
@@ -455,6 +529,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_clusters),
         cmocka_unit_test(test_bound_is_below_optimum),
+        cmocka_unit_test(test_quotas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
