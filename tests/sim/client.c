@@ -234,7 +234,9 @@ static void on_done(struct sim *s, uint32_t client, const struct net_msg_DONE *m
                  m->finish, c->n_tokens, c->n_text, r->finish, r->n_tokens + r->n_logits,
                  r->n_text);
     }
-    if (m->finish != 2 && m->reused_tokens != c->reused)
+    /* A journal that lost its end may know all tokens and not how the answer ended. */
+    if (m->finish != 2 && m->reused_tokens != c->reused &&
+        !(s->torn && m->reused_tokens == 0))
         sim_fail(s, "%s is told of %u tokens that were not read again, must be %u", name,
                  m->reused_tokens, c->reused);
     if (m->replays > s->n_commits)

@@ -47,7 +47,7 @@ sed -n 's/^# worlds=/worlds=/p' "$work"/*.out | awk -v took="$took" -v seeds="$s
         printf "seeds %d to %d: %d runs (every tenth world runs twice), %.1f million events, %d s\n",
             first, first + seeds - 1, sum["worlds"], sum["events"] / 1e6, took
         printf "plans put in force: %d; faults:", sum["plans"]
-        for (i = 4; i <= n; i++) printf "%s %s %d", i > 4 ? "," : "", names[i], sum[names[i]]
+        for (i = 4; i <= n; i++) printf "%s %s %d", (i > 4 ? "," : ""), names[i], sum[names[i]]
         printf "\nlongest from the last fault to the end of all requests: %.1f s (seed %d)\n", worst, seed
     }'
 
