@@ -1,6 +1,7 @@
 /* Fuzz target: the coordinator's core in every state. The input is a script of events: workers that
  * mostly answer what they were sent, a planner, a reader of prompts, clients, and messages of any
- * kind and content from any of them at any time. The core itself asserts its invariant after each
+ * kind and content from any of them at any time; now and then it is
+ * started again, with its journal as it was or damaged. The core itself asserts its invariant after each
  * step, its list of actions has room, and what it sends can be decoded. */
 #include "coordinator/coordinator.h"
 #include "tests/fuzz/script.h"
@@ -22,6 +23,7 @@ struct shell {
     char peer[NODES][NET_NAME_MAX];
     uint64_t open, position; /* the last request that was opened, and its next token's place */
     uint64_t planning, incarnation;
+    struct base_buf journal;
     uint32_t present, n_reads;
     uint64_t reads[READS_MAX];
     uint32_t read_bytes[READS_MAX];
@@ -84,6 +86,7 @@ static void step(struct shell *h, struct coord_event ev)
 {
     ev.now_ms = h->now_ms;
     coord_core_step(h->core, &ev, h->out);
+    base_buf_add(&h->journal, h->out->journal.ptr, h->out->journal.len);
     for (uint32_t i = 0; i < h->out->n; i++)
         act(h, &h->out->list[i]);
     script_must(coord_core_n_active(h->core) <= h->config.slots);
@@ -373,6 +376,57 @@ static void reconfigure(struct shell *h)
     step(h, (struct coord_event){.type = COORD_EV_CONFIG, .config = &h->config});
 }
 
+/* ---- its life ------------------------------------------------------------------------------- */
+
+static struct span text_of(void *arg, int32_t token)
+{
+    static const char *const texts[] = {"", "a", "b", "ab", "\xc3", "\xa9", " "};
+    (void)arg;
+    return base_span_str(texts[(uint32_t)token % (sizeof texts / sizeof *texts)]);
+}
+
+static uint32_t pieces_of(void *arg, const struct coord_shard *s)
+{
+    (void)arg;
+    return s->layer1 - s->layer0;
+}
+
+static const struct coord_model model = {.n_layers = LAYERS,
+                                         .n_ff = 64,
+                                         .n_vocab = VOCAB,
+                                         .unit_heads = 1,
+                                         .unit_cols = 16,
+                                         .context = CONTEXT,
+                                         .file = "fuzz",
+                                         .numerics = 7,
+                                         .card_bytes = 100,
+                                         .n_ends = 1,
+                                         .text = text_of,
+                                         .n_pieces = pieces_of};
+
+static void start(struct shell *h)
+{
+    struct coord_kept_list kept = {0};
+    struct base_buf before = h->journal;
+    const uint8_t damage = before.len > 0 ? script_byte(h->script) : 0;
+    if (damage >= 0xc0)
+        before.ptr[script_number(h->script) % before.len] ^= damage;
+    else if (damage >= 0x80)
+        before.len -= script_number(h->script) % before.len;
+    const size_t n = coord_records_read((struct span){before.ptr, before.len}, &kept);
+    script_must(damage >= 0x80 ? n <= before.len : n == before.len);
+    h->journal = (struct base_buf){0};
+    coord_records_write(&kept, &h->journal);
+    h->planning = h->open = 0;
+    h->n_reads = 0;
+    memset(h->asked, 0, sizeof h->asked);
+    memset(h->epoch, 0, sizeof h->epoch);
+    script_must(coord_core_new(&h->config, &model, ++h->incarnation, 7700, &h->core, NULL) == 0);
+    step(h, (struct coord_event){.type = COORD_EV_KEPT, .kept = &kept});
+    coord_kept_deinit(&kept);
+    base_buf_deinit(&before);
+}
+
 static void event(struct shell *h)
 {
     struct script *s = h->script;
@@ -415,10 +469,14 @@ static void event(struct shell *h)
         reconfigure(h);
         break;
     case 14:
-        if (script_byte(s) == 0xee)
+        if (what >= 0xc0) {
+            coord_core_free(h->core);
+            start(h);
+        } else if (script_byte(s) == 0xee) {
             crowd(h);
-        else
+        } else {
             serve(h);
+        }
         break;
     default:
         h->now_ms += (int64_t)(script_number(s) % 100000 * 10);
@@ -427,26 +485,13 @@ static void event(struct shell *h)
     }
 }
 
-static struct span text_of(void *arg, int32_t token)
-{
-    static const char *const texts[] = {"", "a", "b", "ab", "\xc3", "\xa9", " "};
-    (void)arg;
-    return base_span_str(texts[(uint32_t)token % (sizeof texts / sizeof *texts)]);
-}
-
-static uint32_t pieces_of(void *arg, const struct coord_shard *s)
-{
-    (void)arg;
-    return s->layer1 - s->layer0;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct script s;
     static struct coord_actions out;
     static struct shell h;
     s = (struct script){.ptr = data, .len = size, .names = names};
-    h = (struct shell){.out = &out, .script = &s, .now_ms = 1, .incarnation = 1};
+    h = (struct shell){.out = &out, .script = &s, .now_ms = 1};
     const uint8_t begin = script_byte(&s);
     snprintf(h.config.name, sizeof h.config.name, "fuzz");
     h.config.context = CONTEXT;
@@ -459,24 +504,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         snprintf(h.config.workers[i].name, NET_NAME_MAX, "%s", names[i]);
         h.config.workers[i].layer0 = h.config.workers[i].layer1 = -1;
     }
-    const struct coord_model model = {.n_layers = LAYERS,
-                                      .n_ff = 64,
-                                      .n_vocab = VOCAB,
-                                      .unit_heads = 1,
-                                      .unit_cols = 16,
-                                      .context = CONTEXT,
-                                      .file = "fuzz",
-                                      .numerics = 7,
-                                      .card_bytes = 100,
-                                      .n_ends = 1,
-                                      .text = text_of,
-                                      .n_pieces = pieces_of};
-    if (coord_core_new(&h.config, &model, h.incarnation, 7700, &h.core, NULL) != 0)
-        return 0;
+    start(&h);
     if (begin >= 64)
         serve(&h);
     for (int i = 0; i < STEPS_MAX && !script_ended(&s); i++)
         event(&h);
     coord_core_free(h.core);
+    base_buf_deinit(&h.journal);
+    script_end(&s);
     return 0;
 }

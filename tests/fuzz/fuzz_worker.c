@@ -514,5 +514,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < STEPS_MAX && !script_ended(&s) && !h.quit; i++)
         event(&h, &s);
     worker_core_free(h.core);
+    script_end(&s);
     return 0;
 }

@@ -18,13 +18,20 @@ struct script {
     const uint8_t *ptr;
     size_t len, at, used;
     const char *const *names; /* that texts choose from; the last is NULL */
-    uint8_t pool[SCRIPT_POOL], encoded[SCRIPT_POOL * 2];
+    uint8_t pool[SCRIPT_POOL], *encoded; /* the last message, a block of just its size; owned */
 };
 
 static inline void script_must(bool holds)
 {
     if (!holds)
         abort();
+}
+
+/* Of its use. */
+static inline void script_end(struct script *s)
+{
+    free(s->encoded);
+    s->encoded = NULL;
 }
 
 static inline bool script_ended(const struct script *s)
@@ -152,9 +159,13 @@ static inline bool script_send(struct script *s, struct net_msg *m)
 {
     const struct net_msg sent = *m;
     const size_t n = net_msg_bytes(&sent);
-    if (n == 0 || n > sizeof s->encoded)
+    if (n == 0)
         return false;
-    net_msg_encode(&sent, s->encoded);
+    uint8_t *const bytes = malloc(n);
+    script_must(bytes != NULL);
+    net_msg_encode(&sent, bytes); /* it may borrow from the message before */
+    free(s->encoded);
+    s->encoded = bytes;
     return net_msg_decode(sent.code, (struct span){s->encoded, n}, m);
 }
 
