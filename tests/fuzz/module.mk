@@ -11,7 +11,7 @@ FUZZ_MAIN = %D%/run_corpus.c
 check_PROGRAMS += $(FUZZ_TARGETS)
 TESTS += %D%/corpus.sh
 endif
-EXTRA_DIST += %D%/corpus.sh %D%/corpus %D%/run_corpus.c
+EXTRA_DIST += %D%/corpus.sh %D%/corpus %D%/run_corpus.c %D%/fuzz.sh %D%/planted.sh
 
 FUZZ_TARGETS += %D%/fuzz_gguf
 %C%_fuzz_gguf_SOURCES = %D%/fuzz_gguf.c $(FUZZ_MAIN)
