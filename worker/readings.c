@@ -191,7 +191,7 @@ void worker_readings_take(const char *root, uint64_t limit_bytes, struct worker_
 {
     char group[PATH_BYTES] = "";
     *out = (struct worker_readings){.memory_free = worker_memory_left(root),
-                                    .memory_used = worker_memory_resident(root),
+                                    .memory_used = worker_memory_pages(root),
                                     .temperature = NAN,
                                     .clock = NAN,
                                     .battery = NAN,

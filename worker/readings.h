@@ -6,8 +6,8 @@
 #include "worker/worker.h"
 
 /* Read everything once. `root` is put before every path, as in resources.h; `limit_bytes` is what
- * the configuration lets the process take (0: no limit). Slow beside a message (tens of files, and
- * the kernel walks the process's pages for one of them). */
+ * the configuration lets the process take (0: no limit). Slow beside a message: tens of files, and
+ * sensors behind slow buses. */
 void worker_readings_take(const char *root, uint64_t limit_bytes, struct worker_readings *out);
 
 #endif

@@ -355,27 +355,26 @@ uint64_t worker_memory_available(const char *root, uint64_t limit_bytes)
     return left != UNLIMITED ? left : 0;
 }
 
-uint64_t worker_memory_resident(const char *root)
+uint64_t worker_memory_pages(const char *root)
 {
-    uint64_t bytes = read_kilobytes(root, "/proc/self/smaps_rollup", "Pss:");
-    uint64_t pages = 0;
-    char *statm;
-
-    if (bytes != 0) {
-        return bytes;
-    }
     /* Total, then resident, in pages. */
-    statm = worker_read_text(root, "/proc/self/statm", SMALL_FILE_MAX);
-    if (statm != NULL) {
-        const char *second = strchr(statm, ' ');
+    char *statm = worker_read_text(root, "/proc/self/statm", SMALL_FILE_MAX);
+    const char *second = statm != NULL ? strchr(statm, ' ') : NULL;
+    uint64_t pages, bytes = 0;
 
-        if (second == NULL || !worker_parse_number(second + 1, &pages) ||
-            __builtin_mul_overflow(pages, (uint64_t)sysconf(_SC_PAGESIZE), &bytes)) {
-            bytes = 0;
-        }
+    if (second == NULL || !worker_parse_number(second + 1, &pages) ||
+        __builtin_mul_overflow(pages, (uint64_t)sysconf(_SC_PAGESIZE), &bytes)) {
+        bytes = 0;
     }
     base_free(statm);
     return bytes;
+}
+
+uint64_t worker_memory_resident(const char *root)
+{
+    const uint64_t bytes = read_kilobytes(root, "/proc/self/smaps_rollup", "Pss:");
+
+    return bytes != 0 ? bytes : worker_memory_pages(root);
 }
 
 /* ---- cores ----------------------------------------------------------------------------------- */

@@ -770,8 +770,8 @@ static void take_readings(void *arg)
     base_log(BASE_LOG_DEBUG, "readings", "us=%.0f", (base_clock_s() - t) * 1e6);
 }
 
-/* On a thread of its own: what the kernel adds up for an answer, and a sensor behind a slow bus, take
- * longer than a message may wait. One that never answers holds up the reports only. */
+/* On a thread of its own: tens of small files, and a sensor behind a slow bus, take longer than a
+ * message may wait. One that never answers holds up the reports only. */
 void worker_shell_read(struct worker_shell *sh)
 {
     (void)base_jobs_post(sh->watch, take_readings, sh); /* refused while one is not back */

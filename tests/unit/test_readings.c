@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -41,8 +42,10 @@ static void memory_is_what_the_tightest_limit_leaves(void **state)
 {
     (void)state;
     fake_root_have("/proc/meminfo", "MemTotal: 1 kB\nMemAvailable: 1048576 kB\n");
-    fake_root_have("/proc/self/smaps_rollup", "00400000-7fff ---p 00000000 00:00 0 [rollup]\n"
-                                              "Rss: 409600 kB\nPss: 204800 kB\n");
+    char statm[64];
+    snprintf(statm, sizeof statm, "99999 %llu 12 1 0 345 0\n",
+             (unsigned long long)(200 * MIB) / (unsigned long long)sysconf(_SC_PAGESIZE));
+    fake_root_have("/proc/self/statm", statm);
     struct worker_readings r = take(0);
     assert_int_equal(r.memory_free, 1024 * MIB);
     assert_int_equal(r.memory_used, 200 * MIB);
