@@ -31,6 +31,8 @@ static const struct cli_command commands[] = {
     {"status", "-c FILE [--json]",
      "Shows a cluster's nodes: what each holds, memory, speed, last error.",
      CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(JSON), CLI_BIT(CONFIG), 0, 0, cli_status},
+    {"top", "-c FILE", "Shows a cluster's nodes live, with what they did in the last minute.",
+     CLI_BIT(CONFIG) | CLI_BIT(KEY), CLI_BIT(CONFIG), 0, 0, cli_top},
     {"plan", "-c FILE [--profile FILE [-m GGUF]] [--svg OUT] [--json]",
      "Shows the plan in force, or solves for one from measurements in a file.",
      CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(PROFILE) | CLI_BIT(MODEL) | CLI_BIT(SVG) |

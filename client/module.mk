@@ -30,10 +30,12 @@ noinst_LIBRARIES += %D%/libcli.a
 	%D%/svg.c %D%/svg.h \
 	%D%/terminal.c \
 	%D%/tokenize.c \
+	%D%/top.c %D%/top.h \
+	%D%/top_screen.c \
 	%D%/weights.c
-%C%_libcli_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+%C%_libcli_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(NCURSES_CFLAGS)
 
-CLI_LIBS = client/libcli.a $(COORD_LIBS) $(JANSSON_LIBS)
+CLI_LIBS = client/libcli.a $(COORD_LIBS) $(JANSSON_LIBS) $(NCURSES_LIBS)
 
 bin_PROGRAMS += shoal
 shoal_SOURCES = %D%/main.c

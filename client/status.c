@@ -15,19 +15,18 @@ const char *cli_board_text(const struct cli_node *n, char out[static CLI_BOARD_B
         uint32_t flag;
         const char *word;
     } words[] = {{1, "undervolted"}, {4, "throttled"}, {8, "near its limit"}, {2, "clock limited"}};
-    size_t at = 0;
-    out[0] = 0;
+    char heat[16] = "", charge[32] = "";
+    const char *word = "";
     if (!isnan(n->temperature))
-        at += (size_t)snprintf(out, CLI_BOARD_BYTES, "%.0f C", n->temperature);
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if ((n->flags & words[i].flag) != 0) {
-            at += (size_t)snprintf(out + at, CLI_BOARD_BYTES - at, "%s%s", at > 0 ? " " : "",
-                                   words[i].word);
-            break;
-        }
+        snprintf(heat, sizeof heat, "%.0f C", fmin(999, fmax(-999, n->temperature)));
+    for (size_t i = 0; i < sizeof words / sizeof *words && word[0] == 0; i++)
+        word = (n->flags & words[i].flag) != 0 ? words[i].word : "";
     if (!isnan(n->battery))
-        snprintf(out + at, CLI_BOARD_BYTES - at, "%s%s %.0f%%", at > 0 ? ", " : "",
-                 (n->flags & 16) != 0 ? "on battery" : "battery", 100 * n->battery);
+        snprintf(charge, sizeof charge, "%s %.0f%%",
+                 (n->flags & 16) != 0 ? "on battery" : "battery",
+                 100 * fmin(1, fmax(0, n->battery)));
+    snprintf(out, CLI_BOARD_BYTES, "%s%s%s%s%s", heat, heat[0] != 0 && word[0] != 0 ? " " : "",
+             word, charge[0] != 0 && (heat[0] != 0 || word[0] != 0) ? ", " : "", charge);
     if (out[0] == 0)
         snprintf(out, CLI_BOARD_BYTES, "-");
     return out;

@@ -134,11 +134,16 @@ static uint32_t missing(const struct coord_core *c, char *names, size_t max)
         if (c->config.workers[i].exclude || c->nodes[i].drained || may_serve(c, i))
             continue;
         const size_t len = strlen(names);
-        /* One that is here but failed says why. */
-        const bool failed = c->nodes[i].connected && c->nodes[i].avoid_until_ms > c->now_ms;
+        /* One that is here but failed says why; so does one that was lost. */
+        const struct node *w = &c->nodes[i];
+        const bool failed = w->connected && w->avoid_until_ms > c->now_ms,
+                   lost = !w->connected && w->lost;
         snprintf(names + len, max - len, "%s%s%s%.150s%s", n > 0 ? ", " : "",
-                 c->config.workers[i].name, failed ? " (" : "",
-                 failed ? c->nodes[i].last_error : "", failed ? ")" : "");
+                 c->config.workers[i].name,
+                 failed ? " ("
+                 : lost ? " (lost: "
+                        : "",
+                 failed || lost ? w->last_error : "", failed || lost ? ")" : "");
         n++;
     }
     return n;
@@ -453,7 +458,7 @@ void coord_core_planned(struct coord_core *c, const struct coord_event *ev,
             if (all)
                 snprintf(c->waits, sizeof c->waits, "%s", ev->reason);
             else
-                snprintf(c->waits, sizeof c->waits, "workers: %.90s (without them: %.180s)", names,
+                snprintf(c->waits, sizeof c->waits, "workers: %.120s (without them: %.150s)", names,
                          ev->reason);
         }
         return;

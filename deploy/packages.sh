@@ -2,7 +2,7 @@
 # what is missing of it. Sourced by quickstart.sh and selftest.sh, never run.
 
 packages_build="gcc libc6-dev make autoconf automake pkg-config libzmq3-dev libsodium-dev
-    libglpk-dev libpcre2-dev libjansson-dev"
+    libglpk-dev libpcre2-dev libjansson-dev libncurses-dev"
 
 # The tests, besides: CMocka, OpenBLAS for `numerics: fast`, and on x86 a compiler and an emulator for
 # the Arm kernels.

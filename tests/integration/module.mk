@@ -22,15 +22,16 @@ INTEGRATION_TESTS = \
 	%D%/restart.sh \
 	%D%/reuse.sh \
 	%D%/rings.sh \
-	%D%/store.sh
+	%D%/store.sh \
+	%D%/watch.sh
 if !SANITIZE_THREAD
 TESTS += $(INTEGRATION_TESTS)
 endif
 EXTRA_DIST += $(INTEGRATION_TESTS) %D%/cluster_lib.sh
 
 # What a shell cannot do: give a file a chat template, hold a conversation, compare JSON with expected values,
-# and speak TCP.
-check_PROGRAMS += %D%/add_template %D%/converse %D%/expect %D%/rawtcp
+# speak TCP, and look at a terminal's screen.
+check_PROGRAMS += %D%/add_template %D%/converse %D%/expect %D%/rawtcp %D%/screen
 %C%_add_template_SOURCES = %D%/add_template.c
 %C%_add_template_LDADD = $(MODEL_LIBS)
 %C%_expect_SOURCES = %D%/expect.c
@@ -40,3 +41,4 @@ check_PROGRAMS += %D%/add_template %D%/converse %D%/expect %D%/rawtcp
 %C%_converse_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 %C%_converse_LDADD = $(CLI_LIBS)
 %C%_rawtcp_SOURCES = %D%/rawtcp.c
+%C%_screen_SOURCES = %D%/screen.c

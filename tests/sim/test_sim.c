@@ -221,6 +221,24 @@ static void survivors_take_over(void **state)
     expect_and_free(run_scenario(&w), lines);
 }
 
+/* Two boards hold the model together; one alone cannot, and says whom it waits for and why. */
+static void a_request_that_fails_names_who_was_lost(void **state)
+{
+    static const char *const lines[] = {
+        "node_lost name=beta reason=\"silent",
+        "client-0 done finish=2",
+        "error=\"no plan: waiting for workers: beta (lost: silent for",
+        NULL};
+    static struct sim_setup w;
+    (void)state;
+    sim_setup_calm(&w, 2, 1);
+    for (uint32_t i = 0; i < 2; i++)
+        w.layers_max[i] = w.n_layers - 1;
+    w.n_faults = 1;
+    w.faults[0] = after_tokens(SIM_POWER_OFF, 1, SIM_FOREVER);
+    expect_and_free(run_scenario(&w), lines);
+}
+
 static void a_hung_worker_is_dropped(void **state)
 {
     static const char *const lines[] = {
@@ -609,6 +627,7 @@ int main(void)
         cmocka_unit_test(every_seed_keeps_every_promise),
         cmocka_unit_test(a_worker_that_comes_back_is_not_shipped_to_again),
         cmocka_unit_test(survivors_take_over),
+        cmocka_unit_test(a_request_that_fails_names_who_was_lost),
         cmocka_unit_test(a_hung_worker_is_dropped),
         cmocka_unit_test(a_link_test_is_no_sign_of_computing),
         cmocka_unit_test(a_worker_dies_while_all_get_ready),

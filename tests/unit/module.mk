@@ -308,6 +308,11 @@ UNIT_TESTS += %D%/test_picture
 %C%_test_picture_CFLAGS = $(UNIT_CFLAGS) $(JANSSON_CFLAGS)
 %C%_test_picture_LDADD = $(CLI_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_top
+%C%_test_top_SOURCES = %D%/test_top.c
+%C%_test_top_CFLAGS = $(UNIT_CFLAGS) $(JANSSON_CFLAGS)
+%C%_test_top_LDADD = $(CLI_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_options
 %C%_test_options_SOURCES = %D%/test_options.c
 %C%_test_options_CFLAGS = $(UNIT_CFLAGS) $(JANSSON_CFLAGS)
