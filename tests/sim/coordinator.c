@@ -497,6 +497,7 @@ static void book_kept(struct sim *s, const struct coord_kept_list *l)
             continue; /* its prompt was read and then torn off */
         c->order = i + 1;
         c->live = !k->done;
+        c->reused = k->done ? c->reused : 0;
         c->unwanted = c->live && c->over;
         if (c->unwanted)
             c->over_us = s->now_us + (COORD_KEPT_MS + 1000) * 1000;
