@@ -195,8 +195,8 @@ enum coord_action_type {
     COORD_ACT_NODE,      /* send msg to worker `node` */
     COORD_ACT_DROP_NODE, /* end worker `node`'s connection */
     COORD_ACT_CLIENT,    /* send msg to client connection `client` */
-    COORD_ACT_PLAN,      /* solve for the nodes in `present` with the core's profile; answer with
-                            `serial` */
+    COORD_ACT_PLAN,      /* solve for the nodes in `present` with today's profile, by the myopic rule
+                            where `myopic`; answer with `serial` */
     COORD_ACT_READ,      /* make the prompt of msg, a SUBMIT, into tokens; answer with `serial` */
     COORD_ACT_MANIFEST,  /* send worker `node` the MANIFEST of plan `epoch`, pieces of `shard` */
     COORD_ACT_SAVE,      /* the profile has changed: keep it */
@@ -209,7 +209,7 @@ struct coord_action {
     uint32_t node, present;
     struct coord_shard shard;
     uint64_t client, epoch, serial;
-    bool warn;
+    bool warn, myopic;
     char text[320];
 };
 
@@ -251,6 +251,8 @@ const char *coord_core_invariant(const struct coord_core *c); /* NULL: all hold 
 
 /* What the shell and tests may ask. */
 const struct coord_profile *coord_core_profile(const struct coord_core *c);
+/* The same with what reports have said since: memory that is left, workers that are slower. */
+void coord_core_today(const struct coord_core *c, struct coord_profile *out);
 uint64_t coord_core_epoch(const struct coord_core *c);               /* plan in force; 0: none */
 const struct part_plan *coord_core_plan(const struct coord_core *c); /* borrowed; NULL: none */
 /* The plan in force, or, where none is, the one that was last. Borrowed; NULL: none was. */

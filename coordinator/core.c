@@ -287,6 +287,7 @@ static void on_node(struct coord_core *c, uint32_t node, const struct net_msg *m
         break;
     case NET_MSG_REPORT:
         coord_core_report(c, node, &m->u.REPORT);
+        coord_core_policy(c, node, out);
         break;
     case NET_MSG_PROFILED:
         coord_core_profiled(c, node, &m->u.PROFILED, out);

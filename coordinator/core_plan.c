@@ -205,6 +205,8 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
     struct coord_action *a = coord_core_act(out, COORD_ACT_PLAN);
     a->present = present;
     a->serial = ++c->serial;
+    a->myopic = c->plan_by_policy && c->config.policy == NET_MYOPIC;
+    c->plan_by_policy = false;
 }
 
 /* Workers that were to be emptied stay as they are, since the others cannot do without them. */

@@ -1,5 +1,5 @@
 /* The coordinator core's state, shared by core.c (meeting, time), core_measure.c, core_plan.c,
- * core_move.c, core_request.c, core_kept.c, core_slot.c, core_status.c and core_watch.c. */
+ * core_move.c, core_policy.c, core_request.c, core_kept.c, core_slot.c, core_status.c and core_watch.c. */
 #ifndef COORDINATOR_CORE_PRIVATE_H
 #define COORDINATOR_CORE_PRIVATE_H
 
@@ -31,6 +31,7 @@ struct watch_sample {
     double round_trip_ms;
     double busy;       /* share of the last seconds spent computing */
     double passes, ms; /* of decoding since the report before: how many, mean time of one */
+    double share;      /* as in REPORT */
     double ratio;      /* of that time to what the plan predicts for as many rows */
     uint32_t waiting, flags;
 };
@@ -170,6 +171,11 @@ struct coord_core {
     struct task task;
     int64_t again_ms;    /* when a link was last measured again */
     uint32_t again_next; /* the next pair, counted through [from][to] */
+    /* How the policy finds workers beside their profile: so many times slower, and their share of the
+     * time; 0: as measured. */
+    double slower[NET_WORKERS_MAX], share[NET_WORKERS_MAX];
+    int64_t policy_ms;   /* when it last asked for a plan */
+    bool plan_by_policy; /* the plan that is wanted is its */
     /* As the planner last had them. */
     double planned_rtt[NET_WORKERS_MAX][NET_WORKERS_MAX],
         planned_rate[NET_WORKERS_MAX][NET_WORKERS_MAX];
@@ -245,6 +251,11 @@ uint32_t coord_core_chunk_max(const struct net_config *c);
 /* Rows of a pass at most: a decode row of every slot and a chunk of prompts, as far as the executor
  * takes them. */
 uint32_t coord_core_rows_max(const struct net_config *c, uint32_t chunk);
+
+/* core_policy.c */
+/* After a report of the worker: is another plan wanted? */
+void coord_core_policy(struct coord_core *c, uint32_t node, struct coord_actions *out);
+void coord_core_policy_forget(struct coord_core *c, uint32_t node); /* it was measured anew */
 
 /* core_move.c */
 /* All workers of `next` are ready with what they were asked for: ask them for KV rows that they

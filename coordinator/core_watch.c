@@ -78,6 +78,7 @@ void coord_core_report(struct coord_core *c, uint32_t node, const struct net_msg
         .clock = within(m->clock, 0, 1),
         .battery = within(m->battery, 0, 1),
         .power = within(m->power, -1e6, 1e6),
+        .share = within(m->share, 1e-3, 1),
         .round_trip_ms = within(m->round_trip, 0, 1e6),
         .busy = c->nodes[node].busy,
         .ms = NAN,

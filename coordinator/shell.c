@@ -114,7 +114,9 @@ static void start_plan(struct shell *sh, const struct coord_action *a)
     }
     j->config = sh->config;
     j->blocks = sh->blocks;
-    j->profile = *coord_core_profile(sh->core);
+    coord_core_today(sh->core, &j->profile);
+    if (a->myopic)
+        j->config.algorithm = NET_MYOPIC_HEADS;
     if (coord_core_last_plan(sh->core) != NULL)
         j->now = *coord_core_last_plan(sh->core);
     j->present = a->present;

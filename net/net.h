@@ -244,6 +244,7 @@ enum net_algorithm {
     NET_LINGUALINKED,
     NET_HYPERION
 };
+enum net_policy { NET_BY_PROGRAM, NET_MYOPIC, NET_STATIC };
 /* How partial sums travel within a team. */
 enum net_sums { NET_SUMS_EXACT, NET_SUMS_F16, NET_SUMS_Q8 };
 
@@ -283,6 +284,8 @@ struct net_config {
     enum net_granularity granularity;
     enum net_exchange exchange;
     enum net_algorithm algorithm;
+    enum net_policy policy;
+    uint32_t dwell_ms; /* between plans that the policy asks for */
     uint32_t ttft_ms, prompt; /* limit (0: none) for a prompt of so many tokens */
     bool use_all;
     double solve_s;

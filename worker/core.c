@@ -593,6 +593,7 @@ static void on_read(struct worker_core *c, const struct worker_event *ev,
         .decode_passes = ev->load.decode_passes,
         .decode_rows = ev->load.decode_rows,
         .decode_us = ev->load.decode_us,
+        .share = r->quota > 0 && r->quota < c->id.threads ? r->quota / c->id.threads : 1,
         .round_trip = net_to_wire(c->round_trip_ms),
     };
 }

@@ -195,7 +195,8 @@ void worker_readings_take(const char *root, uint64_t limit_bytes, struct worker_
                                     .temperature = NAN,
                                     .clock = NAN,
                                     .battery = NAN,
-                                    .power = NAN};
+                                    .power = NAN,
+                                    .quota = worker_cpu_quota(root).cores};
     if (limit_bytes != 0) {
         const uint64_t left = limit_bytes > out->memory_used ? limit_bytes - out->memory_used : 0;
         out->memory_free = left < out->memory_free ? left : out->memory_free;

@@ -72,6 +72,7 @@ struct worker_readings {
     double temperature;                   /* degrees Celsius */
     double clock, battery;                /* shares, 0 to 1 */
     double power;                         /* watts into the battery */
+    double quota;                         /* cores that a CPU quota leaves; 0: none */
     uint32_t flags;
 };
 

@@ -274,6 +274,7 @@ new_cluster()
 slots: 8"
     placement_keys="use: all
 granularity: layers"
+    policy=static # a busy machine is no reason for another plan
     for name in $workers; do
         eval "keys_$name='threads: 1'"
     done
@@ -312,6 +313,7 @@ write_config()
         printf '%s\n' "$cluster_keys"
         echo "[placement]"
         printf '%s\n' "$placement_keys"
+        echo "policy: $policy"
         for name in $workers; do
             echo "[worker $name]"
             echo "data: tcp://127.0.0.1:$(data_port "$name")"

@@ -15,6 +15,7 @@ INTEGRATION_TESTS = \
 	%D%/teams.sh \
 	%D%/one_text.sh \
 	%D%/pipeline.sh \
+	%D%/policy.sh \
 	%D%/plan.sh \
 	%D%/quickstart.sh \
 	%D%/reference.sh \
