@@ -50,6 +50,16 @@ static bool hear(struct end *d)
     return true;
 }
 
+/* The other end says when it listens: what comes to it before that is dropped. */
+static bool is_joined(struct end *d)
+{
+    struct worker_exchange_event ev;
+    while (!worker_exchange_joined(d->x, 1))
+        if (worker_exchange_next(d->x, PATIENCE_MS, &ev) != WORKER_EXCHANGE_MESSAGE)
+            return false;
+    return true;
+}
+
 /* Answers until the team is over. */
 static void *echo(void *arg)
 {
@@ -64,7 +74,7 @@ static void ask(struct end *d)
 {
     uint32_t rounds = 0;
     double begun_s = 0, now_s = 0;
-    if (!link_up(d))
+    if (!link_up(d) || !is_joined(d))
         return;
     for (rounds = 0; rounds < ROUNDS_MIN || now_s - begun_s < MEASURE_S; rounds++) {
         if (rounds == 1) /* the first waits for the other side */

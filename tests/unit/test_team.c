@@ -411,6 +411,19 @@ static int group_end(void **state)
     return 0;
 }
 
+/* Again and again: which end is ready first is up to the machine. */
+static void messages_to_itself_are_timed(void **state)
+{
+    struct err e = {0};
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        double seconds = 0;
+        if (worker_exchange_time(keys, "w0", 4096, &seconds, &e) != 0)
+            fail_msg("%s", e.text);
+        assert_true(seconds > 0 && seconds < 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -418,6 +431,7 @@ int main(void)
         cmocka_unit_test(a_leader_may_hold_nothing),
         cmocka_unit_test(rounding_forms_stay_near),
         cmocka_unit_test(a_member_that_goes_is_named),
+        cmocka_unit_test(messages_to_itself_are_timed),
     };
     return cmocka_run_group_tests(tests, group_begin, group_end);
 }
