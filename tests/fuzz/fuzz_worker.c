@@ -10,7 +10,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { LAYERS = 8, EMBD = 4, STEPS_MAX = 400 };
+enum { LAYERS = 8, EMBD = 4, KV_ROW_BYTES = 16, STEPS_MAX = 400 };
 
 static const char *const names[] = {"a", "b", "c", "d", "", NULL};
 
@@ -24,6 +24,8 @@ struct shell {
     bool quit;
     struct worker_pass *pass;
     const struct net_msg *msg; /* of the event */
+    struct net_msg_KV_ASK ask; /* the last one that it sent, and to whom */
+    char donor[NET_NAME_MAX];
 };
 
 /* ---- what the core asks for ------------------------------------------------------------------ */
@@ -81,12 +83,37 @@ static void activate(struct shell *h, const struct worker_action *a)
     h->loaded = h->prepared = 0;
 }
 
+/* Rows of the model and of a slot; whether the caches have them the shell looks itself. */
+static void check_kv(const struct shell *h, const struct model_kv_rows *r, uint32_t layers)
+{
+    script_must(r->layer < LAYERS && layers <= LAYERS - r->layer && r->head0 < r->head1 &&
+                r->slot < h->slots && r->first < h->context && r->rows > 0 &&
+                r->rows <= h->context - r->first);
+}
+
 static void act(struct shell *h, const struct worker_action *a)
 {
     switch (a->type) {
     case WORKER_ACT_RING:
         script_must(a->peer != NULL);
         script_check_sent(&a->msg);
+        if (a->msg.code == NET_MSG_KV_ASK) {
+            h->ask = a->msg.u.KV_ASK;
+            snprintf(h->donor, sizeof h->donor, "%s", a->peer);
+        }
+        break;
+    case WORKER_ACT_KV_COPY:
+        script_must(a->epoch == h->active && h->active != 0 && h->loaded != 0);
+        check_kv(h, &a->kv, a->kv_layers);
+        break;
+    case WORKER_ACT_KV_WRITE:
+        script_must(h->msg != NULL && h->msg->code == NET_MSG_KV_ROWS && h->loaded != 0);
+        check_kv(h, &a->kv, 1);
+        script_must(h->msg->u.KV_ROWS.kv.len ==
+                    (size_t)KV_ROW_BYTES * a->kv.rows * (a->kv.head1 - a->kv.head0));
+        break;
+    case WORKER_ACT_KV_SEND:
+        script_must(a->peer != NULL && (!a->has_rows || (a->epoch == h->active && h->active != 0)));
         break;
     case WORKER_ACT_CONTROL:
         script_check_sent(&a->msg);
@@ -333,11 +360,12 @@ static void meet(struct shell *h, struct script *s)
     step(h, (struct worker_event){.type = WORKER_EV_CONTROL_UP});
     make_welcome(s, &m);
     on_control(h, s, &m);
-    step(h, (struct worker_event){.type = WORKER_EV_CARD, .ok = true, .shape = &shape});
+    step(h, (struct worker_event){
+                .type = WORKER_EV_CARD, .ok = true, .shape = &shape, .kv_row_bytes = KV_ROW_BYTES});
 }
 
-/* All that leads to a plan in force. */
-static void serve(struct shell *h, struct script *s)
+/* All that leads to a plan in force, or one that could be. */
+static void serve(struct shell *h, struct script *s, bool commit)
 {
     struct net_msg m;
     make_plan(h, s, &m);
@@ -354,18 +382,84 @@ static void serve(struct shell *h, struct script *s)
     step(h, (struct worker_event){.type = WORKER_EV_RING_UP, .peer = "e"});
     step(h, (struct worker_event){.type = WORKER_EV_TEAM_UP, .epoch = h->prepared});
     m = (struct net_msg){.code = NET_MSG_COMMIT, .u.COMMIT = {h->newest}};
+    if (commit)
+        on_control(h, s, &m);
+}
+
+/* A slot or two, and parts of whom it says has them. */
+static void inherit(struct shell *h, struct script *s)
+{
+    struct net_msg m;
+    script_fill(s, NET_MSG_INHERIT, &m);
+    struct net_msg_INHERIT *x = &m.u.INHERIT;
+    const uint32_t n_slots = 1 + script_below(s, 2), n_parts = script_below(s, 4);
+    uint8_t *p = script_take(s, 160);
+    struct base_buf donors = {0};
+    for (uint32_t i = 0; i < n_slots; i++) {
+        net_put_u32(p, i, script_below(s, h->slots + 1));
+        net_put_u32(p + 16, i, script_below(s, 4));
+        net_put_u32(p + 32, i, script_below(s, h->context + 1));
+    }
+    for (uint32_t i = 0; i < n_parts; i++) {
+        net_put_str(&donors, base_span_str(names[script_below(s, 4)]));
+        net_put_u32(p + 48, i, script_below(s, LAYERS));
+        net_put_u32(p + 64, i, script_below(s, LAYERS + 1));
+        net_put_u32(p + 80, i, script_below(s, 3));
+        net_put_u32(p + 96, i, script_below(s, 5));
+    }
+    x->epoch = h->newest;
+    x->from = h->active;
+    x->slots = (struct net_list){p, n_slots};
+    x->first = (struct net_list){p + 16, n_slots};
+    x->end = (struct net_list){p + 32, n_slots};
+    x->donors = (struct net_list){donors.ptr, n_parts};
+    x->layer0 = (struct net_list){p + 48, n_parts};
+    x->layer1 = (struct net_list){p + 64, n_parts};
+    x->head0 = (struct net_list){p + 80, n_parts};
+    x->head1 = (struct net_list){p + 96, n_parts};
     on_control(h, s, &m);
+    base_buf_deinit(&donors);
+}
+
+/* What was asked for last comes, or less of it. */
+static void kv_rows(struct shell *h, struct script *s)
+{
+    const struct net_msg_KV_ASK *a = &h->ask;
+    const size_t len = (size_t)KV_ROW_BYTES * a->rows * (a->head1 - a->head0);
+    struct net_msg m;
+    const uint8_t how = script_byte(s);
+    if (h->donor[0] == 0 || len == 0 || len > SCRIPT_POOL)
+        return;
+    uint8_t *kv = script_take(s, len);
+    memset(kv, how, len);
+    m = (struct net_msg){.code = NET_MSG_KV_ROWS,
+                         .u.KV_ROWS = {a->epoch, a->layer, a->head0, a->head1, a->slot, a->first,
+                                       a->rows, {kv, how < 0xf0 ? len : 0}}};
+    if (script_send(s, &m))
+        step(h, (struct worker_event){.type = WORKER_EV_RING, .msg = &m, .peer = h->donor});
 }
 
 static void coordinator(struct shell *h, struct script *s)
 {
     struct net_msg m;
-    switch (script_below(s, 10)) {
+    switch (script_below(s, 13)) {
+    case 9:
+        serve(h, s, false);
+        return;
+    case 10:
+        inherit(h, s);
+        return;
+    case 11:
+        kv_rows(h, s);
+        return;
+    case 12:
+        step(h, (struct worker_event){.type = WORKER_EV_KV_FAILED});
+        return;
     case 7:
         meet(h, s);
         return;
     case 8:
-        serve(h, s);
+        serve(h, s, true);
         return;
     case 0:
         make_welcome(s, &m);
@@ -424,6 +518,7 @@ static void local(struct shell *h, struct script *s)
         ev.type = WORKER_EV_CARD;
         ev.ok = script_byte(s) != 0xff;
         ev.shape = &shape;
+        ev.kv_row_bytes = KV_ROW_BYTES;
         break;
     case 1:
         ev.type = WORKER_EV_LOADED;
@@ -510,7 +605,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (begin > 10)
         meet(&h, &s);
     if (begin > 20)
-        serve(&h, &s);
+        serve(&h, &s, true);
     for (int i = 0; i < STEPS_MAX && !script_ended(&s) && !h.quit; i++)
         event(&h, &s);
     worker_core_free(h.core);

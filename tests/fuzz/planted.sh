@@ -74,8 +74,10 @@ test -x "$work/src/configure" || (cd "$work/src" && sh autogen.sh) >"$work/log" 
     --disable-simd) >"$work/log" 2>&1 || { tail "$work/log" >&2; exit 1; }
 
 printf '%-12s %-46s %-20s %-20s %s\n' target 'planted bug' 'from nothing' 'from its corpus' found
-plant coordinator 'a list of logits is not counted' coordinator/core_request.c 300 \
-    's/ || m->ids.n != MODEL_BEST ||$/ ||/'
+plant coordinator 'a request that has ended keeps its slot' coordinator/core_slot.c 300 \
+    '/^void coord_core_slot_leave/,/^}/s/^    c->slot_request\[r->slot\] = 0;$//'
+plant coordinator 'all requests may end in one step' coordinator/core_request.c 300 \
+    's/return out->n < COORD_ACTIONS_MAX - 512;/return out != NULL;/'
 plant gguf "a tensor's place may lie beyond the file" model/gguf.c 6000 \
     's/if (start > file_bytes || end > file_bytes - start) {/if (start > file_bytes) {/'
 plant ini 'a line may hold control characters' net/ini.c 3000 \
