@@ -88,6 +88,11 @@ plant 'a plan is put in force by the COMMIT of another' worker/core.c \
 plant 'a worker keeps its plan when it meets another coordinator' worker/core.c \
     '/mean nothing to this coordinator any more/{n;s/.*/    c->next.epoch = 0, c->prep = WORKER_PREP_NONE;/;}'
 
+plant 'KV rows are believed to be there before they have come' worker/core_move.c \
+    's/^    if (m->n_asked > 0)$/    if (m->n_asked > 99)/'
+plant 'KV rows of another plan are sent as those asked for' worker/core_move.c \
+    's/a->has_rows = m->epoch != 0 .*/a->has_rows = true;/'
+
 # ---- the coordinator's
 
 plant 'requests are not opened again under a new plan' coordinator/core_plan.c \
@@ -109,6 +114,10 @@ plant 'a slot is not closed when its request is cancelled' coordinator/core_slot
     '/^void coord_core_slot_leave/,/^}/s/^    if (c->now.epoch == 0)$/    if (c->now.epoch == 0 || r->n_tokens < r->end_position)/'
 plant 'workers that are left out keep the plan before' coordinator/core_plan.c \
     '/^static void commit/,/^}/s/state == NODE_MEASURED)/state == NODE_MEASURED \&\& coord_core_in_plan(\&c->now, i))/'
+plant 'a request gets a slot whose KV rows are on their way' coordinator/core_move.c \
+    's/return c->move.round > 0 \&\& c->move.end\[slot\] > 0;/return false \&\& slot < c->move.round;/'
+plant 'one KV row more than was taken is believed to be there' coordinator/core_move.c \
+    's/^    return c->move.held\[slot\];/    return c->move.held[slot] + (c->move.held[slot] > 0 ? 1 : 0);/'
 
 if test $missed -gt 0; then
     echo "$missed planted bugs were not found"

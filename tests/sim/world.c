@@ -284,6 +284,22 @@ static void mood_partitions(struct sim_setup *w, uint64_t *rng)
     }
 }
 
+/* Workers stand still until the others go on without them, and wake up in the past. */
+static void mood_past(struct sim_setup *w, uint64_t *rng)
+{
+    w->n_faults = number(rng, 1, 3);
+    for (uint32_t i = 0; i < w->n_workers; i++)
+        w->layers_max[i] = w->n_layers;
+    for (uint32_t i = 0; i < w->n_faults; i++) {
+        draw_fault(w, &w->faults[i], rng);
+        w->faults[i].kind = SIM_FREEZE;
+        w->faults[i].on = once_in(rng, 2) ? NET_MSG_ROWS : NET_MSG_TOKENS;
+        w->faults[i].nth = number(rng, 1, 100);
+        w->faults[i].at_us = 0;
+        w->faults[i].for_us = (int64_t)w->dead_ms * MS + between(rng, 0, 3 * SECOND);
+    }
+}
+
 /* Nothing goes without the worker that comes last, or that goes while all get ready. */
 static void mood_late(struct sim_setup *w, uint64_t *rng)
 {
@@ -324,7 +340,8 @@ static void mood_restarts(struct sim_setup *w, uint64_t *rng)
 void sim_setup_draw(struct sim_setup *w, uint64_t seed)
 {
     static void (*const moods[])(struct sim_setup * w, uint64_t * rng) = {
-        mood_prompts, mood_plans, mood_links, mood_late, mood_partitions, mood_restarts};
+        mood_prompts, mood_plans, mood_links, mood_late, mood_partitions, mood_restarts,
+        mood_past};
     uint64_t rng = base_mix64(seed * 2 + 1);
     *w = (struct sim_setup){.seed = seed};
     draw_shape(w, &rng);
