@@ -47,7 +47,7 @@ plant()
     cp "$work/src/$3" "$work/before"
     sed "$5" "$work/before" >"$work/src/$3"
     if cmp -s "$work/src/$3" "$work/before"; then
-        printf '%-12s %-46s its place is gone\n' "$1" "$2"
+        printf '%-12s %-50s its place is gone\n' "$1" "$2"
         missed=$((missed + 1))
         return
     fi
@@ -58,10 +58,10 @@ plant()
         from_corpus=$(hunt "$1" "$work/src/tests/fuzz/corpus/$1" "$4")
         how=$(grep -m 1 -oE 'AddressSanitizer: [a-z-]+|runtime error: [a-z ]+|Assertion .* failed|deadly signal' \
             "$work/out" || :)
-        printf '%-12s %-46s %-20s %-20s %.60s\n' "$1" "$2" "$alone" "$from_corpus" "$how"
+        printf '%-12s %-50s %-20s %-20s %.60s\n' "$1" "$2" "$alone" "$from_corpus" "$how"
         case $from_corpus in not*) missed=$((missed + 1)) ;; esac
     else
-        printf '%-12s %-46s does not build\n' "$1" "$2"
+        printf '%-12s %-50s does not build\n' "$1" "$2"
         missed=$((missed + 1))
     fi
     cp "$work/before" "$work/src/$3"
@@ -73,7 +73,7 @@ test -x "$work/src/configure" || (cd "$work/src" && sh autogen.sh) >"$work/log" 
 (cd "$work/build" && ../src/configure CC=clang --enable-fuzz --enable-sanitize=address,undefined \
     --disable-simd) >"$work/log" 2>&1 || { tail "$work/log" >&2; exit 1; }
 
-printf '%-12s %-46s %-20s %-20s %s\n' target 'planted bug' 'from nothing' 'from its corpus' found
+printf '%-12s %-50s %-20s %-20s %s\n' target 'planted bug' 'from nothing' 'from its corpus' found
 plant coordinator 'a request that has ended keeps its slot' coordinator/core_slot.c 300 \
     '/^void coord_core_slot_leave/,/^}/s/^    c->slot_request\[r->slot\] = 0;$//'
 plant coordinator 'all requests may end in one step' coordinator/core_request.c 300 \
@@ -92,8 +92,8 @@ plant tokenizer 'a piece that has been joined is joined again' model/tokenizer_j
     's/l->len == 0 || r->len == 0 || l->len + r->len != p.len/r->len == 0/'
 plant wire 'text need not be UTF-8' net/wire.c 3000 \
     's/return take_bytes(c, max, out) \&\& net_text_ok(\*out);/return take_bytes(c, max, out);/'
-plant worker 'a row may lie beyond the context' worker/core_ring.c 600 \
-    's/s == NULL || s->waiting || position >= c->context/s == NULL || s->waiting/'
+plant worker 'more prompt rows are taken than there is room for' worker/core_ring.c 600 \
+    's/if (n > c->ring_cap - c->ring_n) {/if (n > MODEL_ROWS_MAX) {/'
 
 if test $missed -gt 0; then
     echo "$missed planted bugs were not found"
