@@ -214,10 +214,10 @@ struct part_relax *part_relax_new(const struct part_problem *p);
 void part_relax_free(struct part_relax *r);
 /* On the objective of plans of exactly n_stages stages (0: of any, latency only); quick: from sums
  * over the ring alone. PART_NEVER: there is no such plan. */
-double part_relax_sum(struct part_relax *r, uint32_t n_stages, double deadline_s);
+double part_relax_sum(struct part_relax *r, uint32_t n_stages);
 /* The same, with the slowest stage considered too, which takes longer; not above `upper` for long.
  * After part_relax_sum of the same number. */
-double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper, double deadline_s);
+double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper);
 
 /* Members that share a layer's heads and columns within their memory (couple.c): `n` alike each, with
  * x heads they take attn_s + x * head_s, and so for columns; `room` bytes for both. */
@@ -233,19 +233,6 @@ struct part_couple {
 };
 /* No division takes less; PART_NEVER: there is none. */
 double part_couple_seconds(const struct part_couple *c);
-
-/* A linear program in columns that are added as they are needed (milp_relax.c): least cost of
- * amounts >= 0 of the columns such that each row's use lies within [least, most]. */
-enum { PART_LP_ROWS = PART_DEVICES_MAX + 5, PART_LP_COLUMNS = 2000 };
-struct part_lp {
-    uint32_t n_rows, n_columns;
-    double least[PART_LP_ROWS], most[PART_LP_ROWS]; /* most PART_NEVER: none */
-    double cost[PART_LP_COLUMNS];
-    double use[PART_LP_COLUMNS][PART_LP_ROWS];
-    double value, dual[PART_LP_ROWS], used[PART_LP_ROWS]; /* of the last solve */
-};
-/* 0; ERR_INFEASIBLE; ERR_TIMEOUT; ERR_NOMEM. */
-int part_lp_solve(struct part_lp *lp, double deadline_s);
 
 /* Sentences (explain.c). */
 bool part_explain_impossible(const struct part_problem *p, struct err *e);

@@ -15,7 +15,6 @@ noinst_LIBRARIES += %D%/libpart.a
 	%D%/explain.c \
 	%D%/kinds.c \
 	%D%/milp.c \
-	%D%/milp_relax.c \
 	%D%/relax.c \
 	%D%/search.c \
 	%D%/solve.c \

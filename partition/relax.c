@@ -1,32 +1,46 @@
-/* A lower bound for clusters too large to list every team and division: a linear program over sets of
- * kinds (kinds.c), which may be used in fractions.
+/* A lower bound for clusters too large to list every team and division: a dynamic program over sets of
+ * kinds (kinds.c).
  *
- * Which sets, with how much weight, so that all weight is taken, no kind is used more than it has
- * devices, one team has the embedding and one the output matrix. The corners of a set's staircase are
- * the columns, and these are generated as needed (Gilmore and Gomory, "A linear programming approach
- * to the cutting-stock problem", 1961); stopped early, value + devices * least reduced cost still is
- * a bound. For the slowest stage a bisection asks how much weight can be taken when no stage may last
- * longer than so long. */
+ * A ring is some sets that use no kind more than it has devices, one with the embedding and one with
+ * the output matrix; stage by stage, the program remembers how many devices of each kind are used.
+ * That the sets take all weight is not a state but has a price (Lagrangian relaxation: Held and Karp,
+ * "The traveling-salesman problem and minimum spanning trees", 1970): each set takes the weight at a
+ * corner of its staircase that is best at the price, and the bound holds for any price; the best one
+ * lies where the lines that two prices gave meet. For the slowest stage the program is asked instead
+ * how much weight can be taken when no stage may last longer than so long, in a bisection.
+ *
+ * Left out: in which order the sets stand, and so which links hand over. */
 #include "partition/kinds.h"
 
 #include <string.h>
 
 enum {
-    RELAX_ADD = 40, /* columns added at a time */
-    RELAX_ROUNDS = 60,
     RELAX_BISECTIONS = 14,
-    BRANCHES_MAX = 24,
-    ROLES = 8, /* 1: embeds, 2: has the output matrix, 4: which lies on further members only */
+    RELAX_PRICES = 12,
+    ROLES = 8, /* of a set, and of all sets in a ring together */
+    ROLE_EMBEDS = 1,
+    ROLE_OUTPUT = 2,
+    ROLE_ELSEWHERE = 4, /* the output matrix lies on members that hold nothing else */
+};
+
+/* A ring, or a set in it. */
+struct sum {
+    double cost, weight;
 };
 
 struct part_relax {
     struct part_relaxed k;
     /* By number of stages, what part_relax_sum found: of one row, with all slots in use. */
     double one_s[PART_DEVICES_MAX + 1], full_s[PART_DEVICES_MAX + 1];
-    struct part_lp lp;
+    /* By devices used, as mixed radix numbers of kinds: */
+    uint8_t (*used)[PART_DEVICES_MAX];
+    double *room;              /* [n_vectors] bytes that they have */
+    struct sum (*set)[ROLES];  /* [n_vectors] the best set of just these */
+    uint32_t n_live, *live;    /* [n_vectors] those that have one */
+    struct sum (*ring)[ROLES]; /* [stages + 1][n_vectors] the best ring */
 };
 
-/* ---- columns --------------------------------------------------------------------------------- */
+/* ---- sets at a price ------------------------------------------------------------------------- */
 
 /* A set with a role, at a corner of its staircase. */
 struct corner {
@@ -35,11 +49,11 @@ struct corner {
 
 static double role_bytes(const struct part_problem *p, int role)
 {
-    double bytes = (role & 1) != 0 ? (double)p->embed_bytes : 0.0;
-    if ((role & 6) == 2)
+    double bytes = (role & ROLE_EMBEDS) != 0 ? (double)p->embed_bytes : 0.0;
+    if ((role & (ROLE_OUTPUT | ROLE_ELSEWHERE)) == ROLE_OUTPUT)
         bytes += (double)p->output_bytes +
                  (double)p->n_vocab_runs *
-                     (double)(p->run_bytes - ((role & 1) != 0 ? p->shared_run_bytes : 0));
+                     (double)(p->run_bytes - ((role & ROLE_EMBEDS) != 0 ? p->shared_run_bytes : 0));
     return bytes;
 }
 
@@ -50,10 +64,11 @@ static uint32_t corners(const struct part_relax *r, const struct part_set *s, in
     const struct part_problem *p = &r->k.kinds;
     const double room = s->room - role_bytes(p, role), cap = part_held_weight(&r->k.all_held, room);
     const double fixed_s =
-        s->begin_s + ((role & 1) != 0 ? part_time_at(p->devices[s->lead].embed, r->k.rows) : 0.0) +
-        ((role & 4) != 0   ? r->k.output_least_s[s->lead]
-         : (role & 2) != 0 ? s->output_s
-                           : 0.0);
+        s->begin_s +
+        ((role & ROLE_EMBEDS) != 0 ? part_time_at(p->devices[s->lead].embed, r->k.rows) : 0.0) +
+        ((role & ROLE_ELSEWHERE) != 0 ? r->k.output_least_s[s->lead]
+         : (role & ROLE_OUTPUT) != 0  ? s->output_s
+                                      : 0.0);
     uint32_t n = 0;
     if (cap < r->k.lightest * (1.0 - 1e-9))
         return 0;
@@ -83,226 +98,187 @@ static double hop_least(const struct part_relax *r, const struct part_set *s, in
 {
     const struct part_problem *k = &r->k.kinds;
     double least = PART_NEVER;
-    if ((role & 3) == 3)
+    if ((role & ROLE_EMBEDS) != 0 && (role & ROLE_OUTPUT) != 0)
         return 0.0;
     for (uint32_t g = 0; g < k->n_devices; g++)
         if (g != s->lead || r->k.n_of[g] > 1)
-            least = fmin(
-                least,
-                k->lat_s[s->lead][g] +
-                    ((role & 2) != 0 ? 0.0 : r->k.rows * k->hidden_bytes / k->rate[s->lead][g]));
+            least = fmin(least, k->lat_s[s->lead][g] +
+                                    ((role & ROLE_OUTPUT) != 0
+                                         ? 0.0
+                                         : r->k.rows * k->hidden_bytes / k->rate[s->lead][g]));
     return least == PART_NEVER ? 0.0 : least;
 }
 
-enum row { ROW_WEIGHT, ROW_BYTES, ROW_EMBED, ROW_OUTPUT, ROW_STAGES, ROW_KINDS };
-
-static void fill_use(const struct part_relax *r, const struct part_set *s, int role, double weight,
-                     double *use)
+static bool may_have(const struct part_problem *p, int role)
 {
-    const struct part_problem *p = &r->k.kinds;
-    /* Members that have runs of the output matrix only are in no set. */
-    const double runs = (role & 4) != 0 ? (double)p->n_vocab_runs * (double)p->run_bytes : 0.0;
-    use[ROW_WEIGHT] = weight;
-    use[ROW_BYTES] = (s->room + runs) / r->k.bytes;
-    use[ROW_EMBED] = role & 1;
-    use[ROW_OUTPUT] = role >> 1 & 1;
-    use[ROW_STAGES] = 1.0;
-    for (uint32_t g = 0; g < p->n_devices; g++)
-        use[ROW_KINDS + g] = s->count[g];
+    if ((role & ROLE_ELSEWHERE) != 0 &&
+        ((role & ROLE_OUTPUT) == 0 || p->granularity == PART_LAYERS))
+        return false;
+    return p->granularity != PART_HEADS || ((role & ROLE_EMBEDS) != 0 && (role & ROLE_OUTPUT) != 0);
 }
 
-static void begin_lp(struct part_relax *r, uint32_t n_stages, double penalty)
+static uint32_t vector_of(const struct part_relax *r, const struct part_set *s)
 {
-    struct part_lp *lp = &r->lp;
-    memset(lp, 0, sizeof *lp);
-    lp->n_rows = ROW_KINDS + r->k.kinds.n_devices;
-    lp->least[ROW_WEIGHT] = r->k.weight;
-    lp->most[ROW_WEIGHT] = PART_NEVER;
-    lp->least[ROW_BYTES] = 1.0;
-    lp->most[ROW_BYTES] = PART_NEVER;
-    lp->least[ROW_EMBED] = lp->most[ROW_EMBED] = 1.0;
-    lp->least[ROW_OUTPUT] = lp->most[ROW_OUTPUT] = 1.0;
-    lp->least[ROW_STAGES] = n_stages;
-    lp->most[ROW_STAGES] = n_stages > 0 ? n_stages : PART_DEVICES_MAX;
+    uint32_t at = 0, step = 1;
     for (uint32_t g = 0; g < r->k.kinds.n_devices; g++) {
-        lp->most[ROW_KINDS + g] = r->k.n_of[g];
-        /* A member of a team may have runs of the output matrix only, which no set counts. */
-        lp->least[ROW_KINDS + g] =
-            r->k.p->use_all && r->k.p->granularity == PART_LAYERS ? r->k.n_of[g] : 0.0;
+        at += s->count[g] * step;
+        step *= r->k.n_of[g] + 1;
     }
-    for (uint32_t k = 0; k < lp->n_rows; k++) {
-        lp->cost[lp->n_columns] = k == ROW_WEIGHT ? penalty / r->k.weight : penalty;
-        lp->use[lp->n_columns++][k] = 1.0;
-    }
+    return at;
 }
 
-/* What a candidate column is worth at the current duals; kept are the RELAX_ADD best. */
-struct candidates {
-    uint32_t n;
-    double reduced[RELAX_ADD], cost[RELAX_ADD];
-    double use[RELAX_ADD][PART_LP_ROWS];
-};
-
-static void consider(struct candidates *c, double reduced, double cost, const double *use)
+/* The best set of each vector in each role, with stages of at most `most_s`: the cheapest where weight
+ * earns `price` a unit, or (`take`) the one that takes most. */
+static void fill_sets(struct part_relax *r, bool take, double most_s, double price)
 {
-    uint32_t at = c->n;
-    if (c->n == RELAX_ADD && reduced >= c->reduced[c->n - 1])
-        return;
-    at = c->n < RELAX_ADD ? c->n++ : c->n - 1;
-    for (; at > 0 && c->reduced[at - 1] > reduced; at--) {
-        c->reduced[at] = c->reduced[at - 1];
-        c->cost[at] = c->cost[at - 1];
-        memcpy(c->use[at], c->use[at - 1], sizeof c->use[at]);
-    }
-    c->reduced[at] = reduced;
-    c->cost[at] = cost;
-    memcpy(c->use[at], use, sizeof c->use[at]);
-}
-
-/* The columns of least reduced cost; *least_reduced of all. `take`: cost is minus the weight instead
- * of the seconds. */
-static void price(const struct part_relax *r, bool take, double most_s, struct candidates *c,
-                  double *least_reduced)
-{
-    double use[PART_LP_ROWS] = {0.0};
-    struct corner at[PART_LEVELS + 1];
-    c->n = 0;
-    *least_reduced = 0.0;
-    for (uint32_t q = 0; q < r->k.n_sets; q++)
+    for (uint32_t x = 0; x < r->k.n_vectors; x++)
+        for (int role = 0; role < ROLES; role++)
+            r->set[x][role] = (struct sum){PART_NEVER, 0.0};
+    for (uint32_t q = 0; q < r->k.n_sets; q++) {
+        const struct part_set *s = &r->k.sets[q];
+        struct sum *best = r->set[vector_of(r, s)];
+        struct corner at[PART_LEVELS + 1];
         for (int role = 0; role < ROLES; role++) {
-            const struct part_set *s = &r->k.sets[q];
-            if ((r->k.p->granularity == PART_HEADS && (role & 3) != 3) ||
-                ((role & 4) != 0 && ((role & 2) == 0 || r->k.p->granularity == PART_LAYERS)))
+            if (!may_have(r->k.p, role))
                 continue;
             const uint32_t n = corners(r, s, role, most_s, at);
             const double hop_s = hop_least(r, s, role);
             for (uint32_t k = 0; k < n; k++) {
-                const double cost = take ? -at[k].weight : at[k].seconds + hop_s;
-                double reduced = cost;
-                fill_use(r, s, role, at[k].weight, use);
-                for (uint32_t row = 0; row < r->lp.n_rows; row++)
-                    reduced -= use[row] * r->lp.dual[row];
-                *least_reduced = fmin(*least_reduced, reduced);
-                if (reduced < 0.0)
-                    consider(c, reduced, cost, use);
+                const double cost =
+                    take ? -at[k].weight : at[k].seconds + hop_s - price * at[k].weight;
+                if (cost < best[role].cost)
+                    best[role] = (struct sum){cost, at[k].weight};
             }
         }
+    }
+    r->n_live = 0;
+    for (uint32_t x = 1; x < r->k.n_vectors; x++) {
+        bool any = false;
+        for (int role = 0; role < ROLES; role++)
+            any = any || r->set[x][role].cost < PART_NEVER;
+        if (any)
+            r->live[r->n_live++] = x;
+    }
 }
 
-/* The linear program's value, or a bound below it where the deadline comes first; *whole: nothing
- * of the penalty columns is in it. */
-static double generate(struct part_relax *r, bool take, double most_s, double penalty,
-                       double deadline_s, bool *feasible)
+/* ---- rings ----------------------------------------------------------------------------------- */
+
+static bool together(const struct part_relax *r, uint32_t a, uint32_t b)
 {
-    struct candidates c;
-    double best = -PART_NEVER, least;
-    *feasible = true;
-    for (int round = 0; round < RELAX_ROUNDS; round++) {
-        if (part_lp_solve(&r->lp, deadline_s) != 0)
-            return best;
-        price(r, take, most_s, &c, &least);
-        best = fmax(best, r->lp.value + r->k.p->n_devices * fmin(least, 0.0));
-        *feasible = r->lp.value < penalty / 2.0;
-        if (least > -1e-9 * fmax(fabs(r->lp.value), 1e-9) || c.n == 0 ||
-            r->lp.n_columns + c.n > PART_LP_COLUMNS || base_clock_s() > deadline_s)
-            break;
-        for (uint32_t k = 0; k < c.n; k++) {
-            r->lp.cost[r->lp.n_columns] = c.cost[k];
-            memcpy(r->lp.use[r->lp.n_columns++], c.use[k], sizeof c.use[k]);
+    bool good = true;
+    for (uint32_t g = 0; g < r->k.kinds.n_devices; g++)
+        good = good && r->used[a][g] + r->used[b][g] <= (int)r->k.n_of[g];
+    return good;
+}
+
+/* Every ring of `from` with one set more. */
+static void extend(const struct part_relax *r, uint32_t used, const struct sum *from,
+                   struct sum (*to)[ROLES])
+{
+    for (uint32_t k = 0; k < r->n_live; k++) {
+        const uint32_t x = r->live[k];
+        if (!together(r, used, x))
+            continue;
+        for (int had = 0; had < ROLES; had++)
+            for (int role = 0; from[had].cost < PART_NEVER && role < ROLES; role++) {
+                const struct sum *s = &r->set[x][role];
+                struct sum *best = &to[used + x][had | role];
+                if ((had & role) == 0 && from[had].cost + s->cost < best->cost)
+                    *best = (struct sum){from[had].cost + s->cost, from[had].weight + s->weight};
+            }
+    }
+}
+
+/* The least ring of n_stages sets, or of any number (0), as the sets are filled in. */
+static struct sum least_ring(struct part_relax *r, uint32_t n_stages)
+{
+    const struct part_problem *p = r->k.p;
+    const uint32_t n = r->k.n_vectors;
+    struct sum least = {PART_NEVER, 0.0};
+    for (size_t k = 0; k < (size_t)(n_stages + 1) * n; k++)
+        for (int role = 0; role < ROLES; role++)
+            r->ring[k][role] = (struct sum){PART_NEVER, 0.0};
+    r->ring[0][0].cost = 0.0;
+    /* Any number: a vector's rings are complete when its turn comes. */
+    for (uint32_t k = 0; k < (n_stages > 0 ? n_stages : 1); k++)
+        for (uint32_t used = 0; used < n; used++)
+            extend(r, used, r->ring[(size_t)k * n + used],
+                   r->ring + (n_stages > 0 ? (size_t)(k + 1) * n : 0));
+    for (uint32_t used = 1; used < n; used++)
+        for (int role = 0; role < ROLES; role++) {
+            const struct sum *s = &r->ring[(size_t)n_stages * n + used][role];
+            const double runs =
+                (role & ROLE_ELSEWHERE) != 0 ? (double)p->n_vocab_runs * (double)p->run_bytes : 0.0;
+            const bool all = !p->use_all || p->granularity != PART_LAYERS || used + 1 == n;
+            if ((role & ROLE_EMBEDS) != 0 && (role & ROLE_OUTPUT) != 0 && all &&
+                r->room[used] + runs >= r->k.bytes * (1.0 - PART_EQUAL_WITHIN) &&
+                s->cost < least.cost)
+                least = *s;
         }
-    }
-    return best;
+    return least;
 }
 
-/* ---- branching ------------------------------------------------------------------------------- */
-
-/* How many devices of each kind are used, and how many teams there are, are whole numbers: where the
- * linear program says otherwise, it is solved again with either side. */
-struct branch {
-    double value, least[PART_LP_ROWS], most[PART_LP_ROWS], used[PART_LP_ROWS];
-};
-
-static void solve_branch(struct part_relax *r, struct branch *b, bool take, double most_s,
-                         double penalty, double deadline_s)
+/* Stages of at most `most_s` cannot take all weight. */
+static bool refuted(struct part_relax *r, uint32_t n_stages, double most_s)
 {
-    bool feasible;
-    memcpy(r->lp.least, b->least, sizeof b->least);
-    memcpy(r->lp.most, b->most, sizeof b->most);
-    b->value = fmax(b->value, generate(r, take, most_s, penalty, deadline_s, &feasible));
-    memcpy(b->used, r->lp.used, sizeof b->used);
-}
-
-/* A row to branch on, or n_rows. */
-static uint32_t split_row(const struct part_relax *r, const struct branch *b)
-{
-    uint32_t row = r->lp.n_rows;
-    double most = 1e-5;
-    for (uint32_t k = ROW_STAGES; k < r->lp.n_rows; k++) {
-        const double off = fabs(b->used[k] - round(b->used[k]));
-        if (off > most) {
-            most = off;
-            row = k;
-        }
-    }
-    return row;
-}
-
-/* The least value over all branches; ends early above `enough`, at the deadline, and after
- * BRANCHES_MAX. */
-static double solve_branches(struct part_relax *r, bool take, double most_s, double penalty,
-                             double enough, double deadline_s)
-{
-    struct branch all[BRANCHES_MAX];
-    uint32_t n = 1;
-    all[0].value = -PART_NEVER;
-    memcpy(all[0].least, r->lp.least, sizeof all[0].least);
-    memcpy(all[0].most, r->lp.most, sizeof all[0].most);
-    solve_branch(r, &all[0], take, most_s, penalty, deadline_s);
-    for (;;) {
-        uint32_t low = 0;
-        for (uint32_t k = 1; k < n; k++)
-            low = all[k].value < all[low].value ? k : low;
-        const uint32_t row = split_row(r, &all[low]);
-        if (n == BRANCHES_MAX || all[low].value >= enough || row == r->lp.n_rows ||
-            base_clock_s() > deadline_s)
-            return all[low].value;
-        all[n] = all[low];
-        all[low].most[row] = floor(all[low].used[row]);
-        all[n].least[row] = ceil(all[n].used[row]);
-        solve_branch(r, &all[low], take, most_s, penalty, deadline_s);
-        solve_branch(r, &all[n++], take, most_s, penalty, deadline_s);
-    }
+    fill_sets(r, true, most_s, 0.0);
+    return -least_ring(r, n_stages).cost < r->k.weight * (1.0 - PART_EQUAL_WITHIN);
 }
 
 /* ---- bounds ---------------------------------------------------------------------------------- */
 
-static double sum_bound(struct part_relax *r, uint32_t n_stages, double rows, double deadline_s)
+/* A ring's cost at a price, and how that would change with the price. */
+struct line {
+    double price, value, slope;
+};
+
+static struct line at_price(struct part_relax *r, uint32_t n_stages, double price)
 {
-    double high = 0.0;
-    part_sets_time(&r->k, rows);
-    for (uint32_t q = 0; q < r->k.n_sets; q++)
-        if (r->k.sets[q].tau[0] < PART_NEVER)
-            high = fmax(high, r->k.sets[q].begin_s + r->k.sets[q].output_s +
-                                  r->k.sets[q].tau[0] * r->k.weight);
-    const double penalty = 100.0 * r->k.p->n_devices * (high + 1.0);
-    begin_lp(r, n_stages, penalty);
-    const double value = solve_branches(r, false, PART_NEVER, penalty, penalty, deadline_s);
-    return value > penalty / 2.0 ? PART_NEVER : fmax(value, 0.0);
+    fill_sets(r, false, PART_NEVER, price);
+    const struct sum s = least_ring(r, n_stages);
+    return (struct line){price, s.cost + price * r->k.weight, r->k.weight - s.weight};
 }
 
-double part_relax_sum(struct part_relax *r, uint32_t n_stages, double deadline_s)
+static double sum_bound(struct part_relax *r, uint32_t n_stages, double rows)
+{
+    double high = 1e-9;
+    part_sets_time(&r->k, rows);
+    if (refuted(r, n_stages, PART_NEVER))
+        return PART_NEVER;
+    for (uint32_t q = 0; q < r->k.n_sets; q++)
+        if (r->k.sets[q].tau[0] < PART_NEVER)
+            high = fmax(high, r->k.sets[q].tau[0]);
+    struct line low = at_price(r, n_stages, 0.0), up = low;
+    double best = low.value;
+    for (int k = 0; k < RELAX_PRICES && up.slope > 0.0; k++, high *= 4.0) {
+        up = at_price(r, n_stages, high);
+        best = fmax(best, up.value);
+    }
+    for (int k = 0; k < RELAX_PRICES && low.slope > 0.0 && up.slope < 0.0; k++) {
+        const double price = (up.value - up.slope * up.price - low.value + low.slope * low.price) /
+                             (low.slope - up.slope);
+        const struct line mid = at_price(r, n_stages, price);
+        best = fmax(best, mid.value);
+        if (mid.value >= (low.value + low.slope * (price - low.price)) * (1.0 - 1e-6))
+            break;
+        *(mid.slope > 0.0 ? &low : &up) = mid;
+    }
+    return fmax(best, 0.0);
+}
+
+double part_relax_sum(struct part_relax *r, uint32_t n_stages)
 {
     const struct part_problem *p = r->k.p;
     double *one = &r->one_s[n_stages], *full = &r->full_s[n_stages];
-    *one = p->objective == PART_THROUGHPUT ? 0.0 : sum_bound(r, n_stages, 1.0, deadline_s);
+    *one = p->objective == PART_THROUGHPUT ? 0.0 : sum_bound(r, n_stages, 1.0);
     if (p->objective == PART_LATENCY || *one == PART_NEVER)
         return *one;
-    *full = sum_bound(r, n_stages, part_full_rows(p, n_stages), deadline_s);
+    *full = sum_bound(r, n_stages, part_full_rows(p, n_stages));
     const double weight = p->objective == PART_WEIGHTED ? p->weight : 0.0;
     return *full == PART_NEVER ? *full : weight * *one + (1.0 - weight) * *full / p->slots;
 }
 
-double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper, double deadline_s)
+double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper)
 {
     const struct part_problem *p = r->k.p;
     const uint32_t groups = part_groups(p, n_stages);
@@ -311,14 +287,9 @@ double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper,
     double low = r->full_s[n_stages], high = (upper - weight * one) / (1.0 - weight) * p->slots;
     part_sets_time(&r->k, part_full_rows(p, n_stages));
     /* A cycle of `mid` is refuted where the stages cannot take all the weight within it. */
-    for (int k = 0; k < RELAX_BISECTIONS && high > low * 1.002 && base_clock_s() < deadline_s;
-         k++) {
+    for (int k = 0; k < RELAX_BISECTIONS && high > low * 1.002; k++) {
         const double mid = k == 0 ? high * (1.0 - PART_EQUAL_WITHIN) : low + (high - low) / 2.0;
-        const double penalty = 100.0 * r->k.weight * p->n_devices;
-        begin_lp(r, n_stages, penalty);
-        r->lp.least[ROW_WEIGHT] = 0.0;
-        const double short_of_all = -r->k.weight * (1.0 - 1e-9);
-        if (solve_branches(r, true, mid / groups, penalty, short_of_all, deadline_s) > short_of_all)
+        if (refuted(r, n_stages, mid / groups))
             low = mid;
         else
             high = mid;
@@ -326,13 +297,40 @@ double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper,
     return weight * one + (1.0 - weight) * low / p->slots;
 }
 
+/* Which devices each vector counts, and what they have. */
+static void list_vectors(struct part_relax *r)
+{
+    const struct part_problem *k = &r->k.kinds;
+    for (uint32_t x = 0; x < r->k.n_vectors; x++)
+        for (uint32_t g = 0, rest = x; g < k->n_devices; g++) {
+            r->used[x][g] = (uint8_t)(rest % (r->k.n_of[g] + 1));
+            rest /= r->k.n_of[g] + 1;
+            r->room[x] += r->used[x][g] * ((double)k->devices[g].memory_bytes -
+                                           (double)(k->base_bytes + k->scratch_bytes));
+        }
+}
+
 struct part_relax *part_relax_new(const struct part_problem *p)
 {
     struct part_relax *r = base_zalloc(1, sizeof *r);
-    if (r != NULL && !part_sets_init(&r->k, p)) {
+    if (r == NULL)
+        return NULL;
+    bool good = part_sets_init(&r->k, p);
+    if (good) {
+        const size_t n = r->k.n_vectors;
+        r->used = base_zalloc(n, sizeof *r->used);
+        r->room = base_zalloc(n, sizeof *r->room);
+        r->live = base_zalloc(n, sizeof *r->live);
+        r->set = base_zalloc(n, sizeof *r->set);
+        r->ring = base_zalloc(n * (p->n_devices + 1), sizeof *r->ring);
+        good = r->used != NULL && r->room != NULL && r->live != NULL && r->set != NULL &&
+               r->ring != NULL;
+    }
+    if (!good) {
         part_relax_free(r);
         return NULL;
     }
+    list_vectors(r);
     return r;
 }
 
@@ -341,5 +339,10 @@ void part_relax_free(struct part_relax *r)
     if (r == NULL)
         return;
     part_sets_deinit(&r->k);
+    base_free(r->used);
+    base_free(r->room);
+    base_free(r->live);
+    base_free(r->set);
+    base_free(r->ring);
     base_free(r);
 }

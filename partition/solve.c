@@ -18,7 +18,7 @@
 
 /* Shares of the time that is left at each point. */
 static const double share_plan = 0.85, share_search = 0.4, share_bound = 0.3, share_step = 0.35,
-                    share_slowest = 0.15, share_begin = 0.15;
+                    share_begin = 0.15;
 
 struct solving {
     const struct part_problem *p;
@@ -35,7 +35,7 @@ struct solving {
 enum { SMALL_DEVICES = 4 };
 
 /* One number of stages, what is known of it, and the next step to learn more. */
-enum step { STEP_SUM, STEP_GLANCE, STEP_SLOWEST, STEP_SEARCH, STEP_DONE };
+enum step { STEP_BOUND, STEP_GLANCE, STEP_SEARCH, STEP_DONE };
 struct question {
     uint32_t n_stages; /* 0: any */
     double lower;
@@ -100,7 +100,7 @@ static int ask(struct solving *s, uint32_t n_stages, bool output_first, double d
 static uint32_t list_questions(const struct solving *s, struct question *q)
 {
     const struct part_problem *p = s->p;
-    const enum step first = s->relax != NULL ? STEP_SUM : STEP_SEARCH;
+    const enum step first = s->relax != NULL ? STEP_BOUND : STEP_SEARCH;
     uint32_t n = 0;
     if (p->objective == PART_LATENCY) {
         q[n++] = (struct question){0, 0.0, first};
@@ -129,14 +129,10 @@ static int search(struct solving *s, struct question *q, double deadline_s, stru
 static int take_step(struct solving *s, struct question *q, double deadline_s, struct err *e)
 {
     const enum step step = q->step++;
-    if (step == STEP_SUM) {
-        q->lower = fmax(q->lower, part_relax_sum(s->relax, q->n_stages, deadline_s));
-        return 0;
-    }
-    if (step == STEP_SLOWEST) {
-        if (s->relax != NULL && s->p->objective != PART_LATENCY && s->plan.n_stages > 0)
-            q->lower =
-                fmax(q->lower, part_relax_slowest(s->relax, q->n_stages, known(s), deadline_s));
+    if (step == STEP_BOUND) {
+        q->lower = fmax(q->lower, part_relax_sum(s->relax, q->n_stages));
+        if (s->p->objective != PART_LATENCY && s->plan.n_stages > 0 && !closed(s, q->lower))
+            q->lower = fmax(q->lower, part_relax_slowest(s->relax, q->n_stages, known(s)));
         return 0;
     }
     return search(s, q, deadline_s, e);
@@ -159,10 +155,9 @@ static int solve_questions(struct solving *s, struct err *e)
         }
         if (next == n || (s->plan.n_stages > 0 && base_clock_s() >= s->deadline_s))
             break;
-        const double share = open == 1                      ? 1.0
-                             : q[next].step == STEP_SEARCH  ? share_step
-                             : q[next].step == STEP_SLOWEST ? share_slowest
-                                                            : 0.5 / open;
+        const double share = open == 1                     ? 1.0
+                             : q[next].step == STEP_SEARCH ? share_step
+                                                           : 0.5 / open;
         const int rc = take_step(s, &q[next], from_now(s->deadline_s, share), e);
         if (rc != 0)
             return rc;
