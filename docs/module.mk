@@ -3,6 +3,7 @@ dist_doc_DATA += \
 	%D%/arm.md \
 	%D%/code.md \
 	%D%/configuration.md \
+	%D%/fuzz.md \
 	%D%/lab.md \
 	%D%/measured.md \
 	%D%/migration.md \
@@ -10,6 +11,7 @@ dist_doc_DATA += \
 	%D%/planner.md \
 	%D%/protocol.md \
 	%D%/restart.md \
+	%D%/sim.md \
 	%D%/teams.md \
 	%D%/uneven6.svg
 
