@@ -3,10 +3,11 @@
  * When a plan is ready and another is in force, its workers first take the KV rows that their heads
  * and layers have there: INHERIT tells each who holds which part of its slice, and which rows of
  * which slots. That happens while the plan in force decodes; a second round, and a few more where
- * the first took long, take the rows that came meanwhile. With COMMIT each request is opened anew
- * behind the rows that all of its new plan's workers have, and runs the few that lack: it pauses for
- * about a pass. The bits are those of a text that was never moved, since a row's are the same
- * wherever it was computed (docs/numerics.md).
+ * the first took long, take the rows that came meanwhile. The last one begins when tokens have just
+ * come, so that COMMIT, right behind it, throws little away that is on its way round the ring. Each
+ * request is opened anew behind the rows that all of its new plan's workers have, and runs the few
+ * that lack: it pauses for about a pass. The bits are those of a text that was never moved, since a
+ * row's are the same wherever it was computed (docs/numerics.md).
  *
  * Which rows may go: those that have passed every stage (request.n_rows, and what free slots
  * remember), which no pass writes any more. So that this stays true no request is given a slot whose
@@ -20,8 +21,9 @@
 #include <string.h>
 
 enum {
-    ROUNDS_MAX = 6,  /* rounds at most; the rest is run again */
-    FEW_ROWS = 4     /* of each slot, that are not worth a round */
+    ROUNDS_MAX = 6, /* rounds before the last; the rest is run again */
+    FEW_ROWS = 4,   /* of each slot, that are not worth a round but the last */
+    TOKENS_MS = 2000 /* how long the last round waits for tokens */
 };
 
 /* Rows of a slot that are known to be there under the plan in force. */
@@ -178,10 +180,11 @@ static uint32_t choose_rows(struct coord_core *c)
     return n;
 }
 
-static bool worth_a_round(const struct coord_core *c)
+/* Does a slot have more rows than the new plan's workers, by more than `few`? */
+static bool rows_lack(const struct coord_core *c, uint32_t few)
 {
     for (uint32_t i = 0; i < c->config.slots; i++)
-        if (rows_there(c, i) > c->move.held[i] + (c->move.round > 0 ? FEW_ROWS : 0))
+        if (rows_there(c, i) > c->move.held[i] + few)
             return true;
     return false;
 }
@@ -189,6 +192,7 @@ static bool worth_a_round(const struct coord_core *c)
 void coord_core_move_reset(struct coord_core *c)
 {
     c->move.round = 0;
+    c->move.state = MOVE_ROUNDS;
     c->move.bytes = 0;
     memset(c->move.held, 0, sizeof c->move.held);
     memset(c->move.end, 0, sizeof c->move.end);
@@ -200,13 +204,8 @@ void coord_core_move_free(struct coord_core *c)
         base_buf_deinit(&c->move.of[i].names);
 }
 
-bool coord_core_move_round(struct coord_core *c, struct coord_actions *out)
+static bool begin_round(struct coord_core *c, struct coord_actions *out)
 {
-    if (c->move.round > 0)
-        memcpy(c->move.held, c->move.end, sizeof c->move.held);
-    if (c->now.epoch == 0 || c->model.kv_share == 0 || c->move.round == ROUNDS_MAX ||
-        !worth_a_round(c))
-        return false;
     if (c->move.round++ == 0)
         c->move.begun_ms = c->now_ms;
     c->prepare_heard_ms = c->now_ms;
@@ -221,4 +220,28 @@ bool coord_core_move_round(struct coord_core *c, struct coord_actions *out)
             }
         }
     return true;
+}
+
+bool coord_core_move_round(struct coord_core *c, struct coord_actions *out)
+{
+    if (c->move.round > 0)
+        memcpy(c->move.held, c->move.end, sizeof c->move.held);
+    if (c->now.epoch == 0 || c->model.kv_share == 0 || c->move.state == MOVE_LAST)
+        return false;
+    if (c->move.round < ROUNDS_MAX && rows_lack(c, c->move.round > 0 ? FEW_ROWS : 0))
+        return begin_round(c, out);
+    if (coord_core_n_active(c) == 0)
+        return false;
+    c->move.state = MOVE_WAITS;
+    c->move.wait_ms = c->now_ms;
+    return true;
+}
+
+bool coord_core_move_last(struct coord_core *c, bool tokens, struct coord_actions *out)
+{
+    if (c->move.state != MOVE_WAITS ||
+        !(tokens || coord_core_n_active(c) == 0 || c->now_ms - c->move.wait_ms > TOKENS_MS))
+        return true;
+    c->move.state = MOVE_LAST;
+    return rows_lack(c, 0) && begin_round(c, out);
 }

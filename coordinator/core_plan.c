@@ -178,8 +178,10 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
         drop_next(c);
         coord_core_want_plan(c, RETRY_MS, c->now.epoch == 0);
     }
-    /* Nobody has rows to give any more. */
-    if (c->plan_state == PLAN_PREPARING && c->move.round > 0 && c->now.epoch == 0)
+    /* Nobody has rows to give any more, or it is time. */
+    const bool moves = c->move.round > 0 || c->move.state != MOVE_ROUNDS;
+    if (c->plan_state == PLAN_PREPARING && moves &&
+        (c->now.epoch == 0 || !coord_core_move_last(c, false, out)))
         commit(c, out);
     const uint32_t present = present_now(c);
     /* Whoever came, went or may be tried again is a reason to think anew. */
@@ -252,6 +254,12 @@ void coord_core_drain(struct coord_core *c, uint64_t client, const struct net_ms
             drop_next(c);
     }
     coord_core_status(c, client, out);
+}
+
+void coord_core_plan_tokens(struct coord_core *c, struct coord_actions *out)
+{
+    if (c->plan_state == PLAN_PREPARING && !coord_core_move_last(c, true, out))
+        commit(c, out);
 }
 
 /* ---- an answer ------------------------------------------------------------------------------- */

@@ -149,7 +149,14 @@ struct move_lists {
     struct base_buf names;
     uint8_t numbers[4][PART_DEVICES_MAX * sizeof(uint32_t)];
 };
+enum move_state {
+    MOVE_ROUNDS, /* before the first round, and in all but the last */
+    MOVE_WAITS,  /* for tokens, with which the last round begins */
+    MOVE_LAST
+};
 struct move {
+    enum move_state state;
+    int64_t wait_ms; /* since when it waits */
     uint32_t round, held[MODEL_SLOTS_MAX], end[MODEL_SLOTS_MAX];
     uint64_t bytes; /* that workers took from each other */
     int64_t begun_ms;
@@ -236,6 +243,8 @@ void coord_core_profile_forget(struct coord_core *c, uint32_t node);
 /* core_plan.c */
 void coord_core_want_plan(struct coord_core *c, int64_t delay_ms, bool forced);
 void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out);
+/* Tokens have come. */
+void coord_core_plan_tokens(struct coord_core *c, struct coord_actions *out);
 void coord_core_planned(struct coord_core *c, const struct coord_event *ev,
                         struct coord_actions *out);
 void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_msg_PREPARED *m,
@@ -259,8 +268,11 @@ void coord_core_policy_forget(struct coord_core *c, uint32_t node); /* it was me
 
 /* core_move.c */
 /* All workers of `next` are ready with what they were asked for: ask them for KV rows that they
- * lack. False: there are none, or too few to be worth it. */
+ * lack, or wait for the moment to. False: put the plan in force. */
 bool coord_core_move_round(struct coord_core *c, struct coord_actions *out);
+/* In each step; `tokens`: some have just come. Begins the last round when it is time. False: put the
+ * plan in force. */
+bool coord_core_move_last(struct coord_core *c, bool tokens, struct coord_actions *out);
 void coord_core_move_reset(struct coord_core *c);
 void coord_core_move_free(struct coord_core *c);
 /* No request may have this slot now. */

@@ -574,6 +574,7 @@ void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m,
         if (r != NULL && (r->flags & 1) == 0)
             on_token(c, r, net_u32_at(m->positions, i), net_i32_at(m->tokens, i), out);
     }
+    coord_core_plan_tokens(c, out);
 }
 
 void coord_core_logits(struct coord_core *c, const struct net_msg_LOGITS *m,

@@ -9,91 +9,11 @@
 # Boards are slowed by CPU quotas so that all of them and the link emulator leave the machine something: `idle`
 # is how much of its cores was left over, and a case that leaves less than 0.2 of a core is void and is repeated
 # with boards a quarter slower. A ratio is measured by predicted.
-set -eu
-
-root=$(cd "$(dirname "$0")/../.." && pwd)
-build=$(cd "${SHOAL_BUILDDIR-$root/build}" && pwd)
 model=$(realpath "${1?usage: lab.sh MODEL [RUNS]}")
+. "$(dirname "$0")/lab_lib.sh"
 runs=${2-5}
-work=$(mktemp -d "${TMPDIR:-/tmp}/shoal-bench-XXXXXX")
-names="node1 node2 node3 node4"
-pids=
 length=24
 long="in the beginning was the sea and the sea was dark and no one said a word of it until the wind"
-
-lab()
-{
-    sh "$root/deploy/lab.sh" "$@" --dir "$work/lab"
-}
-
-# on NODE COMMAND...
-on()
-{
-    node=$1
-    shift
-    sh "$root/deploy/lab.sh" exec --dir "$work/lab" "$node" "$@"
-}
-
-ask()
-{
-    on coordinator timeout 200 "$build/shoal" "$@"
-}
-
-stop_cluster()
-{
-    for pid in $pids; do
-        kill "$pid" 2>/dev/null || :
-    done
-    pkill -f "$work/cluster.ini" 2>/dev/null || :
-    for pid in $pids; do
-        wait "$pid" 2>/dev/null || :
-    done
-    pids=
-}
-
-leave()
-{
-    stop_cluster
-    lab down >/dev/null 2>&1 || :
-    rm -rf "$work"
-}
-trap leave EXIT
-trap 'exit 1' HUP INT TERM
-
-# write_config GRANULARITY
-write_config()
-{
-    {
-        printf '[cluster]\nname: bench\nmodel: %s\ncontext: 256\nslots: 8\n' "$model"
-        printf 'control: tcp://10.77.0.10:7700\nclient: tcp://10.77.0.10:7710\n'
-        printf 'keys: keys\nstate: state\n[placement]\nuse: best\nsolve-seconds: 5\ngranularity: %s\n' "$1"
-        i=10
-        for name in $names; do
-            i=$((i + 1))
-            printf '[worker %s]\ndata: tcp://10.77.0.%d:7721\nthreads: 1\nstore: store-%s\n' "$name" "$i" "$name"
-        done
-    } >"$work/cluster.ini"
-}
-
-start_cluster()
-{
-    rm -rf "$work/state"
-    on coordinator "$build/shoal-coordinator" -c "$work/cluster.ini" >>"$work/coordinator.log" 2>&1 &
-    pids=$!
-    for name in $names; do
-        on "$name" "$build/shoal-worker" -c "$work/cluster.ini" --name "$name" >>"$work/$name.log" 2>&1 &
-        pids="$pids $!"
-    done
-    tries=0
-    until ask status -q -c "$work/cluster.ini" 2>/dev/null | grep -q ': serving$'; do
-        tries=$((tries + 1))
-        if test "$tries" -gt 300; then
-            tail -n 5 "$work"/*.log >&2
-            exit 1
-        fi
-        sleep 0.5
-    done
-}
 
 # median: of the numbers on stdin
 median()
@@ -154,7 +74,8 @@ shape()
 # one_case LINKS BOARDS GRANULARITY
 one_case()
 {
-    write_config "$3"
+    write_config 256 "use: best
+granularity: $3"
     start_cluster
     ask plan -q -c "$work/cluster.ini" --json >"$work/plan"
     predicted_ms=$(json predicted_ms_per_token)

@@ -8,6 +8,7 @@ INTEGRATION_TESTS = \
 	%D%/files.sh \
 	%D%/hostile.sh \
 	%D%/idle.sh \
+	%D%/kills.sh \
 	%D%/lab.sh \
 	%D%/local.sh \
 	%D%/models.sh \
