@@ -511,9 +511,11 @@ static void record_token(struct coord_core *c, const struct request *r)
                             .elapsed_ms = (uint32_t)(c->now_ms - r->arrived_ms),
                             .token = r->tokens[r->n_tokens - 1]};
     if (r->sampling.logprobs != 0) {
-        const size_t first = (size_t)at * p->n_best;
         t.logprobs = 1 + p->n_best;
         t.chosen = net_f64_at((struct net_list){p->chosen.ptr, at + 1}, at);
+    }
+    if (t.logprobs > 1) {
+        const size_t first = (size_t)at * p->n_best;
         t.ids = (struct net_list){p->ids.ptr + first * sizeof(int32_t), p->n_best};
         t.best = (struct net_list){p->best.ptr + first * sizeof(double), p->n_best};
     }

@@ -273,9 +273,10 @@ static void write_tokens(const struct coord_kept *k, struct base_buf *b)
                                 .elapsed_ms = i == 0 ? k->first_ms : k->last_ms,
                                 .token = net_i32_at((struct net_list){k->tokens.ptr, n}, i),
                                 .logprobs = k->logprobs};
-        if (k->logprobs > 0) {
-            const size_t first = (size_t)i * n_best;
+        if (k->logprobs > 0)
             t.chosen = net_f64_at((struct net_list){k->chosen.ptr, n}, i);
+        if (n_best > 0) {
+            const size_t first = (size_t)i * n_best;
             t.ids = (struct net_list){k->ids.ptr + first * sizeof(int32_t), n_best};
             t.best = (struct net_list){k->best.ptr + first * sizeof(double), n_best};
         }
