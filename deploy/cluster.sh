@@ -281,7 +281,7 @@ coordinator()
         rmdir "$HOME/shoal" 2>/dev/null || :
         state=$(value state cluster)
         if test "$keep_stores" -eq 0; then
-            rm -f "$state"/incarnation "$state"/manifest-* "$state"/profile.ini
+            rm -f "$state"/incarnation "$state"/manifest-* "$state"/profile.ini "$state"/journal*
             rmdir "$state" "${state%/*}" 2>/dev/null || :
         fi
         echo down

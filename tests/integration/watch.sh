@@ -62,7 +62,12 @@ slow()
     ask_status && row beta | awk '{ exit !($15 > 2) }'
 }
 check "a slow stage is held against its promise" within 10 slow
-says "and the tokens of the last seconds are counted" "$lab/status.txt" ' tok/s$'
+generate -q -p "In the beginning" -n 300 --temperature 0 >"$work/out" 2>&1 &
+counted()
+{
+    ask_status && grep -q ' tok/s$' "$lab/status.txt"
+}
+check "and the tokens of the last seconds are counted" within 10 counted
 
 # ---- top ----------------------------------------------------------------------------------------------
 
@@ -125,7 +130,7 @@ wait $helper
     start_coordinator
 ) &
 helper=$!
-top 80x24 "wait:no coordinator" "gone:no coordinator" wait:serving show key:q
+top 80x24 "wait:no coordinator" "gone:no coordinator" "wait:alpha      serving" show key:q
 topped=$?
 top_is "the coordinator goes, and comes back" '^alpha +serving '
 wait $helper
