@@ -272,11 +272,19 @@ static void link_wanted(struct worker_exchange *x)
         atomic_store(&x->ready_epoch, t->epoch);
 }
 
-void worker_exchange_pump(struct worker_exchange *x, int wait_ms)
+static void take_all(struct worker_exchange *x, int wait_ms)
 {
-    link_wanted(x);
     for (int ms = wait_ms; net_next(x->net, ms, &x->event); ms = 0)
         (void)take(x, &x->event);
+}
+
+/* A connection may have ended long ago, while nobody looked: what is there is known once all that
+ * has happened was taken. */
+void worker_exchange_pump(struct worker_exchange *x, int wait_ms)
+{
+    take_all(x, 0);
+    link_wanted(x);
+    take_all(x, wait_ms);
     link_wanted(x);
 }
 

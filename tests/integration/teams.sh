@@ -81,9 +81,9 @@ for name in $workers; do
     eval "options_$name='--test-pass-ms 20'"
 done
 must_start
-local_answer -q --json -p "$prompt" -n 120 --seed 5 | without_times >"$work/expected"
+local_answer -q --json -p "$prompt" -n 240 --temperature 0 | without_times >"$work/expected"
 for victim in alpha gamma; do
-    generate -q --json -p "$prompt" -n 120 --seed 5 >"$work/answer" 2>"$work/answer.err" &
+    generate -q --json -p "$prompt" -n 240 --temperature 0 >"$work/answer" 2>"$work/answer.err" &
     reader=$!
     check "a request is at work" within 20 slots_in_use 1
     sleep 1
@@ -94,5 +94,9 @@ for victim in alpha gamma; do
     start_worker "$victim" --test-pass-ms 20
     check "$victim is taken in again" within 40 all_serve
 done
+# Nobody looks at the connections of a team that has nothing to do.
+kill_program gamma
+start_worker gamma
+check "one that was started again while nothing ran is taken in at once" within 20 all_serve
 check "all end with status 0" stop_cluster
 finish
