@@ -380,6 +380,18 @@ must_start()
 
 # ---- questions ---------------------------------------------------------------------------------------
 
+# ships_nothing: start a cluster whose boards have their pieces. Which end of the ring has the output matrix is
+# decided by measurements, anew at each start, so that a start may ship that; the next ones then do not.
+ships_nothing()
+{
+    for again in 1 2 3; do
+        must_start
+        test "$(shipped)" != "0 B" || return 0
+        test "$again" -eq 3 || stop_cluster >/dev/null
+    done
+    return 1
+}
+
 # generate OPTION...: ask the cluster; local_answer OPTION...: ask one process.
 generate()
 {
