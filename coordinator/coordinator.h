@@ -254,7 +254,6 @@ const struct coord_profile *coord_core_profile(const struct coord_core *c);
 /* The same with what reports have said since: memory that is left, workers that are slower. */
 void coord_core_today(const struct coord_core *c, struct coord_profile *out);
 uint64_t coord_core_epoch(const struct coord_core *c);               /* plan in force; 0: none */
-const struct part_plan *coord_core_plan(const struct coord_core *c); /* borrowed; NULL: none */
 /* The plan in force, or, where none is, the one that was last. Borrowed; NULL: none was. */
 const struct part_plan *coord_core_last_plan(const struct coord_core *c);
 uint32_t coord_core_n_active(const struct coord_core *c);

@@ -447,11 +447,6 @@ uint64_t coord_core_epoch(const struct coord_core *c)
     return c->now.epoch;
 }
 
-const struct part_plan *coord_core_plan(const struct coord_core *c)
-{
-    return c->now.epoch != 0 ? &c->now.plan : NULL;
-}
-
 const struct part_plan *coord_core_last_plan(const struct coord_core *c)
 {
     return c->now.plan.n_stages > 0 ? &c->now.plan : NULL;

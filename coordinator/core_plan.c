@@ -10,8 +10,9 @@
  *
  * A first plan waits JOIN_WAIT_MS for workers that have not come. One that is no better than the
  * plan in force, by 5 %, is not put in force, unless the ring is broken or `use: all` asks for a
- * new worker; and where the ring broke and its workers came back, they get the plan that they had. Each wait has a deadline; a failed preparation names its worker, which is then left
- * out for a while. */
+ * new worker; and where the ring broke and its workers came back, they get the plan that they had.
+ * Each wait has a deadline; a failed preparation names its worker, which is then left out for a
+ * while. */
 #include "coordinator/core_private.h"
 
 #include <math.h>
@@ -219,7 +220,6 @@ static void drain_failed(struct coord_core *c, const char *why)
             char text[301];
             c->nodes[i].drained = false;
             c->planned_present |= 1u << i;
-            c->plan_forced = false;
             snprintf(text, sizeof text, "cannot be drained: %.270s", why);
             coord_core_node_error(c, i, text);
         }
@@ -248,7 +248,7 @@ void coord_core_drain(struct coord_core *c, uint64_t client, const struct net_ms
         coord_core_log(out, false, "%s name=%s", m->on != 0 ? "drain" : "undrain",
                        c->config.workers[i].name);
         if (m->on == 0 || coord_core_in_plan(&c->now, i) || coord_core_in_plan(&c->next, i))
-            coord_core_want_plan(c, 0, m->on != 0);
+            coord_core_want_plan(c, 0, false);
         /* A plan with it is not wanted any more. */
         if (m->on != 0 && coord_core_in_plan(&c->next, i))
             drop_next(c);
@@ -301,10 +301,19 @@ static bool is_better(const struct coord_core *c, const struct coord_event *ev)
            0.95 * ((1 - w) * latency_s + w / rate);
 }
 
+/* Has the plan in force a worker that is to have no work? */
+static bool must_leave(const struct coord_core *c)
+{
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        if ((c->nodes[i].drained || c->config.workers[i].exclude) && coord_core_in_plan(&c->now, i))
+            return true;
+    return false;
+}
+
 /* Is it worth leaving the plan in force for? */
 static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
 {
-    if (c->now.epoch == 0 || c->plan_forced)
+    if (c->now.epoch == 0 || c->plan_forced || must_leave(c))
         return true;
     if (same_stages(&c->now.plan, ev->plan))
         return false;

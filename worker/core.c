@@ -122,7 +122,8 @@ static const char *first_peer(const struct worker_plan *p)
 static bool ring_linked(const struct worker_core *c, const struct worker_plan *p)
 {
     const char *next = next_peer(p), *first = first_peer(p);
-    return (next == NULL || worker_core_is_linked(c, next)) && (first == NULL || worker_core_is_linked(c, first));
+    return (next == NULL || worker_core_is_linked(c, next)) &&
+           (first == NULL || worker_core_is_linked(c, first));
 }
 
 /* Does the plan in force exchange ring messages with this peer? Leaders of neighbouring stages do,

@@ -594,6 +594,13 @@ static void test_a_move_that_fails(void **state)
                                                     .reason = base_span_str("it is gone")}});
             assert_true(coord_core_epoch(core) == epoch);
             token(epoch, number, 4);
+            /* What is to be empty becomes so, however much slower that is. */
+            for (int64_t until = now_ms + 2100; now_ms < until;)
+                step((struct coord_event){.type = COORD_EV_TICK});
+            plan.stages[0].n_members = 1;
+            plan.stages[0].members[0] = (struct part_member){1, 0, 4, 0, 4, 0, 5};
+            answer();
+            assert_non_null(told(1, NET_MSG_PLAN));
         } else {
             step((struct coord_event){.type = COORD_EV_NODE_DOWN, .node = 2, .reason = "power"});
             assert_true(coord_core_epoch(core) == next);
