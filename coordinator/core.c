@@ -499,11 +499,11 @@ const char *coord_core_invariant(const struct coord_core *c)
         if (r == 0)
             continue;
         in_slots++;
-        if (r > COORD_REQUESTS_MAX || c->requests[r - 1].state != REQ_ACTIVE ||
+        if (r > c->n_requests || c->requests[r - 1].state != REQ_ACTIVE ||
             c->requests[r - 1].slot != i)
             return "a slot belongs to a request that is not in it";
     }
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+    for (uint32_t i = 0; i < c->n_requests; i++)
         active += c->requests[i].state == REQ_ACTIVE ? 1u : 0u;
     if (active != in_slots)
         return "an active request has no slot";

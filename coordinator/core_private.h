@@ -199,6 +199,7 @@ struct coord_core {
     bool hopeless;   /* all workers are there, and no plan is feasible */
 
     struct request requests[COORD_REQUESTS_MAX];
+    uint32_t n_requests; /* those from here on are free */
     uint64_t order, number;
     uint32_t
         waiting_most; /* requests that may wait: the queue, and whoever a slot was taken from */

@@ -21,7 +21,7 @@
 
 static struct request *by_id(struct coord_core *c, const uint8_t *id)
 {
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+    for (uint32_t i = 0; i < c->n_requests; i++)
         if (c->requests[i].state != REQ_FREE && memcmp(c->requests[i].id, id, 16) == 0)
             return &c->requests[i];
     return NULL;
@@ -48,7 +48,7 @@ void coord_core_request_free(struct request *r)
 
 void coord_core_requests_free(struct coord_core *c)
 {
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+    for (uint32_t i = 0; i < c->n_requests; i++)
         coord_core_request_free(&c->requests[i]);
     coord_core_slots_free(c);
 }
@@ -72,7 +72,7 @@ uint32_t coord_core_n_reading(const struct coord_core *c)
 static uint32_t queued_before(const struct coord_core *c, uint64_t order)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+    for (uint32_t i = 0; i < c->n_requests; i++)
         n += waits(&c->requests[i]) && c->requests[i].order < order ? 1u : 0u;
     return n;
 }
@@ -278,13 +278,15 @@ int coord_core_check_sampling(const struct coord_core *c, const struct net_msg_S
 struct request *coord_core_request_new(struct coord_core *c)
 {
     struct request *oldest = NULL;
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->n_requests; i++) {
         struct request *r = &c->requests[i];
         if (r->state == REQ_FREE)
             return r;
         if (r->state == REQ_DONE && (oldest == NULL || r->done_ms < oldest->done_ms))
             oldest = r;
     }
+    if (c->n_requests < COORD_REQUESTS_MAX)
+        return &c->requests[c->n_requests++];
     if (oldest != NULL)
         forget(c, oldest);
     return oldest;
@@ -401,7 +403,7 @@ void coord_core_read(struct coord_core *c, const struct coord_event *ev, struct 
     assert(c->n_reading > 0 && c->reading_bytes >= ev->prompt_bytes);
     c->n_reading--;
     c->reading_bytes -= ev->prompt_bytes;
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+    for (uint32_t i = 0; i < c->n_requests; i++)
         if (c->requests[i].state == REQ_READING && c->requests[i].order == ev->serial)
             r = &c->requests[i];
     if (r == NULL)
@@ -466,7 +468,7 @@ void coord_core_client_down(struct coord_core *c, uint64_t client, struct coord_
 {
     (void)out;
     /* It may come back within COORD_CLIENT_DEAD_MS; nobody is there to be answered meanwhile. */
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+    for (uint32_t i = 0; i < c->n_requests; i++)
         if (c->requests[i].state != REQ_FREE && c->requests[i].client == client)
             c->requests[i].asking = false;
 }
@@ -641,7 +643,7 @@ static bool has_room(const struct coord_actions *out)
 
 void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord_actions *out)
 {
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX && has_room(out); i++)
+    for (uint32_t i = 0; i < c->n_requests && has_room(out); i++)
         if (waits(&c->requests[i]))
             coord_core_request_finish(c, &c->requests[i], FINISH_ERROR, why, out);
 }
@@ -650,7 +652,7 @@ void coord_core_fail_waiting(struct coord_core *c, const char *why, struct coord
 
 void coord_core_request_time(struct coord_core *c, struct coord_actions *out)
 {
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX && has_room(out); i++) {
+    for (uint32_t i = 0; i < c->n_requests && has_room(out); i++) {
         struct request *r = &c->requests[i];
         if (r->state == REQ_FREE)
             continue;
@@ -662,12 +664,14 @@ void coord_core_request_time(struct coord_core *c, struct coord_actions *out)
         else if (r->asking && c->now_ms - r->ask_ms >= COORD_WAITING_MS)
             send_waiting(c, r, out);
     }
+    while (c->n_requests > 0 && c->requests[c->n_requests - 1].state == REQ_FREE)
+        c->n_requests--;
 }
 
 int64_t coord_core_request_deadline(const struct coord_core *c)
 {
     int64_t t = INT64_MAX;
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->n_requests; i++) {
         const struct request *r = &c->requests[i];
         int64_t due = INT64_MAX;
         if (r->state == REQ_DONE)

@@ -170,7 +170,7 @@ static void send_open(struct coord_core *c, const struct request *r, struct coor
 static struct request *first_queued(struct coord_core *c)
 {
     struct request *first = NULL;
-    for (uint32_t i = 0; i < COORD_REQUESTS_MAX; i++)
+    for (uint32_t i = 0; i < c->n_requests; i++)
         if (c->requests[i].state == REQ_QUEUED &&
             (first == NULL || c->requests[i].order < first->order))
             first = &c->requests[i];
