@@ -6,8 +6,9 @@
  * That the sets take all weight is not a state but has a price (Lagrangian relaxation: Held and Karp,
  * "The traveling-salesman problem and minimum spanning trees", 1970): each set takes the weight at a
  * corner of its staircase that is best at the price, and the bound holds for any price; the best one
- * lies where the lines that two prices gave meet. For the slowest stage the program is asked instead
- * how much weight can be taken when no stage may last longer than so long, in a bisection.
+ * lies where the lines that two prices gave meet. A cycle is bounded in a bisection: it cannot be so
+ * short where stages of no more than a group's share of it take too little weight, or where rings of
+ * such stages last longer than it.
  *
  * Left out: in which order the sets stand, and so which links hand over. */
 #include "partition/kinds.h"
@@ -17,6 +18,7 @@
 enum {
     RELAX_BISECTIONS = 14,
     RELAX_PRICES = 12,
+    RELAX_CYCLE_PRICES = 4, /* for one cycle */
     ROLES = 8, /* of a set, and of all sets in a ring together */
     ROLE_EMBEDS = 1,
     ROLE_OUTPUT = 2,
@@ -32,6 +34,7 @@ struct part_relax {
     struct part_relaxed k;
     /* By number of stages, what part_relax_sum found: of one row, with all slots in use. */
     double one_s[PART_DEVICES_MAX + 1], full_s[PART_DEVICES_MAX + 1];
+    double price; /* the best one for the last sum */
     /* By devices used, as mixed radix numbers of kinds: */
     uint8_t (*used)[PART_DEVICES_MAX];
     double *room;              /* [n_vectors] bytes that they have */
@@ -232,11 +235,18 @@ struct line {
     double price, value, slope;
 };
 
-static struct line at_price(struct part_relax *r, uint32_t n_stages, double price)
+static struct line at_price(struct part_relax *r, uint32_t n_stages, double most_s, double price)
 {
-    fill_sets(r, false, PART_NEVER, price);
+    fill_sets(r, false, most_s, price);
     const struct sum s = least_ring(r, n_stages);
     return (struct line){price, s.cost + price * r->k.weight, r->k.weight - s.weight};
+}
+
+/* The price at which two lines meet. */
+static double meeting(struct line low, struct line up)
+{
+    return (up.value - up.slope * up.price - low.value + low.slope * low.price) /
+           (low.slope - up.slope);
 }
 
 static double sum_bound(struct part_relax *r, uint32_t n_stages, double rows)
@@ -248,18 +258,18 @@ static double sum_bound(struct part_relax *r, uint32_t n_stages, double rows)
     for (uint32_t q = 0; q < r->k.n_sets; q++)
         if (r->k.sets[q].tau[0] < PART_NEVER)
             high = fmax(high, r->k.sets[q].tau[0]);
-    struct line low = at_price(r, n_stages, 0.0), up = low;
+    struct line low = at_price(r, n_stages, PART_NEVER, 0.0), up = low;
     double best = low.value;
     for (int k = 0; k < RELAX_PRICES && up.slope > 0.0; k++, high *= 4.0) {
-        up = at_price(r, n_stages, high);
+        up = at_price(r, n_stages, PART_NEVER, high);
         best = fmax(best, up.value);
     }
+    r->price = up.price;
     for (int k = 0; k < RELAX_PRICES && low.slope > 0.0 && up.slope < 0.0; k++) {
-        const double price = (up.value - up.slope * up.price - low.value + low.slope * low.price) /
-                             (low.slope - up.slope);
-        const struct line mid = at_price(r, n_stages, price);
+        const struct line mid = at_price(r, n_stages, PART_NEVER, meeting(low, up));
+        r->price = mid.price;
         best = fmax(best, mid.value);
-        if (mid.value >= (low.value + low.slope * (price - low.price)) * (1.0 - 1e-6))
+        if (mid.value >= (low.value + low.slope * (mid.price - low.price)) * (1.0 - 1e-6))
             break;
         *(mid.slope > 0.0 ? &low : &up) = mid;
     }
@@ -278,6 +288,25 @@ double part_relax_sum(struct part_relax *r, uint32_t n_stages)
     return *full == PART_NEVER ? *full : weight * *one + (1.0 - weight) * *full / p->slots;
 }
 
+/* Rings of stages of at most `most_s` take longer than `cycle_s`: some price shows it. */
+static bool too_long(struct part_relax *r, uint32_t n_stages, double most_s, double cycle_s)
+{
+    struct line low = {0.0, 0.0, 0.0}, up = low;
+    double price = r->price;
+    for (int k = 0; k < RELAX_CYCLE_PRICES; k++) {
+        const struct line at = at_price(r, n_stages, most_s, price);
+        r->price = price;
+        if (at.value >= cycle_s)
+            return true;
+        *(at.slope > 0.0 ? &low : &up) = at;
+        price = low.slope > 0.0 && up.slope < 0.0 ? meeting(low, up)
+                                                  : price * (at.slope > 0.0 ? 1.25 : 0.8);
+        if (at.slope == 0.0)
+            break;
+    }
+    return false;
+}
+
 double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper)
 {
     const struct part_problem *p = r->k.p;
@@ -286,10 +315,9 @@ double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper)
     const double one = r->one_s[n_stages];
     double low = r->full_s[n_stages], high = (upper - weight * one) / (1.0 - weight) * p->slots;
     part_sets_time(&r->k, part_full_rows(p, n_stages));
-    /* A cycle of `mid` is refuted where the stages cannot take all the weight within it. */
     for (int k = 0; k < RELAX_BISECTIONS && high > low * 1.002; k++) {
         const double mid = k == 0 ? high * (1.0 - PART_EQUAL_WITHIN) : low + (high - low) / 2.0;
-        if (refuted(r, n_stages, mid / groups))
+        if (refuted(r, n_stages, mid / groups) || too_long(r, n_stages, mid / groups, mid))
             low = mid;
         else
             high = mid;

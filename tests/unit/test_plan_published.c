@@ -371,6 +371,32 @@ static void add_quotas(struct part_problem *p, uint64_t number)
         p->devices[d].throttle = plan_chance(&seed, 0.7) ? plan_between(&seed, 0.2, 1.0) : 0.0;
 }
 
+/* Some boards on Wi-Fi among wired ones. */
+static void mix_links(struct part_problem *p, uint64_t number)
+{
+    uint64_t seed = base_mix64(number + 7000);
+    const uint32_t first = plan_below(&seed, p->n_devices);
+    for (uint32_t d = 0; d < p->n_devices; d++)
+        for (uint32_t e = 0; e < p->n_devices; e++) {
+            const bool slow = d % 2 == first % 2 || e % 2 == first % 2;
+            p->lat_s[d][e] = slow ? 1e-3 : 2e-4;
+            p->rate[d][e] = slow ? 6e6 : 117e6;
+        }
+}
+
+/* Little more memory than the model has bytes, and heads and columns that are a good part of it. */
+static void make_tight(struct part_problem *p, uint64_t number)
+{
+    uint64_t seed = base_mix64(number + 8000), need = p->embed_bytes;
+    for (uint32_t l = 0; l < p->n_layers; l++)
+        need += part_layer_bytes(p, l);
+    need += p->n_vocab_runs * p->run_bytes;
+    for (uint32_t d = 0; d < p->n_devices; d++)
+        p->devices[d].memory_bytes =
+            p->base_bytes + p->scratch_bytes + p->team_bytes +
+            (uint64_t)((double)need * plan_between(&seed, 1.0, 1.8) / p->n_devices);
+}
+
 /* Devices that can hold nothing: the same plans, but too many sets of devices to list them all. */
 static void add_dead_boards(struct part_problem *p)
 {
@@ -401,6 +427,10 @@ static void test_bound_is_below_optimum(void **state)
             make_alike(&prob, number);
         if (number % 3 == 2)
             add_quotas(&prob, number);
+        if (number % 5 == 3)
+            mix_links(&prob, number);
+        if (number % 5 >= 3)
+            make_tight(&prob, number);
         if (part_plan_enumerate(&prob, &truth, NULL) != 0)
             continue;
         const double best = part_plan_objective(&prob, &truth);
