@@ -94,6 +94,7 @@ static bool take(struct coord_core *c, struct request *r, const struct coord_kep
         return k->read || k->finish == FINISH_ERROR;
     }
     r->state = k->read ? REQ_QUEUED : REQ_READING;
+    r->resumes = true;
     if (!k->read) {
         /* Without a prompt: that was read, and then the journal was damaged. */
         if (m->prompt.len == 0 || c->n_reading == COORD_READING_MAX ||

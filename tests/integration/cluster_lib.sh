@@ -37,6 +37,7 @@ failures=0
 work=$(mktemp -d "${TMPDIR:-/tmp}/shoal-test-XXXXXX") || exit 99
 lab=$work
 labs=0
+host=127.0.0.1 # of all programs but workers with a $host_NAME of their own
 
 # ---- verdicts ----------------------------------------------------------------------------------------
 
@@ -186,12 +187,13 @@ start_coordinator()
     start_program coordinator "$coordinator" -c "$lab/cluster.ini" "$@"
 }
 
-# start_worker NAME [OPTION...]
+# start_worker NAME [OPTION...]: under the command in $inside_NAME, where there is one.
 start_worker()
 {
     name=$1
     shift
-    start_program "$name" "$worker" -c "$lab/cluster.ini" --name "$name" "$@"
+    # shellcheck disable=SC2086 # a command and its options
+    eval "start_program \"\$name\" \${inside_$name-} \"\$worker\" -c \"\$lab/cluster.ini\" --name \"\$name\" \"\$@\""
 }
 
 pid_of()
@@ -305,9 +307,9 @@ write_config()
         echo "[cluster]"
         echo "name: lab"
         echo "model: $model"
-        echo "control: tcp://127.0.0.1:$control_port"
-        echo "client: tcp://127.0.0.1:$client_port"
-        echo "bulk: tcp://127.0.0.1:$bulk_port"
+        echo "control: tcp://$host:$control_port"
+        echo "client: tcp://$host:$client_port"
+        echo "bulk: tcp://$host:$bulk_port"
         echo "keys: keys"
         echo "state: state"
         printf '%s\n' "$cluster_keys"
@@ -316,7 +318,7 @@ write_config()
         echo "policy: $policy"
         for name in $workers; do
             echo "[worker $name]"
-            echo "data: tcp://127.0.0.1:$(data_port "$name")"
+            eval "echo \"data: tcp://\${host_$name-$host}:$(data_port "$name")\""
             echo "store: store-$name"
             eval "printf '%s\\n' \"\$keys_$name\""
         done

@@ -1,11 +1,18 @@
 #!/bin/sh
-# kill -9 of each worker in turn, with four requests in flight: while prompts are read, while text comes, while a
-# board without a store is shipped its shard, while another worker is drained. The worker is started again; every
-# request must end with the tokens of one process. Prints how long it took from the kill until the next token.
-# SHOAL_KILLS=N kills N times (default 4, each moment once); docs/migration.md has the long form's result.
+# Whatever dies, hangs or is cut off, with four requests in flight, every request ends with the tokens of one process.
+# What happens to a worker in turn: kill -9, SIGSTOP, all its packets lost; and kill -9 of the coordinator, whose
+# clients go on. When: while prompts are read, while text comes, while a board without a store is shipped its shard,
+# while another worker is drained. Then it is mended: started again, woken or connected. Prints how long it took
+# until the next token: median and worst of each kind and moment.
+#   SHOAL_KILLS=N   N times each kind (default: four rounds that have each kind and each moment once)
+#   SHOAL_KINDS=... some of: kill stop coordinator link
+# docs/migration.md has the long form's result. Loss of packets takes root and network namespaces: the test then runs
+# in one of its own, and each worker in another, at a bridge.
+if test -z "${SHOAL_ISLAND-}" && unshare --net true 2>/dev/null; then
+    SHOAL_ISLAND=1 exec unshare --net sh "$0" "$@"
+fi
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
 
-kills=${SHOAL_KILLS-4}
 seed=${SHOAL_SEED-1}
 
 tokens=70
@@ -35,11 +42,6 @@ resumed()
     grep -c ' resumed ' "$lab/coordinator.log"
 }
 
-more_resumed_than()
-{
-    test "$(resumed)" -gt "$1"
-}
-
 fetches()
 {
     test -n "$(find "$lab/store-$1" -type f -size +200k 2>/dev/null)"
@@ -60,7 +62,85 @@ has_answered()
     test -s "$work/rc"
 }
 
-# The moment comes, and $victim dies.
+# goes_on N: more requests than N were resumed, or there are none any more.
+goes_on()
+{
+    test "$(resumed)" -gt "$1" || has_answered
+}
+
+# ---- networks ----------------------------------------------------------------------------------------
+
+# A network for each worker, and this one at the bridge. False: not here.
+make_networks()
+{
+    test -n "${SHOAL_ISLAND-}" && ip link set lo up && ip link add br0 type bridge forward_delay 0 &&
+        ip addr add 10.77.1.1/24 dev br0 && ip link set br0 up || return 1
+    n=10
+    for name in $workers; do
+        n=$((n + 1))
+        unshare --net setpriv --pdeathsig KILL sleep infinity &
+        holder=$!
+        within 10 has_network "$holder" || return 1
+        ip link add "to-$name" type veth peer name eth0 netns "$holder" &&
+            ip link set "to-$name" master br0 up || return 1
+        nsenter --net="/proc/$holder/ns/net" sh -c "ip link set lo up && ip addr add 10.77.1.$n/24 dev eth0 &&
+            ip link set eth0 up" || return 1
+        eval "inside_$name='nsenter --net=/proc/$holder/ns/net' host_$name=10.77.1.$n"
+    done
+    host=10.77.1.1
+}
+
+has_network()
+{
+    grep -q -x sleep "/proc/$1/comm" 2>/dev/null
+}
+
+# ---- what happens, and how it is mended ----------------------------------------------------------------
+
+break_kill()
+{
+    kill_program "$victim"
+}
+mend_kill()
+{
+    start_worker "$victim" --test-pass-ms 10
+}
+
+break_stop()
+{
+    signal "$victim" STOP
+}
+mend_stop()
+{
+    if test $((k % 2)) -eq 0; then
+        signal "$victim" CONT
+    else
+        kill_program "$victim"
+        start_worker "$victim" --test-pass-ms 10
+    fi
+}
+
+break_link()
+{
+    ip link set "to-$victim" nomaster
+}
+mend_link()
+{
+    ip link set "to-$victim" master br0
+}
+
+break_coordinator()
+{
+    kill_program coordinator
+    start_coordinator
+}
+mend_coordinator()
+{
+    :
+}
+
+# ---- moments -------------------------------------------------------------------------------------------
+
 await_prefill()
 {
     hundredths "$(below 25)"
@@ -86,7 +166,66 @@ await_migration()
     hundredths "$(below 12)"
 }
 
+# ---- one round -----------------------------------------------------------------------------------------
+
+# strike KIND MOMENT N: the Nth time.
+strike()
+{
+    kind=$1
+    moment=$2
+    k=$3
+    victim=$(echo "$workers" | tr ' ' '\n' | sed -n "$((1 + k % 4))p")
+    within 60 all_serve
+    ask
+    "await_$moment"
+    before=$(resumed)
+    struck=$(ticks)
+    "break_$kind"
+    took=-
+    if within 30 goes_on "$before" && test "$(resumed)" -gt "$before"; then
+        took=$((($(ticks) - struck) * 10))
+    fi
+    "mend_$kind"
+    test "$moment" != migration || wait "$drain"
+    said="$kind $k: $victim at $moment, next token after $took ms"
+    right=0
+    if within 60 has_answered && without_times <"$work/answers" >"$work/actual" &&
+        cmp -s "$work/expected" "$work/actual"; then
+        pass "$said"
+        right=4
+    else
+        fail "$said" "$work/answers" "$work/answers.err"
+    fi
+    echo "$kind $moment $took $right" >>"$work/rounds"
+    test "$moment" != migration || bounded 20 "$shoal" undrain -q -c "$lab/cluster.ini" "$other" >/dev/null 2>&1
+}
+
+# The table: median and worst of each kind and moment.
+report()
+{
+    note "$(printf '%-12s %-10s %6s %10s %10s %10s %10s' struck while times right 'median ms' 'worst ms' 'no pause')"
+    for kind in $kinds; do
+        for moment in prefill decode shipping migration; do
+            grep "^$kind $moment " "$work/rounds" | sort -k 3,3n | awk -v kind="$kind" -v moment="$moment" '
+                { right += $4 }
+                $3 == "-" { none++ }
+                $3 != "-" { ms[++n] = $3 }
+                END { if (NR) printf "%-12s %-10s %6d %10s %10s %10s %10d\n", kind, moment, NR, right " of " 4 * NR,
+                    n ? ms[int((n + 1) / 2)] : "-", n ? ms[n] : "-", none }' | comment
+        done
+        awk -v kind="$kind" '$1 == kind { right += $4; all += 4 }
+            END { if (all) printf "%s: %d of %d requests ended with the tokens of one process\n", kind, right, all }' \
+            "$work/rounds" | comment
+    done
+    note "a silent worker is noticed after $((patience * 2)) s (dead-after)"
+}
+
 new_cluster alpha beta gamma delta
+kinds=${SHOAL_KINDS-kill stop coordinator link}
+if ! make_networks; then
+    skip "links that lose everything" "takes root and network namespaces"
+    kinds=$(echo "$kinds" | sed 's/link//')
+fi
 cluster_keys="context: 512
 slots: 4
 heartbeat: 200 ms
@@ -98,31 +237,23 @@ for name in $workers; do
 done
 must_start
 
-k=0
-right=0
-while test "$k" -lt "$kills"; do
-    victim=$(echo "$workers" | tr ' ' '\n' | sed -n "$((1 + k % 4))p")
-    moment=$(echo prefill decode shipping migration | cut -d ' ' -f $((1 + (k + k / 4) % 4)))
-    k=$((k + 1))
-    within 60 all_serve
-    ask
-    await_$moment
-    before=$(resumed)
-    killed=$(ticks)
-    kill_program "$victim"
-    took="nothing paused"
-    within 10 more_resumed_than "$before" && took="next token after $((($(ticks) - killed) * 10)) ms"
-    start_worker "$victim" --test-pass-ms 10
-    test "$moment" != migration || wait "$drain"
-    if within 60 has_answered && without_times <"$work/answers" >"$work/actual" &&
-        cmp -s "$work/expected" "$work/actual"; then
-        pass "kill $k: $victim at $moment, $took"
-        right=$((right + 4))
-    else
-        fail "kill $k: $victim at $moment, $took" "$work/answers" "$work/answers.err"
-    fi
-    test "$moment" != migration || bounded 20 "$shoal" undrain -q -c "$lab/cluster.ini" "$other" >/dev/null 2>&1
-done
-note "$right of $((4 * kills)) requests ended with the tokens of one process"
+if test -n "${SHOAL_KILLS-}"; then
+    for kind in $kinds; do
+        i=0
+        while test "$i" -lt "$SHOAL_KILLS"; do
+            strike "$kind" "$(echo prefill decode shipping migration | cut -d ' ' -f $((1 + (i + i / 4) % 4)))" "$i"
+            i=$((i + 1))
+        done
+    done
+else
+    i=0
+    for round in kill/shipping stop/decode link/migration coordinator/prefill; do
+        i=$((i + 1))
+        case " $kinds " in
+        *" ${round%/*} "*) strike "${round%/*}" "${round#*/}" "$i" ;;
+        esac
+    done
+fi
+report
 check "all end with status 0" stop_cluster
 finish
