@@ -119,7 +119,7 @@ struct request {
     uint32_t slot, flags, n_prompt, n_tokens, end_position, replays;
     uint32_t n_rows; /* KV rows of its slot that are known to be there, on every stage */
     uint32_t reused; /* those of the prompt that were there whenever it was opened */
-    bool resumes;    /* opened again under another plan, no token since */
+    bool resumes;    /* taken up again, under another plan or after a restart, no token since */
     uint32_t first;  /* row from which on it then ran */
     int32_t *tokens; /* [end_position or n_prompt] prompt, then the generated ones; owned */
     struct model_sampling sampling;
