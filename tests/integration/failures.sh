@@ -125,15 +125,19 @@ without_times <"$work/race" >"$work/actual"
 same "twelve requests at four slots and a queue of two: all are answered" "$work/many" "$work/actual"
 check "the queue kept its limit" test "$most" -ge 1 -a "$most" -le 2
 
-# Where others fill the queue nothing says when there will be room: one error, and the others go on.
-generate -q --prompts "$work/race.prompts" --json >"$work/race" 2>&1 &
+# Where others fill the queue nothing says when there will be room: one error, and the others go on. They are as
+# many as slots and queue hold, so that it stays full for as long as the first of them take.
+many_prompts 6 100 >"$work/six.prompts"
+bounded 60 "$shoal" local -q -m "$model" --context 512 --prompts "$work/six.prompts" --json 2>&1 |
+    without_times >"$work/six"
+generate -q --prompts "$work/six.prompts" --json >"$work/race" 2>&1 &
 crowd=$!
 check "others fill the queue" within 20 queue_is_full 2
 generate -p "one more" -n 1 >"$work/out" 2>"$work/err"
 one_error "a queue full of others' requests" $? 1 "$work/err" 'the queue is full: 2 requests wait already'
 wait $crowd
 without_times <"$work/race" >"$work/actual"
-same "and the others are answered" "$work/many" "$work/actual"
+same "and the others are answered" "$work/six" "$work/actual"
 
 check "all end with status 0" stop_cluster
 finish
