@@ -196,9 +196,11 @@ enum coord_action_type {
     COORD_ACT_DROP_NODE, /* end worker `node`'s connection */
     COORD_ACT_CLIENT,    /* send msg to client connection `client` */
     COORD_ACT_PLAN,      /* solve for the nodes in `present` with today's profile, by the myopic rule
-                            where `myopic`; answer with `serial` */
+                            where `myopic`; answer with `serial`. `ahead`: in a quarter of the time,
+                            since what is asked for in earnest waits meanwhile */
     COORD_ACT_READ,      /* make the prompt of msg, a SUBMIT, into tokens; answer with `serial` */
     COORD_ACT_MANIFEST,  /* send worker `node` the MANIFEST of plan `epoch`, pieces of `shard` */
+    COORD_ACT_STOCK,     /* send worker `node` STOCK of plan `epoch`, pieces of `shard` */
     COORD_ACT_SAVE,      /* the profile has changed: keep it */
     COORD_ACT_LOG        /* text: one event of the trace; `warn`: a person should see it */
 };
@@ -209,7 +211,7 @@ struct coord_action {
     uint32_t node, present;
     struct coord_shard shard;
     uint64_t client, epoch, serial;
-    bool warn, myopic;
+    bool warn, myopic, ahead;
     char text[320];
 };
 

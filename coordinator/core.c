@@ -418,6 +418,7 @@ void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct 
             snprintf(c->profile.nodes[i].name, NET_NAME_MAX, "%s", ev->config->workers[i].name);
         coord_core_want_plan(c, 0, placement_changed(&c->config, ev->config));
         c->config = *ev->config;
+        coord_core_forecast_forget(c);
         c->profile.n_nodes = c->config.n_workers;
         if (c->waiting_most < c->config.queue + c->config.slots)
             c->waiting_most = c->config.queue + c->config.slots;
@@ -430,6 +431,7 @@ void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct 
     coord_core_task_time(c, out);
     coord_core_measure(c, out);
     coord_core_plan_pump(c, out);
+    coord_core_forecast_pump(c, out);
     coord_core_request_time(c, out);
     coord_core_dispatch(c, out);
     /* Without memory for it the journal lacks these records, which costs time only. */

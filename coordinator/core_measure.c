@@ -199,6 +199,7 @@ void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_m
     if (error[0] == 0) {
         keep_profile(m, c->model.n_layers, p);
         coord_core_policy_forget(c, node);
+        coord_core_forecast_forget(c);
         coord_core_log(out, false,
                        "profiled name=%s attention_ms=%.3f ffn_ms=%.3f output_ms=%.3f pass_ms=%.3f "
                        "wake_ms=%.3f throttle=%.2f memory=%llu",

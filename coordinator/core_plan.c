@@ -96,6 +96,7 @@ static void commit(struct coord_core *c, struct coord_actions *out)
                  c->move.round);
     coord_core_requeue(c, true);
     c->now = c->next;
+    coord_core_forecast_forget(c);
     c->stalled_ms = c->now_ms;
     c->waits[0] = 0;
     drop_next(c);
@@ -166,6 +167,8 @@ static void fail_hopeless(struct coord_core *c, uint32_t present, struct coord_a
     coord_core_fail_waiting(c, why, out);
 }
 
+static void weigh(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out);
+
 void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
 {
     char names[240];
@@ -201,9 +204,17 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
             snprintf(c->waits, sizeof c->waits, "workers: %s", names);
         return;
     }
+    struct coord_event known;
     c->plan_wanted = false;
-    c->plan_state = PLAN_SOLVING;
     c->planned_present = present;
+    if (!c->plan_by_policy && coord_core_forecast_for(c, present, &known)) {
+        coord_core_log(out, false, "foreseen present=%x", present);
+        weigh(c, &known, out);
+        coord_core_forecast_forget(c); /* should it fail, the next one is for what is so by then */
+        return;
+    }
+    c->plan_state = PLAN_SOLVING;
+    coord_core_forecast_forget(c);
     coord_core_measured_for_plan(c);
     struct coord_action *a = coord_core_act(out, COORD_ACT_PLAN);
     a->present = present;
@@ -457,9 +468,20 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
     snprintf(c->waits, sizeof c->waits, "workers to load their shards");
 }
 
+/* A plan is there: take it, or stay with the one in force. */
+static void weigh(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
+{
+    if (worth_it(c, ev))
+        begin_prepare(c, ev, out);
+    else
+        memcpy(c->now.plan.left_out, ev->plan->left_out, sizeof c->now.plan.left_out);
+}
+
 void coord_core_planned(struct coord_core *c, const struct coord_event *ev,
                         struct coord_actions *out)
 {
+    if (coord_core_forecasted(c, ev, out))
+        return;
     if (ev->serial != c->serial || c->plan_state != PLAN_SOLVING)
         return;
     c->plan_state = PLAN_IDLE;
@@ -482,11 +504,7 @@ void coord_core_planned(struct coord_core *c, const struct coord_event *ev,
         }
         return;
     }
-    if (!worth_it(c, ev)) {
-        memcpy(c->now.plan.left_out, ev->plan->left_out, sizeof c->now.plan.left_out);
-        return;
-    }
-    begin_prepare(c, ev, out);
+    weigh(c, ev, out);
 }
 
 /* ---- getting ready --------------------------------------------------------------------------- */

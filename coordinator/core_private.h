@@ -1,5 +1,6 @@
 /* The coordinator core's state, shared by core.c (meeting, time), core_measure.c, core_plan.c,
- * core_move.c, core_policy.c, core_request.c, core_kept.c, core_slot.c, core_status.c and core_watch.c. */
+ * core_move.c, core_policy.c, core_forecast.c, core_request.c, core_kept.c, core_slot.c,
+ * core_status.c and core_watch.c. */
 #ifndef COORDINATOR_CORE_PRIVATE_H
 #define COORDINATOR_CORE_PRIVATE_H
 
@@ -86,6 +87,22 @@ struct ring_plan {
     struct part_plan plan; /* devices are nodes */
     double stage_s[PART_DEVICES_MAX], stage_batch_s[PART_DEVICES_MAX], batch_rate;
     uint32_t max_rows, chunk;
+};
+
+/* What the planner would do without each worker of the plan in force (core_forecast.c). */
+enum forecast_state { FORECAST_UNKNOWN, FORECAST_PLAN, FORECAST_NONE /* the others cannot serve */ };
+struct forecast {
+    enum forecast_state state;
+    struct part_plan plan;
+    double stage_s[PART_DEVICES_MAX], stage_batch_s[PART_DEVICES_MAX], batch_rate;
+    uint32_t chunk;
+};
+struct forecasts {
+    uint64_t epoch; /* plan in force then; 0: nothing is known */
+    uint32_t present, next; /* workers that could serve; the next to be thought away */
+    uint64_t serial;        /* of the question that the planner has; 0: none */
+    int64_t at_ms;          /* not before */
+    struct forecast of[NET_WORKERS_MAX];
 };
 
 enum request_state {
@@ -194,6 +211,7 @@ struct coord_core {
     uint32_t planned_present;   /* workers that the planner was last asked about */
     struct ring_plan now, next; /* in force; being prepared */
     struct move move;
+    struct forecasts forecasts;
     int64_t prepare_heard_ms, stalled_ms, no_plan_since_ms;
     char waits[300]; /* what the cluster waits for, where no plan is in force */
     bool hopeless;   /* all workers are there, and no plan is feasible */
@@ -266,6 +284,15 @@ uint32_t coord_core_rows_max(const struct net_config *c, uint32_t chunk);
 /* After a report of the worker: is another plan wanted? */
 void coord_core_policy(struct coord_core *c, uint32_t node, struct coord_actions *out);
 void coord_core_policy_forget(struct coord_core *c, uint32_t node); /* it was measured anew */
+
+/* core_forecast.c */
+void coord_core_forecast_pump(struct coord_core *c, struct coord_actions *out);
+/* The planner's answer, where it is one to such a question; false: it is not. */
+bool coord_core_forecasted(struct coord_core *c, const struct coord_event *ev,
+                           struct coord_actions *out);
+/* As the planner would answer for these workers; borrowed until the next step. False: not known. */
+bool coord_core_forecast_for(const struct coord_core *c, uint32_t present, struct coord_event *ev);
+void coord_core_forecast_forget(struct coord_core *c);
 
 /* core_move.c */
 /* All workers of `next` are ready with what they were asked for: ask them for KV rows that they

@@ -115,6 +115,8 @@ static void start_plan(struct shell *sh, const struct coord_action *a)
     j->config = sh->config;
     j->blocks = sh->blocks;
     coord_core_today(sh->core, &j->profile);
+    if (a->ahead)
+        j->config.solve_s /= 4;
     if (a->myopic)
         j->config.algorithm = NET_MYOPIC_HEADS;
     if (coord_core_last_plan(sh->core) != NULL)
@@ -142,31 +144,38 @@ static void send_node(struct shell *sh, uint32_t node, const struct net_msg *m)
              sh->config.workers[node].name, net_msg_name(m->code), e.text);
 }
 
-static void send_manifest(struct shell *sh, const struct coord_action *a)
+/* MANIFEST, or STOCK. */
+static void send_pieces(struct shell *sh, const struct coord_action *a)
 {
     const struct model_slice s = slice_of(&a->shard);
     const uint32_t n = model_slice_pieces(sh->model, &s, NULL, 0);
     uint32_t *numbers = base_zalloc(n, sizeof *numbers);
     uint8_t *part = base_zalloc(MANIFEST_PART, NET_HASH_BYTES);
-    if (numbers == NULL || part == NULL) {
+    uint8_t *list = base_zalloc(MANIFEST_PART, sizeof(uint32_t));
+    if (numbers == NULL || part == NULL || list == NULL) {
         base_log(BASE_LOG_ERROR, "manifest", "error=\"out of memory\"");
         goto out;
     }
     model_slice_pieces(sh->model, &s, numbers, n);
     for (uint32_t first = 0; first < n; first += MANIFEST_PART) {
         const uint32_t k = n - first < MANIFEST_PART ? n - first : MANIFEST_PART;
-        for (uint32_t i = 0; i < k; i++)
+        for (uint32_t i = 0; i < k; i++) {
             memcpy(part + (size_t)i * NET_HASH_BYTES,
                    sh->manifest.hashes + (size_t)numbers[first + i] * NET_HASH_BYTES,
                    NET_HASH_BYTES);
-        const struct net_msg m = {
-            .code = NET_MSG_MANIFEST,
-            .u.MANIFEST = {a->epoch, first, {part, (size_t)k * NET_HASH_BYTES}}};
+            net_put_u32(list, i, numbers[first + i]);
+        }
+        const struct span hashes = {part, (size_t)k * NET_HASH_BYTES};
+        struct net_msg m = {.code = NET_MSG_MANIFEST, .u.MANIFEST = {a->epoch, first, hashes}};
+        if (a->type == COORD_ACT_STOCK)
+            m = (struct net_msg){.code = NET_MSG_STOCK,
+                                 .u.STOCK = {a->epoch, {list, k}, hashes}};
         send_node(sh, a->node, &m);
     }
 out:
     base_free(numbers);
     base_free(part);
+    base_free(list);
 }
 
 static void start_read(struct shell *sh, const struct coord_action *a)
@@ -213,7 +222,8 @@ static void act(struct shell *sh, const struct coord_action *a)
         start_read(sh, a);
         break;
     case COORD_ACT_MANIFEST:
-        send_manifest(sh, a);
+    case COORD_ACT_STOCK:
+        send_pieces(sh, a);
         break;
     case COORD_ACT_SAVE:
         save_profile(sh);

@@ -10,7 +10,7 @@
 /* ---- limits ---------------------------------------------------------------------------------- */
 
 enum {
-    NET_WIRE_VERSION = 4,
+    NET_WIRE_VERSION = 5,
     NET_CLIENT_VERSION = 4,
     NET_NAME_MAX = 64, /* bytes of a peer's name with its NUL */
     NET_ENDPOINT_MAX = 128,
@@ -285,6 +285,7 @@ struct net_config {
     enum net_exchange exchange;
     enum net_algorithm algorithm;
     enum net_policy policy;
+    bool prefetch;
     uint32_t dwell_ms; /* between plans that the policy asks for */
     uint32_t ttft_ms, prompt; /* limit (0: none) for a prompt of so many tokens */
     bool use_all;

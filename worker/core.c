@@ -464,6 +464,7 @@ static const struct {
     {NET_MSG_TEST_LINK, IN_READY},
     {NET_MSG_PLAN, IN_READY},
     {NET_MSG_MANIFEST, IN_READY},
+    {NET_MSG_STOCK, IN_READY},
     {NET_MSG_INHERIT, IN_READY},
     {NET_MSG_COMMIT, IN_READY},
     {NET_MSG_OPEN, IN_READY},
@@ -523,6 +524,12 @@ static void on_control(struct worker_core *c, const struct net_msg *m, struct wo
         break;
     case NET_MSG_MANIFEST:
         on_manifest(c, m, out);
+        break;
+    case NET_MSG_STOCK:
+        if (m->u.STOCK.hashes.len == (size_t)m->u.STOCK.pieces.n * NET_HASH_BYTES)
+            worker_core_act(out, WORKER_ACT_STOCK)->msg = *m;
+        else
+            worker_core_log(out, "bad message=STOCK: as many hashes as pieces are to be in it");
         break;
     case NET_MSG_INHERIT:
         worker_core_inherit(c, &m->u.INHERIT, out);

@@ -265,10 +265,20 @@ static void finish_if_all_written(struct worker_loader *l)
         post(l, j);
 }
 
+bool worker_loader_is_quiet(const struct worker_loader *l)
+{
+    return l->window + l->writing == 0;
+}
+
+bool worker_loader_wants(const struct worker_loader *l, bool narrow)
+{
+    return l->state == WORKER_LOADER_BUSY && l->checked && l->ask_piece < l->n_want &&
+           l->window + l->writing < (narrow ? 1 : WORKER_LOADER_WINDOW);
+}
+
 bool worker_loader_next(struct worker_loader *l, bool narrow, struct net_msg *out)
 {
-    if (l->state != WORKER_LOADER_BUSY || !l->checked || l->ask_piece >= l->n_want ||
-        l->window + l->writing >= (narrow ? 1 : WORKER_LOADER_WINDOW))
+    if (!worker_loader_wants(l, narrow))
         return false;
     const struct want *w = &l->want[l->ask_piece];
     const uint64_t left = w->bytes - l->ask_offset;

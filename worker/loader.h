@@ -37,6 +37,8 @@ void worker_loader_progress(const struct worker_loader *l, uint64_t *done, uint6
 /* The next request to send, as long as the window has room (`narrow`: of one, while text is
  * produced). */
 bool worker_loader_next(struct worker_loader *l, bool narrow, struct net_msg *out);
+bool worker_loader_wants(const struct worker_loader *l, bool narrow); /* is there one? */
+bool worker_loader_is_quiet(const struct worker_loader *l); /* no part is on its way to the store */
 void worker_loader_piece(struct worker_loader *l, const struct net_msg_PIECE *m, int64_t now_ms);
 /* The bulk connection began anew: what was asked for is asked for again. */
 void worker_loader_reset(struct worker_loader *l, int64_t now_ms);

@@ -289,6 +289,7 @@ static void shell_free(struct worker_shell *sh)
     worker_engine_free(sh->next_engine);
     base_free(sh->now.hashes);
     base_free(sh->next.hashes);
+    worker_shell_stock_free(sh);
     worker_loader_free(sh->loader);
     worker_store_close(sh->store);
     model_close(sh->model);

@@ -23,7 +23,12 @@ struct worker_link {
 };
 
 /* What the loader's shipment is for. */
-enum worker_loading { WORKER_LOADING_NONE, WORKER_LOADING_CARD, WORKER_LOADING_PLAN };
+enum worker_loading {
+    WORKER_LOADING_NONE,
+    WORKER_LOADING_CARD,
+    WORKER_LOADING_PLAN,
+    WORKER_LOADING_STOCK
+};
 
 /* The plan being prepared, or in force: what the core does not keep. */
 struct worker_shard {
@@ -32,6 +37,16 @@ struct worker_shard {
     struct model_slice slice;
     struct worker_team team;
     uint8_t *hashes; /* [n_pieces, 32] */
+};
+
+/* Pieces that STOCK has named (shell_stock.c). */
+struct worker_stock {
+    uint64_t epoch;
+    const struct model *model; /* whose pieces they are */
+    uint8_t *hashes;           /* [n_pieces of the model, 32] */
+    bool *wanted;              /* [n_pieces] */
+    bool more;                 /* some have been named since fetching began */
+    double asked_s, due_s;     /* the part on its way, 0: none; when to ask for the next */
 };
 
 struct worker_shell {
@@ -79,6 +94,7 @@ struct worker_shell {
     struct worker_engine *engine, *next_engine;
     bool kv_failed; /* KV rows that an action of this step named are not in the caches */
     int64_t progress_ms;
+    struct worker_stock stock;
 
     struct worker_load load; /* of the passes that this worker has led */
     struct worker_readings readings; /* the watch thread's until its job comes back */
@@ -118,5 +134,14 @@ int worker_shell_jobs_init(struct worker_shell *sh, struct err *e);
 void worker_shell_jobs_free(struct worker_shell *sh); /* once the threads have ended */
 void worker_shell_read(struct worker_shell *sh); /* readings come back through the reap */
 void worker_shell_reap(struct worker_shell *sh);
+/* The cards, and the pieces of every plan whose engine lives or is being made: a list for
+ * base_free; NULL: out of memory. */
+uint8_t *worker_shell_in_use(const struct worker_shell *sh, uint32_t *n);
+/* shell_stock.c */
+void worker_shell_stock(struct worker_shell *sh, const struct net_msg_STOCK *m);
+void worker_shell_stock_pump(struct worker_shell *sh); /* begins, and ends */
+/* Is the next part of it not yet to be asked for? Where it is, it is on its way from now on. */
+bool worker_shell_stock_rests(struct worker_shell *sh);
+void worker_shell_stock_free(struct worker_shell *sh);
 
 #endif

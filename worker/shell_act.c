@@ -229,6 +229,9 @@ static void act(struct worker_shell *sh, const struct worker_action *a,
     case WORKER_ACT_PREPARE:
         worker_shell_prepare(sh, &a->msg.u.PLAN);
         break;
+    case WORKER_ACT_STOCK:
+        worker_shell_stock(sh, &a->msg.u.STOCK);
+        break;
     case WORKER_ACT_MANIFEST:
         worker_shell_manifest(sh, &a->msg.u.MANIFEST);
         break;

@@ -172,9 +172,7 @@ static struct model_exec_config exec_config(const struct worker_shell *sh, uint3
                                       sh->threads, sh->kernels, sh->config.fast};
 }
 
-/* The cards, and the pieces of every plan whose engine lives or is being made: a list for
- * base_free; NULL: out of memory. */
-static uint8_t *in_use(const struct worker_shell *sh, uint32_t *n)
+uint8_t *worker_shell_in_use(const struct worker_shell *sh, uint32_t *n)
 {
     uint8_t *list = NULL;
     size_t max = 2 + (size_t)sh->now.n_pieces, k = 2;
@@ -234,6 +232,18 @@ static void connect_bulk(struct worker_shell *sh, unsigned port)
     base_log(BASE_LOG_ERROR, "bulk", "error=\"%s\"", e.text);
 }
 
+/* What is being fetched for `next` is not wanted any more, and the stock has to wait. A card on its
+ * way is wanted. */
+static void drop_shipment(struct worker_shell *sh)
+{
+    if (sh->loading != WORKER_LOADING_PLAN && sh->loading != WORKER_LOADING_STOCK)
+        return;
+    sh->stock.more = sh->stock.more || sh->loading == WORKER_LOADING_STOCK;
+    sh->stock.asked_s = 0;
+    worker_loader_drop(sh->loader);
+    sh->loading = WORKER_LOADING_NONE;
+}
+
 void worker_shell_card(struct worker_shell *sh, const struct net_msg_WELCOME *m)
 {
     struct err e = {0};
@@ -243,7 +253,9 @@ void worker_shell_card(struct worker_shell *sh, const struct net_msg_WELCOME *m)
     sh->kv = (enum kern_kv_type)m->kv;
     sh->dead_ms = m->dead_ms;
     connect_bulk(sh, m->bulk_port);
-    if (sh->loading != WORKER_LOADING_NONE)
+    if (sh->loading == WORKER_LOADING_STOCK)
+        drop_shipment(sh);
+    else if (sh->loading != WORKER_LOADING_NONE)
         worker_loader_drop(sh->loader);
     memcpy(sh->card_hash, m->card, NET_HASH_BYTES);
     if (same) {
@@ -253,7 +265,7 @@ void worker_shell_card(struct worker_shell *sh, const struct net_msg_WELCOME *m)
     sh->card_bytes = m->card_bytes;
     sh->loading = WORKER_LOADING_CARD;
     uint32_t n_keep = 0;
-    uint8_t *keep = in_use(sh, &n_keep);
+    uint8_t *keep = worker_shell_in_use(sh, &n_keep);
     if (keep == NULL)
         card_event(sh, "out of memory for a list of pieces");
     else if (worker_loader_begin(sh->loader, sh->card_hash, &sh->card_bytes, 1, keep, n_keep, &e) !=
@@ -296,7 +308,7 @@ static void loaded_event(struct worker_shell *sh, const char *reason)
 }
 
 /* Let go of a plan and its engine, which may still be at work on a pass: the compute thread frees
- * it, and until then its pieces stay where they are (in_use). */
+ * it, and until then its pieces stay where they are (worker_shell_in_use). */
 static void free_shard(struct worker_shell *sh, struct worker_shard *shard,
                        struct worker_engine **g)
 {
@@ -310,15 +322,6 @@ static void free_shard(struct worker_shell *sh, struct worker_shard *shard,
     }
     *g = NULL;
     *shard = (struct worker_shard){0};
-}
-
-/* What is being fetched for `next` is not wanted any more. A card on its way is. */
-static void drop_shipment(struct worker_shell *sh)
-{
-    if (sh->loading != WORKER_LOADING_PLAN)
-        return;
-    worker_loader_drop(sh->loader);
-    sh->loading = WORKER_LOADING_NONE;
 }
 
 /* Where member i of the team listens; false: this worker's file does not know it. */
@@ -418,7 +421,7 @@ void worker_shell_load(struct worker_shell *sh, uint64_t epoch)
     uint32_t n_keep = 0, have;
     uint32_t *numbers = base_zalloc(n, sizeof *numbers);
     uint64_t *bytes = base_zalloc(n, sizeof *bytes);
-    uint8_t *keep = in_use(sh, &n_keep);
+    uint8_t *keep = worker_shell_in_use(sh, &n_keep);
     sh->loading = WORKER_LOADING_PLAN;
     int rc = sh->next.team.n == 0
                  ? err_set(&e, ERR_NOTFOUND, "its configuration file lacks a worker of its team")
@@ -520,7 +523,10 @@ void worker_shell_loader_pump(struct worker_shell *sh)
     const char *reason;
     struct net_msg m;
     const int64_t now_ms = base_clock_ms();
-    while (sh->bulk_up && worker_loader_next(sh->loader, worker_core_waiting(sh->core) > 0, &m))
+    worker_shell_stock_pump(sh);
+    const bool narrow = sh->loading == WORKER_LOADING_STOCK || worker_core_waiting(sh->core) > 0;
+    while (sh->bulk_up && worker_loader_wants(sh->loader, narrow) &&
+           !worker_shell_stock_rests(sh) && worker_loader_next(sh->loader, narrow, &m))
         if (net_send(sh->net, sh->bulk, &m, NULL) != 0) {
             worker_loader_reset(sh->loader, now_ms);
             break;

@@ -126,6 +126,7 @@ enum worker_action_type {
     WORKER_ACT_TEST_LINK,  /* msg is TEST_LINK */
     WORKER_ACT_PREPARE,    /* msg is PLAN: begin a manifest; an older preparation is dropped */
     WORKER_ACT_MANIFEST,   /* msg is MANIFEST, checked: hashes follow those before */
+    WORKER_ACT_STOCK,      /* msg is STOCK, checked: have these pieces in the store by and by */
     WORKER_ACT_LOAD,       /* the manifest is whole: fetch what lacks, then build the executor */
     WORKER_ACT_CONNECT,    /* have a ring connection to `peer` */
     WORKER_ACT_TEAM,       /* have team connections for plan `epoch`, the one being prepared */

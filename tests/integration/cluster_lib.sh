@@ -276,6 +276,7 @@ new_cluster()
 slots: 8"
     placement_keys="use: all
 granularity: layers"
+    prefetch=no   # shipping is what many tests look at
     policy=static # a busy machine is no reason for another plan
     for name in $workers; do
         eval "keys_$name='threads: 1'"
@@ -316,6 +317,7 @@ write_config()
         echo "[placement]"
         printf '%s\n' "$placement_keys"
         echo "policy: $policy"
+        echo "prefetch: $prefetch"
         for name in $workers; do
             echo "[worker $name]"
             eval "echo \"data: tcp://\${host_$name-$host}:$(data_port "$name")\""

@@ -17,6 +17,7 @@ INTEGRATION_TESTS = \
 	%D%/one_text.sh \
 	%D%/pipeline.sh \
 	%D%/policy.sh \
+	%D%/prefetch.sh \
 	%D%/plan.sh \
 	%D%/quickstart.sh \
 	%D%/reference.sh \

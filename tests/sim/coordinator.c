@@ -269,6 +269,19 @@ static void send_manifest(struct sim *s, const struct coord_action *a)
     }
 }
 
+static void send_stock(struct sim *s, const struct coord_action *a)
+{
+    uint8_t hashes[SIM_PIECES_MAX * NET_HASH_BYTES] = {0}, list[SIM_PIECES_MAX * sizeof(uint32_t)];
+    uint32_t pieces[SIM_PIECES_MAX];
+    const uint32_t n = sim_stub_pieces(&s->setup, &a->shard, pieces);
+    for (uint32_t i = 0; i < n; i++)
+        net_put_u32(list, i, pieces[i]);
+    const struct net_msg m = {
+        .code = NET_MSG_STOCK,
+        .u.STOCK = {a->epoch, {list, n}, {hashes, (size_t)n * NET_HASH_BYTES}}};
+    sim_control_down(s, a->node, &m);
+}
+
 static void send_node(struct sim *s, const struct coord_action *a)
 {
     switch ((int)a->msg.code) {
@@ -335,6 +348,9 @@ static void act(struct sim *s, const struct coord_action *a)
         break;
     case COORD_ACT_MANIFEST:
         send_manifest(s, a);
+        break;
+    case COORD_ACT_STOCK:
+        send_stock(s, a);
         break;
     case COORD_ACT_SAVE:
         break;

@@ -98,6 +98,7 @@ struct sim_setup {
     bool tears;    /* a coordinator that ends may not have written the last of its journal */
     bool in_order; /* plans take all workers in order with even shares; otherwise they are drawn */
     bool teams;    /* plans may have stages of several workers */
+    bool ahead;            /* plans for the loss of a worker are made beforehand */
     uint32_t remeasure_ms; /* links are measured again so often, and differ; 0: never */
     uint32_t output_first_in; /* the output is on the first stage once in so many plans; 0: never */
     bool trouble;          /* now and then profiling or loading fails */

@@ -206,7 +206,7 @@ static void survivors_take_over(void **state)
 {
     static const char *const lines[] = {"fault power_off gamma",
                                         "node_lost name=gamma reason=\"silent",
-                                        "asks for a plan present=3",
+                                        "foreseen present=3",
                                         "beta loaded epoch=100000002 fetched=",
                                         "commit epoch=100000002",
                                         "client-0 done finish=1 tokens=92 replays=1",
@@ -245,7 +245,7 @@ static void a_hung_worker_is_dropped(void **state)
         "fault hang beta",
         "ring_broken epoch=100000001 reason=\"nothing moves in the ring\"",
         "node_lost name=beta reason=\"hung",
-        "asks for a plan present=5",
+        "foreseen present=5",
         "client-0 done finish=1 tokens=92",
         NULL};
     static struct sim_setup w;
@@ -363,7 +363,7 @@ static void a_worker_that_hears_nothing_is_given_up(void **state)
     static const char *const lines[] = {"fault partition side=7 unheard, held",
                                         "gamma: silent peer=coordinator",
                                         "node_lost name=gamma reason=",
-                                        "asks for a plan present=3",
+                                        "foreseen present=3",
                                         "client-0 done finish=1 tokens=92 replays=1",
                                         NULL};
     static struct sim_setup w;

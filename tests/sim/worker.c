@@ -217,6 +217,8 @@ static void act(struct sim *s, uint32_t w, const struct worker_action *a,
     case WORKER_ACT_MANIFEST:
         manifest(s, w, &a->msg.u.MANIFEST);
         break;
+    case WORKER_ACT_STOCK: /* shipping takes no time worth a world */
+        break;
     case WORKER_ACT_LOAD:
         load(s, w, a->epoch);
         break;

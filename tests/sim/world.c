@@ -361,6 +361,7 @@ void sim_setup_draw(struct sim_setup *w, uint64_t seed)
     w->remeasure_ms = once_in(&rng, 3) ? number(&rng, 200, 3000) : 0;
     w->output_first_in = number(&rng, 0, 3);
     w->tears = once_in(&rng, 3);
+    w->ahead = seed % 2 == 1;
 }
 
 /* Equal workers and quick links; requests of four tokens that ask for as much as the context holds.
@@ -383,6 +384,7 @@ void sim_setup_calm(struct sim_setup *w, uint32_t n_workers, uint32_t n_requests
                             .piece_us = 5 * MS,
                             .plan_us = 100 * MS,
                             .in_order = true,
+                            .ahead = true,
                             .n_requests = n_requests};
     for (uint32_t i = 0; i < n_workers; i++)
         w->layers_max[i] = w->n_layers;
