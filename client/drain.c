@@ -3,8 +3,7 @@
  *
  * The coordinator does the work; this asks, says how far it is and ends when the worker holds
  * nothing, or when the others turn out not to be able to do without it. What was asked for goes on
- * where the command is interrupted. Left out: keeping it over a restart of the coordinator, which is
- * what `exclude` in the configuration is for. */
+ * where the command is interrupted. */
 #include "client/client.h"
 
 #include <string.h>
@@ -52,8 +51,7 @@ static int wait_until_empty(struct cli_cluster *c, const char *name, struct cli_
     if (n != NULL && strcmp(n->state, "serving") == 0)
         return err_set(e, ERR_INFEASIBLE, "%s %s", name,
                        n->last_error[0] != 0 ? n->last_error : "was taken again by somebody else");
-    cli_say("%s is drained: nothing runs on it until shoal undrain, or a restart of the coordinator",
-            name);
+    cli_say("%s is drained: nothing runs on it until shoal undrain", name);
     return 0;
 }
 

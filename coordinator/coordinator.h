@@ -139,8 +139,9 @@ struct coord_kept {
     struct span error;                 /* borrowed */
 };
 struct coord_kept_list {
-    uint32_t n;
+    uint32_t n, n_drained;
     struct coord_kept *list; /* [COORD_REQUESTS_MAX] or NULL; in order of arrival */
+    char drained[NET_WORKERS_MAX][NET_NAME_MAX]; /* [n_drained] names of drained workers */
 };
 /* Read records until one is not whole or makes no sense; what follows it is not believed. Adds to
  * the list, which borrows the bytes; returns the length of what was read. */
@@ -163,7 +164,7 @@ enum coord_event_type {
     COORD_EV_CONFIG, /* the configuration was read again: `config` (checked by the shell to differ
                         only in workers) */
     COORD_EV_KEPT    /* first of all, where there was a journal: its requests `kept`, to go on
-                        with; or, with a `reason`, to be refused */
+                        with, or, with a `reason`, to be refused; its drained workers stay so */
 };
 
 struct coord_event {

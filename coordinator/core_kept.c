@@ -1,4 +1,5 @@
-/* The coordinator core: requests that an earlier life of this coordinator has left in the journal.
+/* The coordinator core: requests that an earlier life of this coordinator has left in the journal, and
+ * which workers it was told to drain.
  *
  * Each is taken up as if it had lost its slot to a change of plan: it waits, in its order, with the
  * tokens it has, and is opened with them as soon as there is a plan. By the canonical numerics the
@@ -125,9 +126,25 @@ static void refuse(struct coord_core *c, struct request *r, const struct coord_k
     coord_record_done(&c->journal, r->id, 0, FINISH_ERROR, 0, 0, base_span_str(r->error));
 }
 
+/* One that the configuration does not name any more is forgotten. */
+static void take_drained(struct coord_core *c, const char *name, struct coord_actions *out)
+{
+    uint32_t i = 0;
+    while (i < c->config.n_workers && strcmp(c->config.workers[i].name, name) != 0)
+        i++;
+    if (i == c->config.n_workers) {
+        coord_record_drain(&c->journal, name, false);
+        return;
+    }
+    c->nodes[i].drained = true;
+    coord_core_log(out, false, "kept drained=%s", name);
+}
+
 void coord_core_kept(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
 {
     uint32_t n = 0, n_done = 0, tokens = 0;
+    for (uint32_t i = 0; i < ev->kept->n_drained; i++)
+        take_drained(c, ev->kept->drained[i], out);
     for (uint32_t i = 0; i < ev->kept->n; i++) {
         const struct coord_kept *k = &ev->kept->list[i];
         struct request *r = coord_core_request_new(c);

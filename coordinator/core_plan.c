@@ -169,6 +169,34 @@ static void fail_hopeless(struct coord_core *c, uint32_t present, struct coord_a
 
 static void weigh(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out);
 
+static void set_drained(struct coord_core *c, uint32_t i, bool on)
+{
+    c->nodes[i].drained = on;
+    coord_record_drain(&c->journal, c->config.workers[i].name, on);
+}
+
+/* Workers that were to be emptied stay as they are, since the others cannot do without them. Where
+ * no plan is in force, since the coordinator was restarted before the planner had said so, and nobody
+ * is `missing`, they are taken again. True: there are such. */
+static bool drain_failed(struct coord_core *c, const char *why, bool missing)
+{
+    bool again = false;
+    for (uint32_t i = 0; i < c->config.n_workers; i++) {
+        const bool serves = coord_core_in_plan(&c->now, i),
+                   could = c->now.epoch == 0 && !missing && c->nodes[i].connected;
+        if (!c->nodes[i].drained || !(serves || could))
+            continue;
+        char text[301];
+        set_drained(c, i, false);
+        again = again || could;
+        if (serves)
+            c->planned_present |= 1u << i;
+        snprintf(text, sizeof text, "cannot be drained: %.270s", why);
+        coord_core_node_error(c, i, text);
+    }
+    return again;
+}
+
 void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
 {
     char names[240];
@@ -199,6 +227,8 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
     if (!c->plan_wanted || c->plan_state != PLAN_IDLE || measuring || c->now_ms < c->plan_at_ms)
         return;
     const uint32_t absent = missing(c, names, sizeof names);
+    if (present == 0 && drain_failed(c, "no other worker may serve", absent > 0))
+        return;
     if (present == 0 || (absent > 0 && c->count == 0 && c->now_ms - c->joined_ms < JOIN_WAIT_MS)) {
         if (absent > 0)
             snprintf(c->waits, sizeof c->waits, "workers: %s", names);
@@ -223,19 +253,6 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
     c->plan_by_policy = false;
 }
 
-/* Workers that were to be emptied stay as they are, since the others cannot do without them. */
-static void drain_failed(struct coord_core *c, const char *why)
-{
-    for (uint32_t i = 0; i < c->config.n_workers; i++)
-        if (c->nodes[i].drained && coord_core_in_plan(&c->now, i)) {
-            char text[301];
-            c->nodes[i].drained = false;
-            c->planned_present |= 1u << i;
-            snprintf(text, sizeof text, "cannot be drained: %.270s", why);
-            coord_core_node_error(c, i, text);
-        }
-}
-
 void coord_core_drain(struct coord_core *c, uint64_t client, const struct net_msg_DRAIN *m,
                       struct coord_actions *out)
 {
@@ -254,7 +271,7 @@ void coord_core_drain(struct coord_core *c, uint64_t client, const struct net_ms
         return;
     }
     if (c->nodes[i].drained != (m->on != 0)) {
-        c->nodes[i].drained = m->on != 0;
+        set_drained(c, i, m->on != 0);
         c->nodes[i].last_error[0] = 0;
         coord_core_log(out, false, "%s name=%s", m->on != 0 ? "drain" : "undrain",
                        c->config.workers[i].name);
@@ -493,8 +510,7 @@ void coord_core_planned(struct coord_core *c, const struct coord_event *ev,
         const bool all =
             missing(c, names, sizeof names) == 0 && present_now(c) == c->planned_present;
         coord_core_log(out, true, "no_plan reason=\"%s\"", ev->reason);
-        drain_failed(c, ev->reason);
-        if (c->now.epoch == 0) {
+        if (!drain_failed(c, ev->reason, !all) && c->now.epoch == 0) {
             c->hopeless = all;
             if (all)
                 snprintf(c->waits, sizeof c->waits, "%s", ev->reason);

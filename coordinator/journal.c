@@ -254,7 +254,6 @@ static void read_file(struct coord_journal *j)
 int coord_journal_open(const char *state, const struct coord_identity *own,
                        struct coord_journal **out, struct err *e)
 {
-    static const struct coord_kept_list none;
     struct coord_journal *j = base_zalloc(1, sizeof *j);
     struct err why = {0};
     if (j == NULL)
@@ -268,7 +267,10 @@ int coord_journal_open(const char *state, const struct coord_identity *own,
         return rc;
     }
     read_file(j);
-    say(j, begin_anew(j, j->refuses[0] == 0 ? &j->kept : &none, &why), why.text);
+    /* Drained workers are drained, whatever the model. */
+    struct coord_kept_list goes_on = j->kept;
+    goes_on.n = j->refuses[0] == 0 ? j->kept.n : 0;
+    say(j, begin_anew(j, &goes_on, &why), why.text);
     *out = j;
     return 0;
 }

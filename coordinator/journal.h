@@ -1,4 +1,4 @@
-/* The coordinator's journal: records of requests in flight (records.c, pure) and the file that they
+/* The coordinator's journal: records of requests in flight and drained workers (records.c, pure) and the file that they
  * are appended to (journal.c). What a record means is said once, in records.c. */
 #ifndef COORDINATOR_JOURNAL_H
 #define COORDINATOR_JOURNAL_H
@@ -29,6 +29,8 @@ void coord_record_token(struct base_buf *b, const uint8_t *id, const struct coor
 void coord_record_done(struct base_buf *b, const uint8_t *id, uint32_t n_tokens, uint32_t finish,
                        uint32_t replays, uint32_t reused, struct span error);
 void coord_record_gone(struct base_buf *b, const uint8_t *id);
+/* The worker is drained, or not any more. */
+void coord_record_drain(struct base_buf *b, const char *name, bool on);
 
 /* 64 bits that tell damage, not forgery: each 8 bytes in turn, the last ones filled up with zeros,
  * and the length, through base_mix64. */

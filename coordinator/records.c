@@ -1,4 +1,4 @@
-/* Records of requests in flight, as the journal has them, and what a row of records amounts to.
+/* Records of requests in flight and drained workers, as the journal has them, and what a row of records amounts to.
  *
  *     record   check  u64   coord_record_check of the rest
  *              length u32   of what follows the id
@@ -11,12 +11,14 @@
  *              f64, k ids i32, k best f64
  *     DONE     n_tokens u32, finish u32, replays u32, reused u32, error (the rest)
  *     GONE     nothing: nobody wants to know of the request any more
+ *     DRAIN    on u8, name (the rest): the worker is drained, or with 0 not any more; the id is zeros
  *
  * Numbers are little-endian. The invariant that makes this simple: any beginning of a journal, with
  * any of its records left out, is a good journal. Tokens follow from model, prompt and seed
  * (docs/numerics.md), so what is missing is computed again and comes out the same. Hence a torn end
  * is no matter; a TOKEN that does not follow on the last one and a record of an unknown request are
- * passed over; a DONE with more tokens than there are is none; and nothing needs to be flushed.
+ * passed over; a DONE with more tokens than there are is none; and nothing needs to be flushed. A
+ * DRAIN that is missing costs a person the asking again.
  *
  * Not kept: logits, which are computed again; which slot a request had, and which KV rows. */
 #include "coordinator/journal.h"
@@ -24,7 +26,7 @@
 #include <string.h>
 
 enum { CHECK_BYTES = 8, HEAD_BYTES = CHECK_BYTES + 4 + 1 + 16, NUMBERS_MAX = 4 };
-enum { RECORD_REQUEST = 1, RECORD_PROMPT, RECORD_TOKEN, RECORD_DONE, RECORD_GONE };
+enum { RECORD_REQUEST = 1, RECORD_PROMPT, RECORD_TOKEN, RECORD_DONE, RECORD_GONE, RECORD_DRAIN };
 
 /* ---- writing ------------------------------------------------------------------------------------- */
 
@@ -122,6 +124,16 @@ void coord_record_done(struct base_buf *b, const uint8_t *id, uint32_t n_tokens,
 void coord_record_gone(struct base_buf *b, const uint8_t *id)
 {
     end(b, begin(b, RECORD_GONE, id));
+}
+
+void coord_record_drain(struct base_buf *b, const char *name, bool on)
+{
+    static const uint8_t nobody[16];
+    const uint8_t flag = on ? 1 : 0;
+    const size_t at = begin(b, RECORD_DRAIN, nobody);
+    base_buf_add(b, &flag, sizeof flag);
+    base_buf_add(b, name, strlen(name));
+    end(b, at);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------- */
@@ -224,10 +236,30 @@ static bool on_done(struct coord_kept *k, struct span body)
     return true;
 }
 
+static bool on_drain(struct coord_kept_list *l, struct span body)
+{
+    if (body.len < 2 || body.len > NET_NAME_MAX || memchr(body.ptr + 1, 0, body.len - 1) != NULL)
+        return false;
+    const struct span name = {body.ptr + 1, body.len - 1};
+    uint32_t i = 0;
+    while (i < l->n_drained && !base_span_is(name, l->drained[i]))
+        i++;
+    if (body.ptr[0] != 0 && i == l->n_drained && i < NET_WORKERS_MAX) {
+        snprintf(l->drained[i], NET_NAME_MAX, "%.*s", (int)name.len, (const char *)name.ptr);
+        l->n_drained++;
+    } else if (body.ptr[0] == 0 && i < l->n_drained) {
+        l->n_drained--;
+        memmove(l->drained[i], l->drained[i + 1], (l->n_drained - i) * sizeof l->drained[i]);
+    }
+    return true;
+}
+
 static bool take(struct coord_kept_list *l, uint8_t kind, const uint8_t *id, struct span body)
 {
     if (kind == RECORD_REQUEST)
         return on_request(l, id, body);
+    if (kind == RECORD_DRAIN)
+        return on_drain(l, body);
     struct coord_kept *k = find(l, id);
     if (k == NULL)
         return kind > RECORD_REQUEST && kind <= RECORD_GONE;
@@ -286,6 +318,8 @@ static void write_tokens(const struct coord_kept *k, struct base_buf *b)
 
 void coord_records_write(const struct coord_kept_list *l, struct base_buf *b)
 {
+    for (uint32_t i = 0; i < l->n_drained; i++)
+        coord_record_drain(b, l->drained[i], true);
     for (uint32_t i = 0; i < l->n; i++) {
         const struct coord_kept *k = &l->list[i];
         struct net_msg_SUBMIT m = k->submit;

@@ -64,7 +64,12 @@ static void step(struct coord_core *c, struct coord_event ev, struct base_buf *j
 static void go_on(const struct coord_kept_list *l, const char *reason, struct base_buf *journal)
 {
     static const struct net_config config = {
-        .slots = 2, .queue = 1, .heartbeat_ms = 500, .dead_ms = 3000};
+        .slots = 2,
+        .queue = 1,
+        .heartbeat_ms = 500,
+        .dead_ms = 3000,
+        .n_workers = 1,
+        .workers = {{.name = "alpha"}}};
     static const struct coord_model m = {.n_layers = 1,
                                          .n_ff = 16,
                                          .n_vocab = VOCABULARY,

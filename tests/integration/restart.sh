@@ -1,8 +1,9 @@
 #!/bin/sh
 # The coordinator is killed while requests are in flight, and started again: with some of them in the
 # queue, in the middle of prompts, in the middle of answers, twice in a row before it serves. Their clients
-# are the same processes before and after, and every answer is the one that `shoal local` gives. Restarted
-# with another kv it refuses to go on, by name. SHOAL_TEST_LONG=1 adds moments at random, and a coordinator
+# are the same processes before and after, and every answer is the one that `shoal local` gives. A drained
+# worker stays drained, but where there is no other. Restarted with another kv it refuses to go on, by name.
+# SHOAL_TEST_LONG=1 adds moments at random, and a coordinator
 # that does not come back.
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
 
@@ -109,18 +110,28 @@ restart
 check "before it serves: all four go on" went_on 4
 answered "the coordinator killed three times: the answers are the ones"
 
+bounded 60 "$shoal" drain -q -c "$lab/cluster.ini" beta >/dev/null 2>&1
+ask
+grows 2000
+restart
+answered "killed while a worker is drained: the answers are the ones"
+check "which stays drained" has_state beta drained
+bounded 20 "$shoal" drain -q -c "$lab/cluster.ini" alpha >/dev/null 2>"$work/err"
+says "the last one that serves cannot be" "$work/err" 'alpha cannot be drained: no other worker may serve'
+
 ask
 grows 4000
 kill_program coordinator
-sed -i 's/^context: 512/&\nkv: f32/' "$lab/cluster.ini"
+sed -i 's/^context: 512/&\nkv: f32/; s/^\[worker alpha\]/&\nexclude: yes/' "$lab/cluster.ini"
 start_coordinator
 within 30 has_answered
 check "started with another kv: status 1" test "$(cat "$work/asked.rc")" = 1
 says "and the reason" "$work/asked" '"error":"the coordinator was restarted with another kv'
 check "which it logs" grep -q -E 'kept refused=[1-9]' "$lab/coordinator.log"
+check "a drained worker that is the only one left is taken again" within 30 has_state beta serving
 
 if test "${SHOAL_TEST_LONG:-0}" -ne 0; then
-    sed -i '/^kv: f32/d' "$lab/cluster.ini"
+    sed -i '/^kv: f32/d; /^exclude: yes/d' "$lab/cluster.ini"
     signal coordinator TERM
     within 10 ended coordinator
     start_coordinator

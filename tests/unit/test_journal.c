@@ -193,6 +193,47 @@ static void records_may_be_missing(void **state)
     base_buf_deinit(&b);
 }
 
+/* Names of drained workers, the last word on each counting. */
+static void drains_are_read(void **state)
+{
+    char most[NET_NAME_MAX] = {0};
+    struct base_buf b = {0}, again = {0};
+    struct coord_kept_list l = {0};
+    (void)state;
+    memset(most, 'm', sizeof most - 1);
+    coord_record_drain(&b, "alpha", true);
+    coord_record_drain(&b, "beta", true);
+    coord_record_drain(&b, most, true);
+    make(&b);
+    coord_record_drain(&b, "beta", true);
+    coord_record_drain(&b, "alpha", false);
+    coord_record_drain(&b, "gamma", false);
+    assert_int_equal(read_twice(all_of(&b)), b.len);
+    coord_records_read(all_of(&b), &l);
+    assert_int_equal(l.n, 3);
+    assert_int_equal(l.n_drained, 2);
+    assert_string_equal(l.drained[0], "beta");
+    assert_string_equal(l.drained[1], most);
+    coord_records_write(&l, &again);
+    coord_kept_deinit(&l);
+    assert_int_equal(l.n_drained, 0);
+    coord_records_read(all_of(&again), &l);
+    assert_int_equal(l.n_drained, 2);
+    coord_kept_deinit(&l);
+    /* More than there can be are passed over. */
+    b.len = 0;
+    for (uint32_t i = 0; i < NET_WORKERS_MAX + 3; i++) {
+        snprintf(most, sizeof most, "w%u", i);
+        coord_record_drain(&b, most, true);
+    }
+    assert_int_equal(read_twice(all_of(&b)), b.len);
+    coord_records_read(all_of(&b), &l);
+    assert_int_equal(l.n_drained, NET_WORKERS_MAX);
+    coord_kept_deinit(&l);
+    base_buf_deinit(&again);
+    base_buf_deinit(&b);
+}
+
 /* ---- a core -------------------------------------------------------------------------------------- */
 
 static struct span text_of(void *arg, int32_t token)
@@ -212,7 +253,12 @@ static uint32_t no_pieces(void *arg, const struct coord_shard *s)
 static struct coord_core *new_core(void)
 {
     static struct net_config config = {
-        .slots = 2, .queue = 1, .heartbeat_ms = 500, .dead_ms = 3000};
+        .slots = 2,
+        .queue = 1,
+        .heartbeat_ms = 500,
+        .dead_ms = 3000,
+        .n_workers = 2,
+        .workers = {{.name = "alpha"}, {.name = "beta"}}};
     static const struct coord_model m = {.n_layers = 1,
                                          .n_ff = 16,
                                          .n_vocab = VOCABULARY,
@@ -286,6 +332,58 @@ static void a_core_goes_on(void **state)
     assert_int_equal(m->u.DONE.prompt_tokens, 3);
     assert_true(m->u.DONE.ttft_ms > 99 && m->u.DONE.ttft_ms < 101);
     coord_core_free(c);
+}
+
+/* What `shoal drain` and `undrain` say goes into the journal, and a core that takes that up has the
+ * workers drained, as their states say; one that the configuration does not name is forgotten. */
+static void drained_workers_stay_so(void **state)
+{
+    struct base_buf b = {0};
+    struct coord_kept_list l = {0};
+    struct coord_core *c = new_core();
+    static const char *const names[] = {"alpha", "beta", "alpha", "alpha"};
+    static const uint32_t on[] = {1, 1, 0, 0};
+    (void)state;
+    coord_record_drain(&b, "gone", true);
+    take_up(c, all_of(&b), NULL);
+    base_buf_add(&b, actions.journal.ptr, actions.journal.len);
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct net_msg m = {
+            .code = NET_MSG_DRAIN,
+            .u.DRAIN = {NET_CLIENT_VERSION, base_span_str(names[i]), on[i]}};
+        coord_core_step(
+            c,
+            &(struct coord_event){.type = COORD_EV_CLIENT, .now_ms = 1100, .client = 5, .msg = &m},
+            &actions);
+        base_buf_add(&b, actions.journal.ptr, actions.journal.len);
+    }
+    coord_core_free(c);
+    coord_records_read(all_of(&b), &l);
+    assert_int_equal(l.n_drained, 1);
+    assert_string_equal(l.drained[0], "beta");
+    coord_kept_deinit(&l);
+    for (uint32_t refused = 0; refused < 2; refused++) {
+        const struct net_msg up = {.code = NET_MSG_ASK_STATUS,
+                                   .u.ASK_STATUS = {NET_CLIENT_VERSION}};
+        uint32_t n = 0;
+        c = new_core();
+        take_up(c, all_of(&b), refused != 0 ? "another model" : NULL);
+        for (uint32_t i = 0; i < 2; i++)
+            coord_core_step(
+                c, &(struct coord_event){.type = COORD_EV_NODE_UP, .now_ms = 1000, .node = i},
+                &actions);
+        coord_core_step(
+            c, &(struct coord_event){.type = COORD_EV_CLIENT, .now_ms = 1100, .msg = &up}, &actions);
+        for (uint32_t i = 0; i < actions.n; i++)
+            if (actions.list[i].msg.code == NET_MSG_STATUS_NODE) {
+                const struct net_msg_STATUS_NODE *m = &actions.list[i].msg.u.STATUS_NODE;
+                assert_int_equal(base_span_is(m->state, "drained"), base_span_is(m->name, "beta"));
+                n++;
+            }
+        assert_int_equal(n, 2);
+        coord_core_free(c);
+    }
+    base_buf_deinit(&b);
 }
 
 /* Who is not asked for is dropped, in the journal, too. */
@@ -474,8 +572,14 @@ static void another_journal_is_refused(void **state)
     other[4].wire++;
     other[5].context++;
     for (int i = 0; i < 6; i++) {
+        struct base_buf b = {0};
         keep_made();
-        struct coord_journal *j = open_journal(&other[i]);
+        struct coord_journal *j = open_journal(&own);
+        coord_record_drain(&b, "beta", true);
+        coord_journal_add(j, all_of(&b));
+        coord_journal_close(j);
+        base_buf_deinit(&b);
+        j = open_journal(&other[i]);
         assert_non_null(coord_journal_refuses(j));
         assert_non_null(strstr(coord_journal_refuses(j), words[i]));
         assert_int_equal(coord_journal_kept(j)->n, 3);
@@ -483,6 +587,7 @@ static void another_journal_is_refused(void **state)
         j = open_journal(&other[i]); /* which has begun anew, as this one's */
         assert_null(coord_journal_refuses(j));
         assert_int_equal(coord_journal_kept(j)->n, 0);
+        assert_int_equal(coord_journal_kept(j)->n_drained, 1); /* drained is drained */
         coord_journal_close(j);
     }
 }
@@ -637,7 +742,9 @@ int main(void)
         cmocka_unit_test(any_beginning_will_do),
         cmocka_unit_test(a_flipped_bit_ends_it),
         cmocka_unit_test(records_may_be_missing),
+        cmocka_unit_test(drains_are_read),
         cmocka_unit_test(a_core_goes_on),
+        cmocka_unit_test(drained_workers_stay_so),
         cmocka_unit_test(nobody_waits_for_ever),
         cmocka_unit_test(others_bits_are_refused),
         cmocka_unit_test(hostile_records_do_no_harm),
