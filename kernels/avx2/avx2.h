@@ -10,8 +10,9 @@
 #include <math.h>
 
 /* Before a loop whose count is a constant once its function is inlined: without it GCC leaves small
- * arrays of registers in memory at -O2. Other compilers unroll such loops by themselves. */
-#if defined(__GNUC__) && !defined(__clang__)
+ * arrays of registers in memory at -O2. Other compilers unroll such loops by themselves. Under a
+ * sanitizer, whose checks multiply with the copies, it would take minutes to compile. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
 #define AVX2_UNROLL _Pragma("GCC unroll 16")
 #else
 #define AVX2_UNROLL
