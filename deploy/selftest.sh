@@ -65,6 +65,14 @@ copy_tree()
     (cd "$root" && tar -cf - -T "$SHOAL_MANIFEST") | (cd "$work/src" && tar -xf -)
 }
 
+# The six tests below here that took longest, as tests/tap.sh says it.
+slowest()
+{
+    find tests -name '*.log' -exec grep '^# took ' /dev/null {} + |
+        sed -n 's|.*/\([^/]*\)\.log:# took \([0-9]*\).*|\2 \1|p' | sort -rn | head -n 6 |
+        awk '{ printf "%s%s %s", sep, $2, $1; sep = ", " }'
+}
+
 # build_and_check NAME CONFIGURE-FLAGS...
 build_and_check()
 {
@@ -76,7 +84,10 @@ build_and_check()
     attempt "$name: make" make.out make -j"$jobs" || return 0
     attempt "$name: test programs" programs.out make -j"$jobs" check TESTS= || return 0
     say "$name: make check"
-    make -j"$jobs" check >check.out 2>&1 && return 0
+    rc=0
+    make -j"$jobs" check >check.out 2>&1 || rc=$?
+    say "$name: slowest, in seconds: $(slowest)"
+    test "$rc" -ne 0 || return 0
     if ! find . -name '*.trs' -exec cat {} + | grep -q -E '^:test-result: (FAIL|ERROR|XPASS)'; then
         tail -n 60 check.out
         say "$name: make check FAILED, but no test did"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs one test, a program or a script, and keeps its exit status.
+# Runs one test, a program or a script, keeps its exit status, and says at the end how long it took.
 #
 # A test with a cluster is many processes with deadlines: it runs while no other test does, even under
 # make -j (one lock, which such tests take alone and all others share). A test that hangs ends after
@@ -15,6 +15,19 @@ if command -v flock >/dev/null; then
     fi
 fi
 
+# took SINCE: seconds by the clock of the machine, and of processor time of what has ended.
+took()
+{
+    read -r now rest </proc/uptime
+    read -r stat </proc/$$/stat
+    # Words behind the name: the 14th and 15th are what ended children used, in ticks.
+    # shellcheck disable=SC2086
+    set -- "$1" ${stat##*) }
+    awk -v since="$1" -v now="$now" -v used=$((${15} + ${16})) -v hz="$(getconf CLK_TCK)" \
+        'BEGIN { printf "# took %.1f s, %.1f s of processor time\n", now - since, used / hz }'
+}
+
+read -r since rest </proc/uptime
 exec 3>&1
 status=$({
     {
@@ -22,4 +35,5 @@ status=$({
         echo $? >&4
     } | sed -u 's/^not ok \([0-9]*\) # SKIP \(.*\)/ok \1 - \2 # SKIP what it needs is not here/' >&3
 } 4>&1)
+took "$since"
 exit "$status"
