@@ -4,7 +4,9 @@
  * ordered pair of workers and every worker's link to the coordinator (TEST_LINK). So no two
  * transfers share a board, and workers that share a machine do not disturb each other. Each task
  * has a deadline; one that fails is logged and noted, and its numbers stay NAN, which coord_solve
- * takes for a link that is not to be used. A worker that reconnects is measured anew.
+ * takes for a link that is not to be used. A worker that reconnects is asked again, and has the
+ * numbers ready where its process has lived on; so has it those of connections that have not broken
+ * (worker/shell.h): then nothing has to wait for a coordinator that was restarted but the plan.
  *
  * While the cluster serves, one link after the other is measured again, `remeasure` apart, with a
  * short burst and only while no request is in the ring. Its numbers are mixed with those before, and
@@ -47,8 +49,8 @@ static void begin(struct coord_core *c, enum task_kind kind, uint32_t node, uint
     }
     const char *peer_name = peer < NET_WORKERS_MAX ? c->config.workers[peer].name : "";
     a->msg.code = NET_MSG_TEST_LINK;
-    a->msg.u.TEST_LINK = (struct net_msg_TEST_LINK){base_span_str(peer_name),
-                                                    again ? BURST_AGAIN_BYTES : BURST_BYTES};
+    a->msg.u.TEST_LINK = (struct net_msg_TEST_LINK){
+        base_span_str(peer_name), again ? BURST_AGAIN_BYTES : BURST_BYTES, again};
     c->link_tried[node][peer] = true;
 }
 
@@ -198,14 +200,16 @@ void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_m
         snprintf(error, sizeof error, "its profile does not fit the model");
     if (error[0] == 0) {
         keep_profile(m, c->model.n_layers, p);
-        coord_core_policy_forget(c, node);
+        if (m->age_ms == 0)
+            coord_core_policy_forget(c, node);
         coord_core_forecast_forget(c);
         coord_core_log(out, false,
                        "profiled name=%s attention_ms=%.3f ffn_ms=%.3f output_ms=%.3f pass_ms=%.3f "
-                       "wake_ms=%.3f throttle=%.2f memory=%llu",
+                       "wake_ms=%.3f throttle=%.2f memory=%llu age_ms=%llu",
                        c->config.workers[node].name, p->batches[0].attention[0] * 1e3,
                        p->batches[0].ffn[0] * 1e3, p->batches[0].output * 1e3, p->pass * 1e3,
-                       p->wake * 1e3, p->throttle, (unsigned long long)p->memory_bytes);
+                       p->wake * 1e3, p->throttle, (unsigned long long)p->memory_bytes,
+                       (unsigned long long)m->age_ms);
     }
     end_task(c, error, out);
 }

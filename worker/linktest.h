@@ -26,6 +26,7 @@ enum worker_test_state {
 struct worker_linktest {
     enum worker_test_state state;
     char peer[NET_NAME_MAX]; /* "": the coordinator, over its bulk connection */
+    bool again;              /* the caller's: the link has numbers already */
     net_peer to;
     int64_t deadline_ms, ping_due_ms; /* due 0: a ping is on its way */
     uint64_t nonce;

@@ -9,6 +9,6 @@ noinst_LIBRARIES += %D%/libworker.a
 	%D%/profile.c \
 	%D%/readings.c %D%/readings.h \
 	%D%/resources.c %D%/resources.h \
-	%D%/shell.c %D%/shell.h %D%/shell_act.c %D%/shell_load.c %D%/shell_stock.c \
+	%D%/shell.c %D%/shell.h %D%/shell_act.c %D%/shell_load.c %D%/shell_profile.c %D%/shell_stock.c \
 	%D%/store.c %D%/store.h %D%/store_index.c %D%/store_packs.c %D%/store_private.h \
 	%D%/team.c %D%/team.h

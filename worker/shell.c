@@ -40,6 +40,7 @@ static void on_ring(struct worker_shell *sh, const struct net_event *n)
             link = &sh->links[i];
     if (link != NULL && n->type != NET_EV_MESSAGE) {
         link->up = n->type == NET_EV_UP;
+        link->rtt = link->rate = 0;
         ev.peer = link->name;
         ev.type = link->up ? WORKER_EV_RING_UP : WORKER_EV_RING_DOWN;
         if (link->up)
@@ -142,6 +143,21 @@ static int next_timeout(const struct worker_shell *sh)
     return due <= now_ms ? 0 : due - now_ms > 60000 ? 60000 : (int)(due - now_ms);
 }
 
+/* The link's numbers are kept as the coordinator keeps them (coordinator/core_measure.c). */
+static void link_tested(struct worker_shell *sh, const struct net_msg *result)
+{
+    const struct net_msg_LINK_TESTED *m = &result->u.LINK_TESTED;
+    struct worker_event ev = {.type = WORKER_EV_LINK_TESTED, .msg = result};
+    struct worker_link *l =
+        m->peer.len > 0 ? worker_shell_link(sh, sh->test.peer, false) : NULL;
+    if (l != NULL && l->up && m->error.len == 0) {
+        const bool mix = sh->test.again && l->rtt > 0;
+        l->rtt = mix ? (l->rtt + m->rtt) / 2 : m->rtt;
+        l->rate = mix ? (l->rate + m->up) / 2 : m->up;
+    }
+    worker_shell_step(sh, &ev);
+}
+
 static void loop(struct worker_shell *sh)
 {
     struct net_event n;
@@ -153,10 +169,8 @@ static void loop(struct worker_shell *sh)
         if (base_clock_ms() >= worker_core_deadline_ms(sh->core))
             tick(sh);
         worker_linktest_tick(&sh->test, sh->net, base_clock_ms());
-        if (worker_linktest_result(&sh->test, &result)) {
-            struct worker_event ev = {.type = WORKER_EV_LINK_TESTED, .msg = &result};
-            worker_shell_step(sh, &ev);
-        }
+        if (worker_linktest_result(&sh->test, &result))
+            link_tested(sh, &result);
         worker_shell_profile_tick(sh);
         worker_shell_loader_pump(sh);
         worker_shell_team_tick(sh);

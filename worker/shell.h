@@ -1,5 +1,6 @@
-/* The worker's shell, shared by shell.c (loop, events), shell_act.c (the core's actions) and
- * shell_load.c (card, plans, jobs). Network thread only, but for what a job holds while it runs. */
+/* The worker's shell, shared by shell.c (loop, events), shell_act.c (the core's actions),
+ * shell_load.c (card, plans, jobs) and shell_profile.c. Network thread only, but for what a job holds
+ * while it runs. */
 #ifndef WORKER_SHELL_H
 #define WORKER_SHELL_H
 
@@ -20,6 +21,18 @@ struct worker_link {
     char name[NET_NAME_MAX];
     net_peer peer;
     bool up;
+    double rtt, rate; /* as measured since it came up; 0: not yet */
+};
+
+/* What was measured is so until the process ends, unless other work or another quota is asked about
+ * or given: a coordinator that is restarted need not wait for it. */
+struct worker_measured {
+    uint8_t model[NET_HASH_BYTES]; /* its card's */
+    struct model_exec_config config;
+    struct worker_quota quota;
+    struct worker_profile profile;
+    double pass;
+    int64_t at_ms; /* 0: nothing was */
 };
 
 /* What the loader's shipment is for. */
@@ -102,6 +115,7 @@ struct worker_shell {
     uint32_t noops, profile_serial; /* jobs of an earlier profile are told by their number */
     int64_t noop_due_ms;            /* 0: none is to be posted */
     uint32_t profile_rows;
+    struct worker_measured measured;
     double noop_at, noop_s[WORKER_NOOPS];
     /* one list of actions a level: carrying an action out may itself be an event */
     struct worker_actions *actions[WORKER_DEPTH_MAX];
@@ -130,6 +144,11 @@ void worker_shell_team_tick(struct worker_shell *sh);
 void worker_shell_pass(struct worker_shell *sh, struct worker_pass *pass);
 void worker_shell_profile(struct worker_shell *sh, uint32_t rows);
 void worker_shell_profile_tick(struct worker_shell *sh);
+/* shell_profile.c */
+/* Would the same be measured again? */
+bool worker_shell_is_measured(const struct worker_shell *sh);
+/* PROFILED, from what was measured so long ago; or why it could not be. */
+void worker_shell_say_profile(struct worker_shell *sh, uint64_t age_ms, const char *error);
 int worker_shell_jobs_init(struct worker_shell *sh, struct err *e);
 void worker_shell_jobs_free(struct worker_shell *sh); /* once the threads have ended */
 void worker_shell_read(struct worker_shell *sh); /* readings come back through the reap */

@@ -177,11 +177,20 @@ static void test_link(struct worker_shell *sh, const struct net_msg_TEST_LINK *m
     char peer[NET_NAME_MAX];
     snprintf(peer, sizeof peer, "%.*s", (int)m->peer.len, (const char *)m->peer.ptr);
     const struct worker_link *l = peer[0] != 0 ? worker_shell_link(sh, peer, true) : NULL;
+    if (l != NULL && l->rtt > 0 && m->again == 0) {
+        const struct net_msg known = {
+            .code = NET_MSG_LINK_TESTED,
+            .u.LINK_TESTED = {base_span_str(peer), l->rtt, l->rate, 0, base_span_str("")}};
+        struct worker_event ev = {.type = WORKER_EV_LINK_TESTED, .msg = &known};
+        worker_shell_step(sh, &ev);
+        return;
+    }
     worker_linktest_begin(&sh->test, peer,
                           peer[0] == 0 ? sh->bulk
                           : l != NULL  ? l->peer
                                        : 0,
                           m->bytes, base_clock_ms());
+    sh->test.again = m->again != 0;
     if (peer[0] == 0 ? sh->bulk_up : l != NULL && l->up)
         worker_linktest_linked(&sh->test, sh->net, sh->test.to);
 }

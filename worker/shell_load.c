@@ -31,8 +31,8 @@ struct job {
     struct err e;
     int rc;
     const struct model *with; /* ENGINE, PROFILE: the model at the time of posting */
+    uint8_t card[NET_HASH_BYTES]; /* CARD, PROFILE: its hash */
     /* CARD */
-    uint8_t card[NET_HASH_BYTES];
     struct model *model;
     /* ENGINE, PASS, SERVE, FREE */
     struct worker_shard shard; /* hashes are the job's own copy */
@@ -45,6 +45,7 @@ struct job {
     /* NOOP, PROFILE */
     uint32_t serial;
     struct worker_profile profile;
+    struct worker_quota quota; /* PROFILE: when it began */
 };
 
 /* Where a job cannot be had the worker cannot go on: it ends, and is started again by whoever
@@ -644,45 +645,17 @@ static int by_value(const void *a, const void *b)
 
 static void profile_done(struct worker_shell *sh, struct job *j)
 {
-    const struct worker_profile *p = &j->profile;
-    const uint32_t n = j->rc == 0 ? model_shape(j->with)->n_layers : 0;
-    double layers[2][WORKER_BATCHES * MODEL_LAYERS_MAX], others[4][WORKER_BATCHES];
-    uint8_t rows[WORKER_BATCHES * sizeof(uint32_t)];
-    if (j->serial != sh->profile_serial)
+    /* Of a former coordinator's model nobody wants to know. */
+    if (j->serial != sh->profile_serial || memcmp(j->card, sh->model_hash, NET_HASH_BYTES) != 0)
         return;
     qsort(sh->noop_s, WORKER_NOOPS, sizeof *sh->noop_s, by_value);
-    for (uint32_t i = 0; i < WORKER_BATCHES; i++) {
-        const struct worker_batch *b = &p->batches[i];
-        net_put_u32(rows, i, p->rows[i]);
-        memcpy(layers[0] + i * n, b->attention, n * sizeof *layers[0]);
-        memcpy(layers[1] + i * n, b->ffn, n * sizeof *layers[1]);
-        others[0][i] = b->attention_fixed;
-        others[1][i] = b->ffn_fixed;
-        others[2][i] = b->embed;
-        others[3][i] = b->output;
-    }
-    const struct net_msg m = {
-        .code = NET_MSG_PROFILED,
-        .u.PROFILED = {
-            .rows = {rows, WORKER_BATCHES},
-            .attention = net_list_f64(layers[0], WORKER_BATCHES * n),
-            .ffn = net_list_f64(layers[1], WORKER_BATCHES * n),
-            .attention_fixed = net_list_f64(others[0], WORKER_BATCHES),
-            .ffn_fixed = net_list_f64(others[1], WORKER_BATCHES),
-            .embed = net_list_f64(others[2], WORKER_BATCHES),
-            .output = net_list_f64(others[3], WORKER_BATCHES),
-            .sample = p->sample,
-            .wake = p->wake,
-            .codec = p->codec,
-            .message = p->message,
-            .throttle = p->throttle,
-            .pass = sh->noop_s[WORKER_NOOPS / 2],
-            .memory_bytes = worker_memory_available("", sh->self.memory_bytes),
-            .base_bytes = sh->base_bytes,
-            .error = j->rc != 0 ? net_text_fit(j->e.text, 300) : base_span_str(""),
-        }};
-    struct worker_event ev = {.type = WORKER_EV_PROFILED, .msg = &m};
-    worker_shell_step(sh, &ev);
+    sh->measured = (struct worker_measured){.config = j->config,
+                                            .quota = j->quota,
+                                            .profile = j->profile,
+                                            .pass = sh->noop_s[WORKER_NOOPS / 2],
+                                            .at_ms = j->rc == 0 ? base_clock_ms() : 0};
+    memcpy(sh->measured.model, j->card, NET_HASH_BYTES);
+    worker_shell_say_profile(sh, 0, j->rc == 0 ? "" : j->e.text);
 }
 
 static void post_noop(struct worker_shell *sh)
@@ -718,6 +691,12 @@ static void noop_done(struct worker_shell *sh, uint32_t serial)
 {
     if (serial != sh->profile_serial)
         return;
+    /* Only now has the compute thread given back what a former plan had of the memory. */
+    if (worker_shell_is_measured(sh)) {
+        const int64_t age_ms = base_clock_ms() - sh->measured.at_ms;
+        worker_shell_say_profile(sh, age_ms > 0 ? (uint64_t)age_ms : 1, "");
+        return;
+    }
     sh->noop_s[sh->noops] = base_clock_s() - sh->noop_at;
     if (++sh->noops < WORKER_NOOPS) {
         sh->noop_due_ms = base_clock_ms() + WORKER_PING_GAP_MS;
@@ -729,6 +708,8 @@ static void noop_done(struct worker_shell *sh, uint32_t serial)
     j->serial = sh->profile_serial;
     j->with = sh->model;
     j->config = exec_config(sh, WORKER_PROMPT_ROWS);
+    j->quota = worker_cpu_quota("");
+    memcpy(j->card, sh->model_hash, NET_HASH_BYTES);
     j->profile.rows[0] = 1;
     j->profile.rows[1] = sh->profile_rows;
     j->profile.rows[2] = WORKER_PROMPT_ROWS;

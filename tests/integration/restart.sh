@@ -119,6 +119,13 @@ check "which stays drained" has_state beta drained
 bounded 20 "$shoal" drain -q -c "$lab/cluster.ini" alpha >/dev/null 2>"$work/err"
 says "the last one that serves cannot be" "$work/err" 'alpha cannot be drained: no other worker may serve'
 
+# Times of profiles that were just measured.
+n_measured()
+{
+    grep -c ' profiled .* age_ms=0$' "$lab/coordinator.log"
+}
+check "workers that lived on were measured once" test "$(n_measured)" -eq 2
+
 ask
 grows 4000
 kill_program coordinator
@@ -129,6 +136,7 @@ check "started with another kv: status 1" test "$(cat "$work/asked.rc")" = 1
 says "and the reason" "$work/asked" '"error":"the coordinator was restarted with another kv'
 check "which it logs" grep -q -E 'kept refused=[1-9]' "$lab/coordinator.log"
 check "a drained worker that is the only one left is taken again" within 30 has_state beta serving
+check "measured anew, since other settings ask for it" test "$(n_measured)" -eq 3
 
 if test "${SHOAL_TEST_LONG:-0}" -ne 0; then
     sed -i '/^kv: f32/d; /^exclude: yes/d' "$lab/cluster.ini"
