@@ -145,6 +145,8 @@ struct request {
     uint32_t n_logits;
     struct token_logprobs
         logprobs;    /* where sampling asks for them; may be one ahead of the tokens */
+    bool fails;      /* its row `fails_at` cannot go on, as `error` says; tokens up to it are to come */
+    uint32_t fails_at;
     uint32_t finish; /* as in DONE */
     char error[301];
     int64_t arrived_ms, first_ms, last_ms, done_ms, asked_ms;

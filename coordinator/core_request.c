@@ -524,6 +524,17 @@ static void record_token(struct coord_core *c, const struct request *r)
     coord_record_token(&c->journal, r->id, &t);
 }
 
+/* A worker's word that a row cannot go on may overtake the last stage's tokens ahead of that row, of
+ * which one may end the text. */
+static void fail_when_due(struct coord_core *c, struct request *r, struct coord_actions *out)
+{
+    char why[301];
+    if (!r->fails || r->n_tokens <= r->fails_at)
+        return;
+    snprintf(why, sizeof why, "%s", r->error);
+    coord_core_request_finish(c, r, FINISH_ERROR, why, out);
+}
+
 static void on_token(struct coord_core *c, struct request *r, uint32_t position, int32_t token,
                      struct coord_actions *out)
 {
@@ -558,12 +569,14 @@ static void on_token(struct coord_core *c, struct request *r, uint32_t position,
     const enum request_finish how = coord_core_request_token(c, r, token);
     record_token(c, r);
     coord_core_pace_count(c);
-    if (how == FINISH_NOT)
+    if (how == FINISH_NOT) {
         answer(r, out);
-    else
+        fail_when_due(c, r, out);
+    } else {
         coord_core_request_finish(
             c, r, how, how == FINISH_ERROR ? "the coordinator is out of memory for the answer" : "",
             out);
+    }
 }
 
 void coord_core_tokens(struct coord_core *c, const struct net_msg_TOKENS *m,
@@ -627,11 +640,12 @@ void coord_core_failed(struct coord_core *c, const struct net_msg_FAILED *m,
                        struct coord_actions *out)
 {
     struct request *r = m->epoch != 0 && m->epoch == c->now.epoch ? by_number(c, m->request) : NULL;
-    char why[301];
-    if (r == NULL)
+    if (r == NULL || (r->fails && r->fails_at <= m->position))
         return;
-    snprintf(why, sizeof why, "%.*s", (int)m->reason.len, (const char *)m->reason.ptr);
-    coord_core_request_finish(c, r, FINISH_ERROR, why, out);
+    r->fails = true;
+    r->fails_at = m->position;
+    snprintf(r->error, sizeof r->error, "%.*s", (int)m->reason.len, (const char *)m->reason.ptr);
+    fail_when_due(c, r, out);
 }
 
 /* May one more request end, or be told to wait, in this step? What else a step does needs room, too;

@@ -78,6 +78,8 @@ void coord_core_requeue(struct coord_core *c, bool kept)
         r->n_rows = n;
         remember(c, r);
         r->state = REQ_QUEUED;
+        r->fails = false;
+        r->error[0] = 0;
         r->n_logits = 0;
         r->replays += n == 0 ? 1u : 0u;
         r->resumes = true;

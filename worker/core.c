@@ -37,7 +37,7 @@ void worker_core_log(struct worker_actions *out, const char *fmt, ...)
 }
 
 void worker_core_fail(struct worker_core *c, struct worker_actions *out, uint64_t request,
-                      const char *fmt, ...)
+                      uint32_t position, const char *fmt, ...)
 {
     struct worker_action *a = worker_core_act(out, WORKER_ACT_CONTROL);
     va_list ap;
@@ -45,7 +45,8 @@ void worker_core_fail(struct worker_core *c, struct worker_actions *out, uint64_
     vsnprintf(a->text, sizeof a->text, fmt, ap);
     va_end(ap);
     a->msg.code = NET_MSG_FAILED;
-    a->msg.u.FAILED = (struct net_msg_FAILED){c->plan.epoch, request, net_text_fit(a->text, 300)};
+    a->msg.u.FAILED =
+        (struct net_msg_FAILED){c->plan.epoch, request, position, net_text_fit(a->text, 300)};
 }
 
 void worker_core_link_lost(struct worker_core *c, struct worker_actions *out, const char *peer,

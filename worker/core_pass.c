@@ -170,11 +170,11 @@ static void fail_bad(struct worker_core *c, const struct worker_pass_row *r, uin
                      struct worker_actions *out)
 {
     if (bad == 0 || bad > c->n_layers)
-        worker_core_fail(c, out, r->request,
+        worker_core_fail(c, out, r->request, r->row.position,
                          "value out of range in the output matrix at position %u", r->row.position);
     else
-        worker_core_fail(c, out, r->request, "value out of range in layer %u at position %u",
-                         bad - 1, r->row.position);
+        worker_core_fail(c, out, r->request, r->row.position,
+                         "value out of range in layer %u at position %u", bad - 1, r->row.position);
 }
 
 /* The row, or the token that is chosen at it, could not be computed. */

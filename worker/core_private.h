@@ -129,7 +129,8 @@ void worker_core_log(struct worker_actions *out, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 /* Tell the coordinator that request cannot go on. */
 void worker_core_fail(struct worker_core *c, struct worker_actions *out, uint64_t request,
-                      const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+                      uint32_t position, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
 /* The ring is broken towards peer: tell the coordinator, once, and be still until the next plan. */
 void worker_core_link_lost(struct worker_core *c, struct worker_actions *out, const char *peer,
                            const char *reason);

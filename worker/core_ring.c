@@ -169,7 +169,7 @@ void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
     }
     struct model_sampling sampling = SAMPLING_OF(m);
     if (!open_is_sound(c, m) || !take_biases(&sampling, m->bias_ids, m->biases)) {
-        worker_core_fail(c, out, m->request,
+        worker_core_fail(c, out, m->request, 0,
                          "the request does not fit the plan's slots or context");
         return;
     }
@@ -177,7 +177,7 @@ void worker_core_open(struct worker_core *c, const struct net_msg_OPEN *m,
     struct worker_slot *s = &c->slots[m->slot];
     s->prompt = base_alloc((size_t)m->tokens.n * sizeof *s->prompt);
     if (s->prompt == NULL) {
-        worker_core_fail(c, out, m->request, "out of memory for the prompt on the first stage");
+        worker_core_fail(c, out, m->request, 0, "out of memory for the prompt on the first stage");
         return;
     }
     for (uint32_t i = 0; i < m->tokens.n; i++)

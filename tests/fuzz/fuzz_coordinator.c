@@ -198,6 +198,7 @@ static void ring_says(struct shell *h, uint32_t node)
     case NET_MSG_FAILED:
         m.u.FAILED.epoch = epoch;
         m.u.FAILED.request = h->open;
+        m.u.FAILED.position = (uint32_t)h->position + script_below(h->script, 3) - 1;
         break;
     default:
         m.u.LINK_LOST.epoch = epoch;

@@ -621,6 +621,28 @@ static void output_on_the_first_stage_costs_no_pass(void **state)
         fail_msg("%.3f times the tokens a second", ratio);
 }
 
+/* The first stage says that a row cannot go on while tokens ahead of it, which the last stage told, are
+ * still on their way: on links that differ by more than a pass takes. The clients look whether they
+ * get them. */
+static void a_failure_waits_for_the_tokens_before_it(void **state)
+{
+    static struct sim_setup w;
+    uint32_t bad = 0;
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        sim_setup_calm(&w, 2, 4);
+        w.seed = seed;
+        w.latency_us = 20000;
+        w.pass_us = 100;
+        w.bad_one_in = 200;
+        struct sim *s = run_scenario(&w);
+        for (uint32_t i = 0; i < w.n_requests; i++)
+            bad += s->clients[i].reference.bad && s->clients[i].reference.n_tokens > 0 ? 1u : 0u;
+        sim_free(s);
+    }
+    assert_true(bad > 40);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -628,6 +650,7 @@ int main(void)
         cmocka_unit_test(a_worker_that_comes_back_is_not_shipped_to_again),
         cmocka_unit_test(survivors_take_over),
         cmocka_unit_test(a_request_that_fails_names_who_was_lost),
+        cmocka_unit_test(a_failure_waits_for_the_tokens_before_it),
         cmocka_unit_test(a_hung_worker_is_dropped),
         cmocka_unit_test(a_link_test_is_no_sign_of_computing),
         cmocka_unit_test(a_worker_dies_while_all_get_ready),
