@@ -5,7 +5,7 @@ LOG_DRIVER = $(TAP_DRIVER)
 LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/tap.sh
 SH_LOG_DRIVER = $(TAP_DRIVER)
 SH_LOG_COMPILER = $(LOG_COMPILER) $(SHELL)
-CLEANFILES += tests/running.lock
+CLEANFILES += tests/running.lock tests/running.*.lock
 
 # SHOAL_REFERENCE is a folder of expected values that is not part of the distribution; without it the
 # tests that need it are skipped.

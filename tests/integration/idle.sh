@@ -3,6 +3,7 @@
 # core for each process over ten seconds, and, with the whole context used in all slots, a share of memory
 # (Pss) that is not more than the plan's figure + 10 % + 16 MiB, and of which the plan's figure is at most
 # 1.25 times + 16 MiB. A sanitizer costs time and memory of its own, so such a build leaves this out.
+# Alone: it counts the processor time of programs that do nothing.
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
 
 if test "$sanitized" -ne 0; then

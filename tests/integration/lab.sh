@@ -2,6 +2,7 @@
 # The laboratory and the launcher: four boards with shaped links on this machine, a cluster brought up on
 # them over real ssh, an answer that is the one of `shoal local`, every way in which bringing it up can
 # fail, and nothing left of it afterwards. Not under a sanitizer.
+# Alone: it holds links and quotas against the clock.
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
 
 if test "$sanitized" -ne 0; then

@@ -4,6 +4,7 @@
 # Then without slowing, where batches form. The answers are those of one process; what is asserted besides
 # is that all requests are in the ring together. Rates are printed, not judged: that is for
 # tests/bench/pipeline.sh, on a quiet machine.
+# Alone: it looks whether requests are in the ring together.
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
 
 # run NAME REQUESTS TOKENS: race, check, and say the rate.

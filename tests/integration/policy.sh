@@ -2,6 +2,7 @@
 # A plan that changes by itself: a worker is slower than it was measured to be, and the model leaves it in mid-text
 # with its KV cache; then everything stays as it is. One whose board runs out of memory (as made-up files say) is
 # relieved, too. The tokens are those of one process. With `policy: static` nothing moves.
+# Alone: a worker beside another test is slower than it was measured to be, too.
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
 
 question="In the beginning God created"

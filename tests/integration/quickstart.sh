@@ -1,6 +1,7 @@
 #!/bin/sh
 # The README's first command, on this build: three workers answer a prompt with the text that one process
 # gives, the plan is shown with predicted and measured times, and nothing is left behind.
+# Alone: it looks for programs of this build that are left behind.
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
 
 question="In the beginning"

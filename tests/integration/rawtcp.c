@@ -6,9 +6,9 @@
  *                                      so many have gone out; prints how often it connected
  *   rawtcp silent SECONDS HOST PORT N  opens N connections, says "open" and keeps them for so long
  *
- * Ports are drawn from below the range from which the system takes those of outgoing connections, and
- * each is tried by binding it, so that tests side by side hardly ever draw the same one; who binds it
- * later still finds out for himself. Left out: anything that understands an answer. */
+ * Ports are drawn from below the range from which the system takes those of outgoing connections, from
+ * the part that belongs to SHOAL_TEST_SLOT, so that tests side by side never draw the same one; each is
+ * tried by binding it, for what else the machine does. Left out: anything that understands an answer. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PORT_LOW = 20000, PORT_HIGH = 32000, PORTS_MAX = 64, HELD_MAX = 512, STALL_MS = 5000 };
+enum { PORT_LOW = 20000, SLOTS = 8, SLOT_PORTS = 1500, PORTS_MAX = 64, HELD_MAX = 512, STALL_MS = 5000 };
 
 static int fail(const char *what)
 {
@@ -64,6 +64,8 @@ static int hold(unsigned port)
 static int ports(int n)
 {
     unsigned found[PORTS_MAX];
+    const char *slot = getenv("SHOAL_TEST_SLOT");
+    const unsigned low = PORT_LOW + (slot != NULL ? (unsigned)atoi(slot) % SLOTS : 0) * SLOT_PORTS;
     int tries = 0, held = 0;
     if (n < 1 || n > PORTS_MAX)
         return fail("too many ports");
@@ -71,7 +73,7 @@ static int ports(int n)
         uint16_t word;
         if (!entropy(&word, sizeof word))
             return fail("/dev/urandom");
-        found[held] = PORT_LOW + word % (PORT_HIGH - PORT_LOW);
+        found[held] = low + word % SLOT_PORTS;
         /* All stay held until the end, so that no two are the same. */
         held += hold(found[held]) >= 0;
     }
