@@ -65,6 +65,7 @@ struct worker_batch {
 struct worker_profile {
     uint32_t
         rows[WORKER_BATCHES]; /* in: ascending from 1, the last one at most the rows of a tile */
+    uint32_t figure_ms; /* in: time spent on each figure; 0: what makes it a true one */
     struct worker_batch batches[WORKER_BATCHES];
     double sample;   /* choosing one token */
     double wake;     /* what a half takes longer when its threads slept before */

@@ -24,7 +24,8 @@ static const char usage[] =
     "  -v, --verbose         log every step      -q, --quiet  log warnings and errors only\n"
     "      --help            this text           --version    the version\n"
     "For tests: --test-pass-ms MS sleeps in every pass, --test-rows N takes at most N rows a pass,\n"
-    "--test-root DIR reads how the board is (/proc, /sys) below DIR.\n";
+    "--test-figure-ms MS measures each figure of the profile for so long only, --test-root DIR reads\n"
+    "how the board is (/proc, /sys) below DIR.\n";
 
 enum {
     OPT_NAME = 256,
@@ -33,6 +34,7 @@ enum {
     OPT_FOLDER,
     OPT_PASS_MS,
     OPT_ROWS,
+    OPT_FIGURE_MS,
     OPT_ROOT,
     OPT_HELP,
     OPT_VERSION
@@ -46,6 +48,7 @@ static const struct option options[] = {
     {"store-folder", no_argument, NULL, OPT_FOLDER},
     {"test-pass-ms", required_argument, NULL, OPT_PASS_MS},
     {"test-rows", required_argument, NULL, OPT_ROWS},
+    {"test-figure-ms", required_argument, NULL, OPT_FIGURE_MS},
     {"test-root", required_argument, NULL, OPT_ROOT},
     {"verbose", no_argument, NULL, 'v'},
     {"quiet", no_argument, NULL, 'q'},
@@ -126,6 +129,10 @@ int main(int argc, char **argv)
         case OPT_ROWS:
             if (!number(optarg, MODEL_ROWS_MAX, &o.test_rows))
                 return bad_usage("--test-rows takes a number of rows");
+            break;
+        case OPT_FIGURE_MS:
+            if (!number(optarg, 10000, &o.test_figure_ms))
+                return bad_usage("--test-figure-ms takes milliseconds up to 10000");
             break;
         case 'v':
             level = BASE_LOG_DEBUG;

@@ -36,12 +36,14 @@ enum {
     PERIODS = 10, /* of a quota that a mean goes over */
     SHARE = 4     /* the smaller share is one part in so many */
 };
-static const double RUN_S = 0.06; /* time spent on one figure, where RUNS_MIN do not take longer */
+static const double FIGURE_S = 0.06; /* time spent on one, where RUNS_MIN do not take longer */
 
 struct bench {
     const struct model *m;
     const struct model_exec_config *c;
     struct worker_quota quota;
+    double window; /* a figure takes so many seconds, */
+    int runs_min;  /* and at least so many runs */
     struct model_exec *exec;
     struct model_sampler *sampler;
     uint32_t layer0, layer1;
@@ -189,10 +191,9 @@ static int by_value(const void *a, const void *b)
 static void measure(struct bench *b, void (*run)(struct bench *, uint32_t), uint32_t n,
                     double out[static 2])
 {
-    const double window = fmax(RUN_S, PERIODS * b->quota.period_s);
     double s[2][RUNS_MAX], total = 0;
     int k = -1;
-    while (k < RUNS_MAX && (k < RUNS_MIN || total < window)) {
+    while (k < RUNS_MAX && (k < b->runs_min || total < b->window)) {
         set_rows(b, n);
         b->lap[0] = b->lap[1] = 0;
         run(b, n);
@@ -366,6 +367,9 @@ int worker_profile_run(const struct model *m, const struct model_exec_config *c,
     b->m = m;
     b->c = c;
     b->quota = worker_cpu_quota(root);
+    b->window = out->figure_ms > 0 ? out->figure_ms * 1e-3
+                                   : fmax(FIGURE_S, PERIODS * b->quota.period_s);
+    b->runs_min = out->figure_ms > 0 ? 1 : RUNS_MIN;
     out->throttle = b->quota.period_s > 0 ? fmin(1, b->quota.cores / c->n_threads) : 1;
     b->hidden = base_zalloc((size_t)c->max_rows * model_shape(m)->n_embd, sizeof(float));
     b->sum = base_zalloc((size_t)c->max_rows * model_shape(m)->n_embd, sizeof *b->sum);

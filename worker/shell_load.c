@@ -144,6 +144,7 @@ static void run_job(void *arg)
         break;
     case JOB_PROFILE:
         kern_fp_init();
+        j->profile.figure_ms = j->shell->options->test_figure_ms;
         j->rc = worker_profile_run(j->with, &j->config, "", &j->profile, &j->e);
         if (j->rc == 0)
             j->rc = time_messages(j);

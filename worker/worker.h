@@ -209,6 +209,7 @@ struct worker_options {
     const char *kernels;   /* NULL: as configured */
     uint32_t test_pass_ms; /* sleep so long in every pass */
     uint32_t test_rows;    /* rows of one pass at most */
+    uint32_t test_figure_ms; /* measure each figure of the profile for so long; 0: as it should be */
     const char *test_root; /* the board is read below this folder; NULL: / */
 };
 /* Run until a signal asks to stop (0) or the coordinator refuses us. */

@@ -3,6 +3,7 @@
 # or many at once; status and plan tell what is there; it stops when told and starts again without
 # shipping anything. The same for a cluster of one worker, and for one that may choose.
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
+figure_ms=0 # one script with boards that are measured as all clusters do it
 
 # agree NAME OPTION...: cluster and process print the same text and the same JSON but for times.
 agree()

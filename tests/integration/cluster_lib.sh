@@ -29,6 +29,7 @@ if grep -q -e __asan_init -e __tsan_init -e __ubsan_handle "$worker" 2>/dev/null
 fi
 : "${SHOAL_TEST_SHORT:=$sanitized}"
 short=$SHOAL_TEST_SHORT
+figure_ms=3 # plans need no true profile here; 0 where one does
 patience=1
 test "$sanitized" -eq 0 || patience=4
 
@@ -193,7 +194,8 @@ start_worker()
     name=$1
     shift
     # shellcheck disable=SC2086 # a command and its options
-    eval "start_program \"\$name\" \${inside_$name-} \"\$worker\" -c \"\$lab/cluster.ini\" --name \"\$name\" \"\$@\""
+    eval "start_program \"\$name\" \${inside_$name-} \"\$worker\" -c \"\$lab/cluster.ini\" --name \"\$name\" \
+        --test-figure-ms $figure_ms \"\$@\""
 }
 
 pid_of()

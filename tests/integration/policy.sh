@@ -4,6 +4,7 @@
 # relieved, too. The tokens are those of one process. With `policy: static` nothing moves.
 # Alone: a worker beside another test is slower than it was measured to be, too.
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
+figure_ms=0 # workers are held against their promises
 
 question="In the beginning God created"
 tokens=240

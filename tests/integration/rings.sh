@@ -3,6 +3,7 @@
 # (the text is one process's, bit for bit), and hidden states that travel in fewer bytes (it need not be,
 # but it is the same every time, and near).
 . "${SHOAL_SRCDIR:-.}/tests/integration/cluster_lib.sh"
+figure_ms=0 # which stage comes first follows from what boards were measured as
 
 # Pinned so that the last stage is by far the slowest: the planner spares it the output matrix.
 uneven_cluster()
