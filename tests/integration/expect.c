@@ -1,6 +1,8 @@
 /* Runs `shoal` and compares its JSON with a file of expected values: the check behind reference.sh
  * and local.sh. Says what differs on stderr and ends with 1; 0 where everything is as expected.
  *
+ *   expect vocabulary MODEL FILE                     ids of every text, without the program: a large
+ *                                                    vocabulary is read once, not for each text
  *   expect tokens PROGRAM MODEL FILE                 ids of every text
  *   expect logits PROGRAM MODEL FILE TOLERANCE       ids, mean, rms, 4 best at every position
  *   expect greedy PROGRAM MODEL FILE                 ids of every continuation
@@ -8,6 +10,8 @@
  *
  * What follows is handed to the program as further options. Texts go to it as arguments, not
  * through a shell, so that nothing in them is changed. */
+#include "model/model.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <stdbool.h>
@@ -18,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ARGS_MAX = 64, BEST = 4 };
+enum { ARGS_MAX = 64, BEST = 4, IDS_MAX = 4096 };
 
 static char **more_args; /* NULL-terminated */
 static unsigned n_bad;
@@ -109,6 +113,46 @@ static void check_tokens(const char *program, const char *model, const json_t *w
     json_decref(got);
 }
 
+/* No BOS: not all of these files say whether there is one. */
+static void check_ids(const struct vocab *v, const json_t *want)
+{
+    const json_t *text = json_object_get(want, "text");
+    const struct span s = {(const uint8_t *)json_string_value(text), json_string_length(text)};
+    int32_t ids[IDS_MAX];
+    struct err e = {0};
+    size_t n = 0;
+    json_t *got = json_array();
+    if (model_vocab_encode(v, s, 0, ids, IDS_MAX, &n, &e) != 0) {
+        fprintf(stderr, "\"%.50s\": %s\n", text_of(want, "text"), e.text);
+        n_bad++;
+    } else {
+        for (size_t i = 0; i < n; i++)
+            json_array_append_new(got, json_integer(ids[i]));
+        same_ids(text_of(want, "text"), json_object_get(want, "ids"), got);
+    }
+    json_decref(got);
+}
+
+static int check_vocabulary(const char *model, const char *file)
+{
+    json_error_t why;
+    json_t *list = json_load_file(file, JSON_ALLOW_NUL, &why);
+    struct gguf *g = NULL;
+    struct vocab *v = NULL;
+    struct err e = {0};
+    if (json_array_size(list) == 0 || model_gguf_open(model, GGUF_VOCABULARY, &g, &e) != 0 ||
+        model_vocab_open(g, &v, &e) != 0) {
+        fprintf(stderr, "expect: %s: %s\n", model, e.text[0] != 0 ? e.text : why.text);
+        n_bad++;
+    }
+    for (size_t i = 0; v != NULL && i < json_array_size(list); i++)
+        check_ids(v, json_array_get(list, i));
+    model_vocab_close(v);
+    model_gguf_close(g);
+    json_decref(list);
+    return n_bad == 0 ? 0 : 1;
+}
+
 static void check_position(const char *text, const json_t *want, const json_t *got,
                            double tolerance)
 {
@@ -194,6 +238,8 @@ int main(int argc, char **argv)
 {
     json_error_t why;
     const char *kind = argc > 4 ? argv[1] : "";
+    if (argc == 4 && strcmp(argv[1], "vocabulary") == 0)
+        return check_vocabulary(argv[2], argv[3]);
     const bool logits = strcmp(kind, "logits") == 0, perplexity = strcmp(kind, "perplexity") == 0;
     const int used = 5 + (logits ? 1 : 0) + (perplexity ? 2 : 0);
     json_t *list = argc >= used && argc > 4 ? json_load_file(argv[4], JSON_ALLOW_NUL, &why) : NULL;

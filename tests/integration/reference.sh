@@ -33,8 +33,7 @@ check()
 vocabulary()
 {
     check "ids of the vocabulary $1" \
-        "$expect" tokens "$shoal" "$SHOAL_REFERENCE/tokenizers/$1.gguf" \
-        "$SHOAL_REFERENCE/tokenizers/$1.json" --no-bos
+        "$expect" vocabulary "$SHOAL_REFERENCE/tokenizers/$1.gguf" "$SHOAL_REFERENCE/tokenizers/$1.json"
 }
 
 if ! test -f "$demo/shoal-demo-7m-f16.gguf"; then
