@@ -320,11 +320,6 @@ static void on_node(struct coord_core *c, uint32_t node, const struct net_msg *m
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
-static bool is_profiled(const struct coord_core *c, uint32_t node)
-{
-    return c->task.kind == TASK_PROFILE && c->task.node == node;
-}
-
 static void check_lives(struct coord_core *c, struct coord_actions *out)
 {
     for (uint32_t i = 0; i < c->config.n_workers; i++) {
@@ -335,7 +330,7 @@ static void check_lives(struct coord_core *c, struct coord_actions *out)
         if (c->now_ms - n->heard_ms > (int64_t)c->config.dead_ms)
             snprintf(why, sizeof why, "silent for %.1f s",
                      (double)(c->now_ms - n->heard_ms) / 1000.0);
-        else if (n->working && !is_profiled(c, i) &&
+        else if (n->working && !coord_core_is_profiled(c, i) &&
                  c->now_ms - n->progress_ms > HANG_MS &&
                  (coord_core_in_plan(&c->now, i) || coord_core_in_plan(&c->next, i)))
             snprintf(why, sizeof why, "hung: one pass takes longer than %d s", HANG_MS / 1000);

@@ -2,9 +2,10 @@
  *
  * One task at a time in the whole cluster: first every worker's own speed (PROFILE), then every
  * ordered pair of workers and every worker's link to the coordinator (TEST_LINK). So no two
- * transfers share a board, and workers that share a machine do not disturb each other. Each task
- * has a deadline; one that fails is logged and noted, and its numbers stay NAN, which coord_solve
- * takes for a link that is not to be used. A worker that reconnects is asked again, and has the
+ * transfers share a board, and workers that share a machine do not disturb each other. A worker whose
+ * PROFILE takes longer than MEASURE_WAIT_MS is slow, or hangs: the others wait no longer for it, and
+ * what it says is taken when it comes. Each task has a deadline; one that fails is logged and noted,
+ * and its numbers stay NAN, which coord_solve takes for a link that is not to be used. A worker that reconnects is asked again, and has the
  * numbers ready where its process has lived on; so has it those of connections that have not broken
  * (worker/shell.h): then nothing has to wait for a coordinator that was restarted but the plan.
  *
@@ -85,7 +86,7 @@ void coord_core_measure(struct coord_core *c, struct coord_actions *out)
         return;
     for (uint32_t i = 0; i < n; i++)
         if (counts(c, i) && c->nodes[i].state == NODE_READY &&
-            c->nodes[i].avoid_until_ms <= c->now_ms) {
+            !coord_core_is_profiled(c, i) && c->nodes[i].avoid_until_ms <= c->now_ms) {
             begin(c, TASK_PROFILE, i, 0, out);
             return;
         }
@@ -117,21 +118,42 @@ static bool changed(double now, double then)
     return fabs(now - then) > CHANGED * then;
 }
 
+static void say_failed(struct coord_core *c, uint32_t node, const char *error,
+                       struct coord_actions *out)
+{
+    coord_core_node_error(c, node, error);
+    coord_core_log(out, true, "measuring_failed name=%s reason=\"%s\"",
+                   c->config.workers[node].name, error);
+}
+
+bool coord_core_is_profiled(const struct coord_core *c, uint32_t node)
+{
+    return c->nodes[node].profile_until_ms != 0 ||
+           (c->task.kind == TASK_PROFILE && c->task.node == node);
+}
+
 /* A task is over, well or not: the numbers are what they are. */
-static void end_task(struct coord_core *c, const char *error, struct coord_actions *out)
+static void end_profile(struct coord_core *c, uint32_t node, const char *error,
+                        struct coord_actions *out)
+{
+    coord_core_task_drop(c, node);
+    /* A compute thread that has measured has not hung meanwhile; links are tested without it. */
+    c->nodes[node].progress_ms = c->now_ms;
+    if (error[0] != 0) {
+        say_failed(c, node, error, out);
+        c->nodes[node].avoid_until_ms = c->now_ms + PREPARE_SILENT_MS;
+    }
+    coord_core_act(out, COORD_ACT_SAVE);
+    c->again_ms = c->now_ms;
+    coord_core_want_plan(c, 0, false);
+}
+
+static void end_link(struct coord_core *c, const char *error, struct coord_actions *out)
 {
     const struct task t = c->task;
     c->task.kind = TASK_NONE;
-    /* A compute thread that has measured has not hung meanwhile; links are tested without it. */
-    if (t.kind == TASK_PROFILE)
-        c->nodes[t.node].progress_ms = c->now_ms;
-    if (error[0] != 0) {
-        coord_core_node_error(c, t.node, error);
-        coord_core_log(out, true, "measuring_failed name=%s reason=\"%s\"",
-                       c->config.workers[t.node].name, error);
-        if (t.kind == TASK_PROFILE)
-            c->nodes[t.node].avoid_until_ms = c->now_ms + PREPARE_SILENT_MS;
-    }
+    if (error[0] != 0)
+        say_failed(c, t.node, error, out);
     coord_core_act(out, COORD_ACT_SAVE);
     c->again_ms = c->now_ms;
     if (!t.again || changed(c->profile.rtt[t.node][t.peer], c->planned_rtt[t.node][t.peer]) ||
@@ -191,7 +213,7 @@ static void keep_profile(const struct net_msg_PROFILED *m, uint32_t n_layers,
 void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_msg_PROFILED *m,
                          struct coord_actions *out)
 {
-    if (c->task.kind != TASK_PROFILE || c->task.node != node)
+    if (!coord_core_is_profiled(c, node))
         return;
     struct coord_node_profile *p = &c->profile.nodes[node];
     char error[301];
@@ -211,7 +233,7 @@ void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_m
                        p->wake * 1e3, p->throttle, (unsigned long long)p->memory_bytes,
                        (unsigned long long)m->age_ms);
     }
-    end_task(c, error, out);
+    end_profile(c, node, error, out);
 }
 
 void coord_core_link_tested(struct coord_core *c, uint32_t node,
@@ -245,11 +267,12 @@ void coord_core_link_tested(struct coord_core *c, uint32_t node,
         coord_core_log(out, false, "link from=%s to=%s rtt_ms=%.3f up_mb_s=%.1f down_mb_s=%.1f",
                        c->config.workers[node].name, name[0] != 0 ? name : "coordinator",
                        m->rtt * 1e3, m->up / 1e6, m->down / 1e6);
-    end_task(c, error, out);
+    end_link(c, error, out);
 }
 
 void coord_core_task_drop(struct coord_core *c, uint32_t node)
 {
+    c->nodes[node].profile_until_ms = 0;
     if (c->task.kind != TASK_NONE &&
         (c->task.node == node || (c->task.kind == TASK_LINK && c->task.peer == node)))
         c->task.kind = TASK_NONE;
@@ -257,9 +280,15 @@ void coord_core_task_drop(struct coord_core *c, uint32_t node)
 
 void coord_core_task_time(struct coord_core *c, struct coord_actions *out)
 {
-    if (c->task.kind != TASK_NONE && c->now_ms > c->task.deadline_ms)
-        end_task(c,
-                 c->task.kind == TASK_PROFILE ? "it did not finish profiling in time"
-                                              : "it did not finish testing a link in time",
-                 out);
+    if (c->task.kind == TASK_PROFILE && c->now_ms - c->task.begun_ms > MEASURE_WAIT_MS) {
+        coord_core_log(out, true, "measuring_slow name=%s effect=\"the others do not wait for it\"",
+                       c->config.workers[c->task.node].name);
+        c->nodes[c->task.node].profile_until_ms = c->task.deadline_ms;
+        c->task.kind = TASK_NONE;
+    }
+    if (c->task.kind == TASK_LINK && c->now_ms > c->task.deadline_ms)
+        end_link(c, "it did not finish testing a link in time", out);
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        if (c->nodes[i].profile_until_ms != 0 && c->now_ms > c->nodes[i].profile_until_ms)
+            end_profile(c, i, "it did not finish profiling in time", out);
 }

@@ -157,7 +157,10 @@ static uint32_t missing(const struct coord_core *c, char *names, size_t max)
 static void fail_hopeless(struct coord_core *c, uint32_t present, struct coord_actions *out)
 {
     char why[360];
-    if (c->now.epoch != 0 || c->plan_state != PLAN_IDLE || c->task.kind != TASK_NONE ||
+    bool measuring = c->task.kind != TASK_NONE;
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        measuring = measuring || coord_core_is_profiled(c, i);
+    if (c->now.epoch != 0 || c->plan_state != PLAN_IDLE || measuring ||
         (c->plan_wanted && present != 0 && !c->hopeless))
         return;
     const int64_t since = c->no_plan_since_ms > c->joined_ms ? c->no_plan_since_ms : c->joined_ms;
@@ -220,8 +223,7 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
     if (present != c->planned_present && present != 0)
         c->plan_wanted = true;
     fail_hopeless(c, present, out);
-    /* Numbers are worth waiting for, but a hung worker that is being profiled must not keep the
-     * others from serving. */
+    /* Numbers are worth waiting for. */
     const bool measuring = c->task.kind != TASK_NONE && !c->task.again &&
                            (c->now.epoch != 0 || c->now_ms - c->task.begun_ms <= MEASURE_WAIT_MS);
     if (!c->plan_wanted || c->plan_state != PLAN_IDLE || measuring || c->now_ms < c->plan_at_ms)

@@ -11,7 +11,7 @@ enum {
     JOIN_WAIT_MS = 5000, /* how long a first plan waits for workers that have not come */
     PROFILE_MS = 120000, /* deadlines of the measuring tasks */
     LINK_MS = 30000,
-    MEASURE_WAIT_MS = 20000, /* how long a task may hold up a cluster that has no plan in force */
+    MEASURE_WAIT_MS = 20000, /* how long a worker that measures itself may hold up the others */
     PREPARE_SILENT_MS =
         30000,          /* a worker that prepares says nothing for so long: the plan is given up */
     SETTLE_MS = 200,    /* after a loss, wait for its other news before planning again */
@@ -54,6 +54,7 @@ struct node {
     bool connected, drained; /* drained: a person wants no work on it */
     int64_t heard_ms, progress_ms; /* last message; last change of passes, or no work */
     int64_t avoid_until_ms;        /* a plan failed on it: left out until then */
+    int64_t profile_until_ms;      /* it measures itself still, and nobody waits for it; 0: no */
     uint64_t passes, busy_us;
     bool working;
     double pass_ms, busy; /* recent means */
@@ -260,6 +261,7 @@ void coord_core_link_tested(struct coord_core *c, uint32_t node,
 void coord_core_task_drop(struct coord_core *c, uint32_t node); /* node is gone */
 void coord_core_task_time(struct coord_core *c, struct coord_actions *out);
 void coord_core_profile_forget(struct coord_core *c, uint32_t node);
+bool coord_core_is_profiled(const struct coord_core *c, uint32_t node); /* just now */
 
 /* core_plan.c */
 void coord_core_want_plan(struct coord_core *c, int64_t delay_ms, bool forced);

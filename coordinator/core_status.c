@@ -13,7 +13,7 @@ static const char *state_name(const struct coord_core *c, uint32_t i)
         return c->nodes[i].drained ? "draining" : "serving";
     if (c->plan_state == PLAN_PREPARING && coord_core_in_plan(&c->next, i))
         return "preparing";
-    if (c->task.kind == TASK_PROFILE && c->task.node == i)
+    if (coord_core_is_profiled(c, i))
         return "profiling";
     if (c->nodes[i].drained && c->nodes[i].connected)
         return "drained";

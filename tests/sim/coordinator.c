@@ -13,7 +13,7 @@ enum {
     HASHES_A_MESSAGE = 5,
     IDLE_US = 100000000,
     SIMPLE_IDLE_US = 25000000,
-    PROFILE_US = 120000000
+    PROFILE_US = 20000000
 };
 
 static struct sim_plan *plan_of(struct sim *s, uint64_t epoch)
@@ -125,23 +125,28 @@ static void on_commit(struct sim *s, uint32_t w, uint64_t epoch)
         sim_fail(s, "plan %" PRIx64 " takes the place of one just like it", epoch);
 }
 
+static uint32_t n_faults(const struct sim *s, enum sim_fault_kind kind)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->setup.n_faults; i++)
+        n += s->setup.faults[i].kind == kind ? 1u : 0u;
+    return n;
+}
+
 static bool has_fault(const struct sim *s, enum sim_fault_kind kind)
 {
-    for (uint32_t i = 0; i < s->setup.n_faults; i++)
-        if (s->setup.faults[i].kind == kind)
-            return true;
-    return false;
+    return n_faults(s, kind) > 0;
 }
 
 /* Well workers that can hold the model do not stay without a plan for longer than a few attempts
- * take. Only those that come anew may have to wait until a hung worker's profiling is given up,
- * since one is measured at a time. */
+ * take. Only those that come anew may have to wait a little for each hung worker's profile, since
+ * one is measured at a time. */
 static void watch_idle(struct sim *s)
 {
     bool newcomers = s->setup.n_faults > 1 || s->setup.grow_us > 0;
     for (uint32_t i = 0; i < s->setup.n_workers; i++)
         newcomers = newcomers || s->setup.start_us[i] > 1000000;
-    const int64_t profile_us = has_fault(s, SIM_HANG) && newcomers ? PROFILE_US : 0;
+    const int64_t profile_us = newcomers ? n_faults(s, SIM_HANG) * PROFILE_US : 0;
     const bool simple = !s->setup.trouble && !has_fault(s, SIM_LINK) && !has_fault(s, SIM_HANG) &&
                         !has_fault(s, SIM_SLOW) && !has_fault(s, SIM_PARTITION);
     const int64_t limit_us =

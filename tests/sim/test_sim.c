@@ -260,6 +260,23 @@ static void a_hung_worker_is_dropped(void **state)
     sim_free(s);
 }
 
+/* The first one to be measured hangs from the beginning: the others are measured after a while. */
+static void who_hangs_does_not_keep_others_from_being_measured(void **state)
+{
+    static struct sim_setup w;
+    (void)state;
+    sim_setup_calm(&w, 3, 1);
+    w.n_faults = 1;
+    w.faults[0] = (struct sim_fault){.kind = SIM_HANG, .for_us = SIM_FOREVER};
+    w.start_us[1] = w.start_us[2] = SECOND_US;
+    struct sim *s = run_scenario(&w);
+    expect_lines(s, (const char *const[]){"fault hang alpha", "measuring_slow name=alpha",
+                                          "profiled name=gamma", "client-0 done finish=1 tokens=92",
+                                          NULL});
+    assert_true(s->clients[0].over_us < 30 * (int64_t)SECOND_US);
+    sim_free(s);
+}
+
 /* Links are tested between two plans, and a worker whose compute thread hangs passes that. */
 static void a_link_test_is_no_sign_of_computing(void **state)
 {
@@ -652,6 +669,7 @@ int main(void)
         cmocka_unit_test(a_request_that_fails_names_who_was_lost),
         cmocka_unit_test(a_failure_waits_for_the_tokens_before_it),
         cmocka_unit_test(a_hung_worker_is_dropped),
+        cmocka_unit_test(who_hangs_does_not_keep_others_from_being_measured),
         cmocka_unit_test(a_link_test_is_no_sign_of_computing),
         cmocka_unit_test(a_worker_dies_while_all_get_ready),
         cmocka_unit_test(a_frozen_worker_wakes_up_in_the_past),
