@@ -23,14 +23,10 @@ static const double slow = 1.4, agree = 1.25, quota_change = 1.15;
  * mapped files, which count as free already. False: not known. */
 static bool usable(const struct coord_core *c, uint32_t node, double *bytes)
 {
-    const struct watch_sample *s = coord_core_watched(c, node);
-    const uint64_t weights = c->nodes[node].done_bytes;
-    uint64_t free_bytes;
     double slope;
-    if (s == NULL || !coord_core_memory(c, node, &free_bytes, &slope))
+    if (!coord_core_memory(c, node, bytes, &slope))
         return false;
-    const double own = s->memory_used > weights ? (double)(s->memory_used - weights) : 0;
-    *bytes = (double)free_bytes + own + fmin(0, slope) * AHEAD_S;
+    *bytes += fmin(0, slope) * AHEAD_S;
     return true;
 }
 

@@ -28,6 +28,7 @@ struct watch_sample {
     int64_t at_ms;
     uint64_t epoch;                    /* in force when it came */
     uint64_t memory_free, memory_used; /* bytes; free: UINT64_MAX is not known */
+    uint64_t memory_own;               /* as in REPORT */
     double memory_pressure, cpu_pressure, temperature, clock, battery, power; /* as in REPORT */
     double round_trip_ms;
     double busy;       /* share of the last seconds spent computing */
@@ -370,10 +371,10 @@ void coord_core_report(struct coord_core *c, uint32_t node, const struct net_msg
 void coord_core_watch_forget(struct coord_core *c, uint32_t node); /* a new life begins */
 /* The newest report; NULL: there is none, or it is older than three intervals. */
 const struct watch_sample *coord_core_watched(const struct coord_core *c, uint32_t node);
-/* Bytes that are free now, and bytes a second by which they have changed in the last 10 s (below 0:
- * memory shrinks; 0 also where there are too few reports). False: not known. */
-bool coord_core_memory(const struct coord_core *c, uint32_t node, uint64_t *free_bytes,
-                       double *slope);
+/* Bytes that the worker can have, those that are free and its own, and bytes a second by which they
+ * have changed in the last 10 s (below 0: others take them; 0 also where there are too few reports).
+ * False: not known. */
+bool coord_core_memory(const struct coord_core *c, uint32_t node, double *bytes, double *slope);
 /* Time of the stage's passes of decoding against the plan's prediction for as many rows, mean over the
  * last 10 s: 2 is twice as slow. Of a team the leader's, which waits for the others. 0 where nothing
  * was measured under the plan in force; *passes is how many it is the mean of. */

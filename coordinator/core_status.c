@@ -33,8 +33,7 @@ static void fill_board(struct coord_core *c, uint32_t i, struct net_msg_STATUS_N
                                                 .power = NAN,
                                                 .round_trip_ms = NAN};
     const struct watch_sample *s = c->nodes[i].connected ? coord_core_watched(c, i) : NULL;
-    uint64_t free_bytes;
-    double passes;
+    double bytes, passes;
     s = s != NULL ? s : &unknown;
     m->memory_free = s->memory_free;
     m->memory_used = s->memory_used;
@@ -48,7 +47,7 @@ static void fill_board(struct coord_core *c, uint32_t i, struct net_msg_STATUS_N
     m->waiting = s->waiting;
     m->round_trip = net_to_wire(s->round_trip_ms);
     if (s != &unknown)
-        (void)coord_core_memory(c, i, &free_bytes, &m->memory_slope);
+        (void)coord_core_memory(c, i, &bytes, &m->memory_slope);
     m->ratio = coord_core_slowness(c, i, &passes);
     const uint32_t n = coord_core_history(c, i, c->histories[i]);
     m->busy_then = net_list_f64(c->histories[i][0], n);

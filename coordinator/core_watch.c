@@ -72,6 +72,7 @@ void coord_core_report(struct coord_core *c, uint32_t node, const struct net_msg
         .epoch = c->now.epoch,
         .memory_free = m->memory_free,
         .memory_used = m->memory_used,
+        .memory_own = m->memory_own,
         .memory_pressure = within(m->memory_pressure, 0, 100),
         .cpu_pressure = within(m->cpu_pressure, 0, 100),
         .temperature = within(m->temperature, -100, 300),
@@ -108,9 +109,14 @@ const struct watch_sample *coord_core_watched(const struct coord_core *c, uint32
     return s != NULL && c->now_ms - s->at_ms <= fresh_ms ? s : NULL;
 }
 
-/* Least squares through the recent samples. */
-bool coord_core_memory(const struct coord_core *c, uint32_t node, uint64_t *free_bytes,
-                       double *slope)
+static double can_have(const struct watch_sample *s)
+{
+    return (double)s->memory_free + (double)s->memory_own;
+}
+
+/* Least squares through the recent samples. What the worker takes or gives back itself, as when its
+ * plan changes, is no trend. */
+bool coord_core_memory(const struct coord_core *c, uint32_t node, double *bytes, double *slope)
 {
     const struct watch *w = &c->nodes[node].watch;
     const struct watch_sample *now = coord_core_watched(c, node), *s;
@@ -122,15 +128,15 @@ bool coord_core_memory(const struct coord_core *c, uint32_t node, uint64_t *free
             continue;
         /* From the newest on, so that the numbers stay small beside what changes. */
         const double seconds = (double)(s->at_ms - now->at_ms) / 1e3,
-                     bytes = (double)s->memory_free - (double)now->memory_free;
+                     more = can_have(s) - can_have(now);
         n += 1;
         t += seconds;
         tt += seconds * seconds;
-        y += bytes;
-        ty += seconds * bytes;
+        y += more;
+        ty += seconds * more;
     }
     const double spread = n * tt - t * t;
-    *free_bytes = now->memory_free;
+    *bytes = can_have(now);
     *slope = n >= SLOPE_SAMPLES && spread > 0 ? (n * ty - t * y) / spread : 0;
     return true;
 }

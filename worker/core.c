@@ -591,6 +591,7 @@ static void on_read(struct worker_core *c, const struct worker_event *ev,
     a->msg.u.REPORT = (struct net_msg_REPORT){
         .memory_free = r->memory_free,
         .memory_used = r->memory_used,
+        .memory_own = r->memory_own,
         .memory_pressure = net_to_wire(r->memory_pressure),
         .cpu_pressure = net_to_wire(r->cpu_pressure),
         .temperature = net_to_wire(r->temperature),

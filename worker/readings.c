@@ -192,13 +192,15 @@ void worker_readings_take(const char *root, uint64_t limit_bytes, struct worker_
     char group[PATH_BYTES] = "";
     *out = (struct worker_readings){.memory_free = worker_memory_left(root),
                                     .memory_used = worker_memory_pages(root),
+                                    .memory_own = worker_memory_own(root),
                                     .temperature = NAN,
                                     .clock = NAN,
                                     .battery = NAN,
                                     .power = NAN,
                                     .quota = worker_cpu_quota(root).cores};
+    /* As with the control groups' limits, files that can be read again count as free. */
     if (limit_bytes != 0) {
-        const uint64_t left = limit_bytes > out->memory_used ? limit_bytes - out->memory_used : 0;
+        const uint64_t left = limit_bytes > out->memory_own ? limit_bytes - out->memory_own : 0;
         out->memory_free = left < out->memory_free ? left : out->memory_free;
     }
     worker_group_folder(root, group, sizeof group);

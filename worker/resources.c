@@ -355,19 +355,39 @@ uint64_t worker_memory_available(const char *root, uint64_t limit_bytes)
     return left != UNLIMITED ? left : 0;
 }
 
+/* Number `which` of a process's sizes, in bytes: total, resident, and that part of the resident that
+ * files back. */
+static uint64_t size_of(const char *text, unsigned which)
+{
+    uint64_t pages, bytes;
+
+    for (unsigned i = 0; i < which && text != NULL; i++) {
+        text = strchr(text, ' ');
+        text += text != NULL;
+    }
+    if (text == NULL || !worker_parse_number(text, &pages) ||
+        __builtin_mul_overflow(pages, (uint64_t)sysconf(_SC_PAGESIZE), &bytes)) {
+        return 0;
+    }
+    return bytes;
+}
+
 uint64_t worker_memory_pages(const char *root)
 {
-    /* Total, then resident, in pages. */
     char *statm = worker_read_text(root, "/proc/self/statm", SMALL_FILE_MAX);
-    const char *second = statm != NULL ? strchr(statm, ' ') : NULL;
-    uint64_t pages, bytes = 0;
+    const uint64_t bytes = size_of(statm, 1);
 
-    if (second == NULL || !worker_parse_number(second + 1, &pages) ||
-        __builtin_mul_overflow(pages, (uint64_t)sysconf(_SC_PAGESIZE), &bytes)) {
-        bytes = 0;
-    }
     base_free(statm);
     return bytes;
+}
+
+uint64_t worker_memory_own(const char *root)
+{
+    char *statm = worker_read_text(root, "/proc/self/statm", SMALL_FILE_MAX);
+    const uint64_t all = size_of(statm, 1), files = size_of(statm, 2);
+
+    base_free(statm);
+    return files < all ? all - files : 0;
 }
 
 uint64_t worker_memory_resident(const char *root)

@@ -24,6 +24,9 @@ uint64_t worker_memory_resident(const char *root);
  * (27 ms for 2 GiB of small ones on the machine of docs/measured.md). */
 uint64_t worker_memory_pages(const char *root);
 
+/* Of those, bytes that no file backs: what the kernel cannot drop and read again. */
+uint64_t worker_memory_own(const char *root);
+
 /* The tightest CPU quota of the control groups above this process: so many cores, counted anew each
  * period, after which its threads stand still. Zeros: there is none. */
 struct worker_quota {

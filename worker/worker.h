@@ -68,6 +68,7 @@ enum {
 };
 struct worker_readings {
     uint64_t memory_free, memory_used; /* bytes; free: UINT64_MAX is not known */
+    uint64_t memory_own;               /* of those used, what no file backs */
     double memory_pressure, cpu_pressure; /* percent */
     double temperature;                   /* degrees Celsius */
     double clock, battery;                /* shares, 0 to 1 */

@@ -43,14 +43,17 @@ static void memory_is_what_the_tightest_limit_leaves(void **state)
     (void)state;
     fake_root_have("/proc/meminfo", "MemTotal: 1 kB\nMemAvailable: 1048576 kB\n");
     char statm[64];
-    snprintf(statm, sizeof statm, "99999 %llu 12 1 0 345 0\n",
-             (unsigned long long)(200 * MIB) / (unsigned long long)sysconf(_SC_PAGESIZE));
+    snprintf(statm, sizeof statm, "99999 %llu %llu 1 0 345 0\n",
+             (unsigned long long)(200 * MIB) / (unsigned long long)sysconf(_SC_PAGESIZE),
+             (unsigned long long)(120 * MIB) / (unsigned long long)sysconf(_SC_PAGESIZE));
     fake_root_have("/proc/self/statm", statm);
     struct worker_readings r = take(0);
     assert_int_equal(r.memory_free, 1024 * MIB);
     assert_int_equal(r.memory_used, 200 * MIB);
-    assert_int_equal(take(512 * MIB).memory_free, 312 * MIB);
-    assert_int_equal(take(100 * MIB).memory_free, 0);
+    assert_int_equal(r.memory_own, 80 * MIB);
+    /* The weights that it has mapped are files. */
+    assert_int_equal(take(512 * MIB).memory_free, 432 * MIB);
+    assert_int_equal(take(70 * MIB).memory_free, 0);
     fake_root_have("/proc/self/cgroup", "0::/shoal\n");
     fake_root_have("/proc/self/mountinfo", "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
     fake_root_have("/sys/fs/cgroup/shoal/memory.max", "314572800\n");

@@ -75,36 +75,43 @@ static void report(const struct net_msg_REPORT *m)
 
 static void slopes_follow_memory(void **state)
 {
-    uint64_t free_bytes;
-    double slope;
+    double bytes, slope;
     (void)state;
-    assert_false(coord_core_memory(core, 0, &free_bytes, &slope));
+    assert_false(coord_core_memory(core, 0, &bytes, &slope));
     for (int i = 0; i < 2; i++) {
         const struct net_msg_REPORT m = calm((uint64_t)((1000 - 20 * i) * MIB));
         report(&m);
     }
-    assert_true(coord_core_memory(core, 0, &free_bytes, &slope));
-    assert_true(free_bytes == (uint64_t)(980 * MIB));
+    assert_true(coord_core_memory(core, 0, &bytes, &slope));
+    assert_true(bytes == 980 * MIB);
     assert_true(slope == 0); /* two points are no trend */
     for (int i = 2; i < 100; i++) {
         const struct net_msg_REPORT m = calm((uint64_t)((3000 - 20 * i) * MIB));
         report(&m);
     }
-    assert_true(coord_core_memory(core, 0, &free_bytes, &slope));
-    assert_true(free_bytes == (uint64_t)(1020 * MIB));
+    assert_true(coord_core_memory(core, 0, &bytes, &slope));
+    assert_true(bytes == 1020 * MIB);
     assert_true(fabs(slope + 20 * MIB) < 1);
     /* An older rise is forgotten after ten seconds of rest. */
     for (int i = 0; i < 12; i++) {
         const struct net_msg_REPORT m = calm((uint64_t)(500 * MIB));
         report(&m);
     }
-    assert_true(coord_core_memory(core, 0, &free_bytes, &slope));
+    assert_true(coord_core_memory(core, 0, &bytes, &slope));
     assert_true(fabs(slope) < 1);
+    /* Nor is it a trend that the worker takes memory itself. */
+    for (int i = 0; i < 12; i++) {
+        struct net_msg_REPORT m = calm((uint64_t)((500 - 20 * i) * MIB));
+        m.memory_own = (uint64_t)(20 * i * MIB);
+        report(&m);
+    }
+    assert_true(coord_core_memory(core, 0, &bytes, &slope));
+    assert_true(bytes == 500 * MIB && fabs(slope) < 1);
     /* A worker that reports no more is not known any more. */
     core->now_ms += 4 * REPORT_MS;
-    assert_false(coord_core_memory(core, 0, &free_bytes, &slope));
+    assert_false(coord_core_memory(core, 0, &bytes, &slope));
     assert_null(coord_core_watched(core, 0));
-    assert_false(coord_core_memory(core, 1, &free_bytes, &slope));
+    assert_false(coord_core_memory(core, 1, &bytes, &slope));
 }
 
 static void rings_wrap_and_are_forgotten(void **state)
@@ -127,8 +134,7 @@ static void rings_wrap_and_are_forgotten(void **state)
 static void what_is_out_of_range_is_not_known(void **state)
 {
     struct net_msg_REPORT m = calm(UINT64_MAX);
-    uint64_t free_bytes;
-    double slope;
+    double bytes, slope;
     (void)state;
     m.memory_pressure = 100.5;
     m.cpu_pressure = -3;
@@ -143,7 +149,7 @@ static void what_is_out_of_range_is_not_known(void **state)
     assert_true(isnan(s->memory_pressure) && isnan(s->cpu_pressure) && isnan(s->temperature));
     assert_true(isnan(s->clock) && isnan(s->battery) && isnan(s->power));
     assert_true(isnan(s->round_trip_ms) && isnan(s->ms) && isnan(s->ratio));
-    assert_false(coord_core_memory(core, 0, &free_bytes, &slope));
+    assert_false(coord_core_memory(core, 0, &bytes, &slope));
     m = calm(1);
     coord_core_report(core, 0, &m);
     s = coord_core_watched(core, 0);
