@@ -11,6 +11,7 @@
 #     --slow NAME=PERCENT%      of one core
 #     --memory NAME=SIZE        limit, such as 700M
 #     --disk NAME=SIZE          size of its disk, such as 200M; otherwise the room that this machine has
+#   lab.sh change OPTION...     other --slow and --memory for boards that run
 #   lab.sh exec NAME COMMAND... run a command as root of that node, in this folder
 #   lab.sh status [--measure]   nodes, links, limits, CPU time; and what the links really give
 #   lab.sh down                 end it and remove everything that it made
@@ -494,6 +495,24 @@ make_nodes()
     test "$(nodes | wc -l)" -eq $((n_nodes + 1)) || die "--names has $(($(nodes | wc -l) - 1)) names for $n_nodes nodes"
 }
 
+# Limits of boards that run become others.
+change()
+{
+    need_lab
+    changed=
+    while test $# -gt 0; do
+        case $1 in
+        --slow | --memory) apply_option "$1" "$2" ;;
+        *) die "$1 cannot be changed while boards run" ;;
+        esac
+        changed="$changed ${2%%=*}"
+        shift 2
+    done
+    for name in $changed; do
+        make_limits "$name"
+    done
+}
+
 give_up()
 {
     trap - EXIT
@@ -733,6 +752,10 @@ status)
     need_lab
     status
     test "$measure" -eq 0 || measure
+    ;;
+change)
+    # shellcheck disable=SC2086 # a list
+    change $options
     ;;
 down) down ;;
 "node "*) be_node "${words# }" ;;

@@ -54,7 +54,7 @@ write_config()
     {
         printf '[cluster]\nname: bench\nmodel: %s\ncontext: %d\nslots: 8\n' "$model" "$1"
         printf 'control: tcp://10.77.0.10:7700\nclient: tcp://10.77.0.10:7710\n'
-        printf 'keys: keys\nstate: state\n[placement]\nsolve-seconds: 5\npolicy: static\n%s\n' "$2"
+        printf 'keys: keys\nstate: state\n[placement]\nsolve-seconds: 5\npolicy: %s\n%s\n' "${policy-static}" "$2"
         i=10
         for name in $names; do
             i=$((i + 1))
