@@ -623,6 +623,10 @@ int worker_store_map(struct worker_store *s, const uint8_t hash[static NET_HASH_
     p->use = ++s->clock;
     *ptr = pack->map + p->offset;
     *bytes = p->bytes;
+    /* In one go, as its pages would be read one by one. */
+    const size_t before = p->offset % (size_t)sysconf(_SC_PAGESIZE);
+    (void)madvise((void *)(uintptr_t)(pack->map + p->offset - before), before + p->bytes,
+                  MADV_WILLNEED);
     return 0;
 }
 

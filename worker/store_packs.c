@@ -195,6 +195,9 @@ int worker_pack_map(struct worker_store *s, struct store_pack *pack, struct err 
         return rc;
     }
     (void)close(fd);
+    /* What lies around a page belongs to other plans. Where memory is short, megabytes of it read with
+     * each page that had to go would drive out the next ones. */
+    (void)madvise(p, WORKER_STORE_PACK_BYTES, MADV_RANDOM);
     pack->map = p;
     return 0;
 }

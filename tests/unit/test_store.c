@@ -1,6 +1,7 @@
 /* The piece store on a disk that works: finding, receiving, checking, making room. */
 #include "tests/unit/store_fixture.h"
 
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,41 @@ static void test_what_goes_in_comes_out(void **state)
     worker_store_close(s);
     samples_free(x, N);
     samples_free(&other, 1);
+}
+
+/* What /proc/self/smaps says in the line that begins with `key` of the mapping that has ptr. */
+static void mapping_line(const void *ptr, const char *key, char *line, size_t size)
+{
+    FILE *f = fopen("/proc/self/smaps", "r");
+    uintptr_t from, to;
+    bool here = false, found = false;
+
+    assert_non_null(f);
+    while (!found && fgets(line, (int)size, f) != NULL) {
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &from, &to) == 2)
+            here = from <= (uintptr_t)ptr && (uintptr_t)ptr < to;
+        found = here && strncmp(line, key, strlen(key)) == 0;
+    }
+    (void)fclose(f);
+    assert_true(found);
+}
+
+static void test_nothing_around_a_piece_is_read_with_it(void **state)
+{
+    struct sample x[1];
+    struct worker_store *s = open_ok(0);
+    char line[256];
+    const void *ptr;
+    size_t bytes;
+
+    (void)state;
+    samples_new(x, 1, 3, 100000);
+    put_ok(s, x, 1);
+    assert_int_equal(worker_store_map(s, x[0].hash, &ptr, &bytes, NULL), 0);
+    mapping_line(ptr, "VmFlags:", line, sizeof line);
+    assert_non_null(strstr(line, " rr")); /* read in random order: without read-ahead */
+    worker_store_close(s);
+    samples_free(x, 1);
 }
 
 static void test_pointers_stay_while_packs_fill(void **state)
@@ -447,6 +483,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_what_goes_in_comes_out),
+        TEST(test_nothing_around_a_piece_is_read_with_it),
         TEST(test_pointers_stay_while_packs_fill),
         TEST(test_a_second_process_is_refused),
         TEST(test_folders),
