@@ -91,6 +91,7 @@ struct coord_solution {
     double stage_batch_s[PART_DEVICES_MAX];  /* the same, of a row of each slot */
     double batch_rate;                       /* predicted tokens a second with all slots in use */
     uint32_t chunk;                          /* prompt rows of a pass */
+    uint32_t groups;                         /* into which all slots' rows are divided */
     double exchange_s[PART_DEVICES_MAX];     /* of stage_s: a team's exchanges, beside computing */
     double hop_s[PART_DEVICES_MAX];          /* from each stage to the next, or back to the first */
     uint64_t memory_bytes[PART_DEVICES_MAX]; /* by node, as the program charges it */
@@ -180,7 +181,7 @@ struct coord_event {
     const double *stage_s;        /* PLANNED: [n_stages] predicted seconds of a pass of one row */
     const double *stage_batch_s;  /* PLANNED: the same, of a row of each slot */
     double batch_rate;            /* PLANNED: predicted tokens a second with all slots in use */
-    uint32_t chunk;               /* PLANNED: prompt rows of a pass */
+    uint32_t chunk, groups;       /* PLANNED: prompt rows of a pass; groups of decode rows */
     double now_latency_s, now_batch_rate; /* PLANNED: of the last plan in force by today's numbers;
                                              0: none, or it has a worker that was not asked about */
     bool now_fits; /* PLANNED: and it obeys every rule by them */

@@ -80,7 +80,8 @@ bool coord_core_forecasted(struct coord_core *c, const struct coord_event *ev,
     *to = (struct forecast){.state = FORECAST_PLAN,
                             .plan = *ev->plan,
                             .batch_rate = ev->batch_rate,
-                            .chunk = ev->chunk};
+                            .chunk = ev->chunk,
+                            .groups = ev->groups};
     memcpy(to->stage_s, ev->stage_s, ev->plan->n_stages * sizeof *ev->stage_s);
     memcpy(to->stage_batch_s, ev->stage_batch_s, ev->plan->n_stages * sizeof *ev->stage_batch_s);
     coord_core_log(out, false, "forecast without=%s predicted_ms=%.3f", name,
@@ -101,7 +102,8 @@ bool coord_core_forecast_for(const struct coord_core *c, uint32_t present, struc
                                        .stage_s = f->of[i].stage_s,
                                        .stage_batch_s = f->of[i].stage_batch_s,
                                        .batch_rate = f->of[i].batch_rate,
-                                       .chunk = f->of[i].chunk};
+                                       .chunk = f->of[i].chunk,
+                                       .groups = f->of[i].groups};
             return true;
         }
     return false;

@@ -409,6 +409,7 @@ static void send_plan(struct coord_core *c, uint32_t stage, uint32_t member, siz
         .wire = c->config.wire,
         .max_rows = c->next.max_rows,
         .chunk = c->next.chunk,
+        .groups = c->next.groups,
         .n_pieces = c->model.n_pieces(c->model.arg, &shard),
     };
     if (g->n_members > 1) {
@@ -430,9 +431,10 @@ static void send_plan(struct coord_core *c, uint32_t stage, uint32_t member, siz
 static void log_plan(const struct coord_core *c, struct coord_actions *out)
 {
     const struct part_plan *p = &c->next.plan;
-    coord_core_log(out, false, "plan epoch=%llx stages=%u predicted_ms=%.3f gap=%.4f chunk=%u",
+    coord_core_log(out, false,
+                   "plan epoch=%llx stages=%u predicted_ms=%.3f gap=%.4f chunk=%u groups=%u",
                    (unsigned long long)c->next.epoch, p->n_stages, p->latency_s * 1e3, p->gap,
-                   c->next.chunk);
+                   c->next.chunk, c->next.groups);
     for (uint32_t s = 0; s < p->n_stages; s++)
         for (uint32_t k = 0; k < p->stages[s].n_members; k++) {
             const struct part_stage *g = &p->stages[s];
@@ -455,10 +457,13 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
     if (as_before(c, ev)) {
         c->next = c->now;
         c->next.chunk = ev->chunk;
+        c->next.groups = ev->groups;
         memcpy(c->next.plan.left_out, ev->plan->left_out, sizeof c->next.plan.left_out);
     } else {
-        c->next = (struct ring_plan){
-            .plan = *ev->plan, .batch_rate = ev->batch_rate, .chunk = ev->chunk};
+        c->next = (struct ring_plan){.plan = *ev->plan,
+                                     .batch_rate = ev->batch_rate,
+                                     .chunk = ev->chunk,
+                                     .groups = ev->groups};
         memcpy(c->next.stage_s, ev->stage_s, ev->plan->n_stages * sizeof *ev->stage_s);
         memcpy(c->next.stage_batch_s, ev->stage_batch_s,
                ev->plan->n_stages * sizeof *ev->stage_batch_s);

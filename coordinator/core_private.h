@@ -88,7 +88,7 @@ struct ring_plan {
     uint64_t epoch;        /* 0: none */
     struct part_plan plan; /* devices are nodes */
     double stage_s[PART_DEVICES_MAX], stage_batch_s[PART_DEVICES_MAX], batch_rate;
-    uint32_t max_rows, chunk;
+    uint32_t max_rows, chunk, groups;
 };
 
 /* What the planner would do without each worker of the plan in force (core_forecast.c). */
@@ -97,7 +97,7 @@ struct forecast {
     enum forecast_state state;
     struct part_plan plan;
     double stage_s[PART_DEVICES_MAX], stage_batch_s[PART_DEVICES_MAX], batch_rate;
-    uint32_t chunk;
+    uint32_t chunk, groups;
 };
 struct forecasts {
     uint64_t epoch; /* plan in force then; 0: nothing is known */

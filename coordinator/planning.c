@@ -260,9 +260,13 @@ static uint32_t choose_chunk(const struct net_config *c, const struct coord_bloc
                                             : (uint32_t)rows;
 }
 
-static double batch_rate(const struct part_problem *problem, const struct part_plan *plan)
+/* Tokens a second with all slots in use, in as many groups of rows. */
+static double batch_rate(const struct part_problem *problem, const struct part_plan *plan,
+                         uint32_t *groups)
 {
-    return fmax(problem->slots / plan->cycle_s, 1.0 / plan->latency_s);
+    double cycle_s;
+    *groups = part_best_groups(problem, plan, &cycle_s);
+    return fmax(problem->slots / cycle_s, 1.0 / plan->latency_s);
 }
 
 /* A stage's seconds beyond those that it would take if messages took no time. */
@@ -319,7 +323,7 @@ static int keep_plan(const struct part_problem *problem, const struct coord_bloc
     memset(out->plan.left_out, 0, sizeof out->plan.left_out);
     for (uint32_t d = 0; d < problem->n_devices; d++)
         memcpy(out->plan.left_out[node[d]], plan->left_out[d], PART_REASON_MAX);
-    out->batch_rate = batch_rate(problem, plan);
+    out->batch_rate = batch_rate(problem, plan, &out->groups);
     base_free(free_links);
     return 0;
 }
@@ -368,7 +372,8 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     if (had) {
         part_plan_cost(problem, &last);
         out->now_latency_s = last.latency_s;
-        out->now_batch_rate = batch_rate(problem, &last);
+        uint32_t groups;
+        out->now_batch_rate = batch_rate(problem, &last, &groups);
     }
     out->chunk = choose_chunk(c, b, p, &out->plan);
     build_problem(c, b, p, present, COORD_BATCHES - 1, problem, node);

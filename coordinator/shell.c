@@ -93,6 +93,7 @@ static void plan_done(struct shell *sh, struct plan_job *j)
                              .stage_batch_s = j->solution.stage_batch_s,
                              .batch_rate = j->solution.batch_rate,
                              .chunk = j->solution.chunk,
+                             .groups = j->solution.groups,
                              .now_latency_s = j->solution.now_latency_s,
                              .now_batch_rate = j->solution.now_batch_rate,
                              .now_fits = j->solution.now_fits};

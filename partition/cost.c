@@ -408,6 +408,22 @@ void part_plan_cost(const struct part_problem *p, struct part_plan *plan)
     plan->ttft_s = ttft_of(p, plan);
 }
 
+uint32_t part_best_groups(const struct part_problem *p, const struct part_plan *plan,
+                          double *cycle_s)
+{
+    uint32_t best = 1;
+    *cycle_s = HUGE_VAL;
+    for (uint32_t groups = 1; groups <= part_groups(p, plan->n_stages); groups++) {
+        const struct ring r = ring_of(p, plan, (double)p->slots / groups, false);
+        const double cycle = fmax(groups * r.slowest_s, r.sum_s);
+        if (cycle < *cycle_s) {
+            *cycle_s = cycle;
+            best = groups;
+        }
+    }
+    return best;
+}
+
 double part_plan_objective(const struct part_problem *p, const struct part_plan *plan)
 {
     const double token_s = plan->cycle_s / p->slots;

@@ -135,6 +135,11 @@ int part_problem_check(const struct part_problem *p, struct err *e);
 void part_plan_cost(const struct part_problem *p, struct part_plan *plan);
 bool part_plan_fits(const struct part_problem *p, const struct part_plan *plan);
 double part_plan_objective(const struct part_problem *p, const struct part_plan *plan);
+/* Into how many groups of rows, at most as many as stages, all slots are best divided: with few, stages
+ * wait for each other; with many, weights are read once for each. *cycle_s: every slot then gets a
+ * token in so long, which is no more than the plan's cycle_s. */
+uint32_t part_best_groups(const struct part_problem *p, const struct part_plan *plan,
+                          double *cycle_s);
 /* Seconds that a stage takes for a pass of `rows` rows, links to other stages aside. It has the
  * output matrix where its members have runs of it. */
 double part_stage_seconds(const struct part_problem *p, const struct part_stage *s, double rows);

@@ -220,7 +220,8 @@ static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m,
     if (m->output_first > 1 || !team_is_sound(c, m) || m->wire >= MODEL_N_WIRES)
         return false;
     if (m->max_rows == 0 || m->max_rows > MODEL_ROWS_MAX || m->chunk == 0 ||
-        m->chunk > m->max_rows || m->max_rows < c->n_slots)
+        m->chunk > m->max_rows || m->max_rows < c->n_slots || m->groups == 0 ||
+        m->groups > m->n_stages)
         return false;
     memset(p, 0, sizeof *p);
     p->epoch = m->epoch;
@@ -230,6 +231,7 @@ static bool plan_read(const struct worker_core *c, const struct net_msg_PLAN *m,
     p->layer1 = m->layer1;
     p->max_rows = m->max_rows;
     p->chunk = m->chunk;
+    p->groups = m->groups;
     p->n_pieces = m->n_pieces;
     p->member = m->member;
     p->n_members = m->team.n == 0 ? 1 : m->team.n;

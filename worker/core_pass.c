@@ -1,9 +1,12 @@
 /* The worker core: what a pass is made of, and what follows from it.
  *
  * A stage takes all that waits for it as one batch: decode rows first, each slot having at most
- * one, then prompt rows up to the plan's chunk (continuous batching). With fewer requests than
- * stages every board so works on another request (recurrent pipeline; Macario et al. 2025,
- * MDI-LLM). The last stage samples; it stops by itself at the text's end, the token limit or the
+ * one, then prompt rows up to the plan's chunk (continuous batching). But the first stage divides
+ * decode rows into the plan's groups, and lets a group go only while fewer are on their way: rows that
+ * travel together would do so for ever, with one stage at work at a time, and rows that each travel
+ * alone would have the weights read for each. So every board works on another group (recurrent
+ * pipeline; Macario et al. 2025, MDI-LLM). Behind the first stage, groups that wait for the same
+ * board become one batch. The last stage samples; it stops by itself at the text's end, the token limit or the
  * context, and the coordinator closes the slot.
  *
  * Where the output matrix stands on the first stage, that one samples. A row that has come back is
@@ -47,14 +50,41 @@ static void fill_row(struct worker_core *c, struct worker_pass_row *r, uint32_t 
     }
 }
 
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The group in which the first stage lets decode rows go now, and how many at most: 0 while as many
+ * groups are on their way as the plan has. */
+static uint32_t next_group(const struct worker_core *c, uint32_t *n_rows)
+{
+    uint32_t n = 0, group = 1;
+    uint64_t away = 0;
+    for (uint32_t i = 0; i < c->n_slots; i++) {
+        const struct worker_slot *s = &c->slots[i];
+        n += s->request != 0 && s->prompt == NULL && (s->flags & 1) == 0 ? 1 : 0;
+        away |= UINT64_C(1) << s->group;
+    }
+    while ((away >> group & 1) != 0)
+        group++;
+    *n_rows = group > c->plan.groups ? 0 : (n + c->plan.groups - 1) / c->plan.groups;
+    return group;
+}
+
 static void take_decode(struct worker_core *c, uint32_t limit)
 {
     const bool token = worker_core_is_first(c) && !c->plan.output_first;
-    const uint32_t n = c->n_decode < limit ? c->n_decode : limit;
+    uint32_t n = least(c->n_decode, limit), group = 0, most;
+    if (worker_core_is_first(c) && c->plan.n_stages > 1) {
+        group = next_group(c, &most);
+        n = least(n, most);
+    }
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t slot = c->decode_queue[i];
         struct worker_slot *s = &c->slots[slot];
         s->waiting = false;
+        s->group = group;
         fill_row(c, &c->pass->rows[i], slot, s->position, s->token,
                  token ? WORKER_FROM_TOKEN : WORKER_FROM_DECODE, slot);
     }
@@ -125,11 +155,6 @@ static void take_ring(struct worker_core *c, uint32_t limit)
                  index);
         n++;
     }
-}
-
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
 }
 
 void worker_core_pump(struct worker_core *c, struct worker_actions *out)

@@ -26,7 +26,7 @@ enum worker_prepare {
 /* Only the leader of a stage's team takes part in the ring; `ring` names leaders. */
 struct worker_plan {
     uint64_t epoch; /* 0: none */
-    uint32_t n_stages, stage, layer0, layer1, max_rows, chunk, n_pieces;
+    uint32_t n_stages, stage, layer0, layer1, max_rows, chunk, groups, n_pieces;
     uint32_t member, n_members; /* place in the team, 0 leads */
     bool output_first; /* the output matrix stands on the first of several stages */
     enum model_wire wire;
@@ -43,6 +43,7 @@ struct worker_slot {
     int32_t *prompt; /* [n_prompt], owned; NULL once all rows are on their way */
     uint32_t next;   /* first prompt position not yet on its way */
     uint32_t away;   /* output first: rows of a logits request on their way, not back yet */
+    uint32_t group;  /* that its decode row is on its way with, from 1; 0: it is not on its way */
     /* the decode row that waits, if one does */
     bool waiting;
     uint32_t position;

@@ -249,6 +249,10 @@ void worker_core_decode_wait(struct worker_core *c, uint32_t slot, uint32_t posi
 {
     struct worker_slot *s = &c->slots[slot];
     assert(!s->waiting);
+    /* Who is not back with it has ended. */
+    for (uint32_t i = 0, group = s->group; group != 0 && i < c->n_slots; i++)
+        if (c->slots[i].group == group)
+            c->slots[i].group = 0;
     s->waiting = true;
     s->position = position;
     s->token = token;

@@ -247,7 +247,8 @@ static void planned(struct shell *h)
                                  .stage_batch_s = stage_s,
                                  .now_fits = (how & 4) != 0,
                                  .batch_rate = 10,
-                                 .chunk = 1 + how % 8});
+                                 .chunk = 1 + how % 8,
+                                 .groups = plan.n_stages});
 }
 
 static void read_prompt(struct shell *h, uint8_t how)

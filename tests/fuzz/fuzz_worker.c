@@ -238,6 +238,7 @@ static void make_plan(struct shell *h, struct script *s, struct net_msg *m)
     p->ring = (struct net_list){ring.ptr, p->n_stages};
     p->wire = script_below(s, MODEL_N_WIRES);
     p->chunk = 1 + script_below(s, 6);
+    p->groups = 1 + p->chunk % p->n_stages;
     p->max_rows = p->chunk + (h->slots > 0 ? h->slots : 1);
     p->n_pieces = 1 + script_below(s, 3);
     h->max_rows = p->max_rows > h->max_rows ? p->max_rows : h->max_rows;

@@ -181,4 +181,6 @@ void sim_planner_answer(struct sim *s, const struct sim_event *ev, struct coord_
     out->stage_s = out->stage_batch_s = stage_s;
     out->batch_rate = s->setup.in_order ? 10.0 : (double)(5 + sim_draw(s, 10));
     out->chunk = s->setup.chunk != 0 ? s->setup.chunk : 64;
+    out->groups = s->setup.in_order ? plan->n_stages
+                                    : 1 + (uint32_t)(s->setup.seed % plan->n_stages);
 }

@@ -599,15 +599,14 @@ static void prompts_are_read_while_others_are_answered(void **state)
     expect_and_free(run_scenario(&w), lines);
 }
 
-/* Tokens a virtual second while `n` requests of the same length run on three stages, a row a pass.
- */
+/* Tokens a virtual second while `n` requests of the same length, begun at once, run on three stages. */
 static double tokens_a_second(uint32_t n, bool output_first)
 {
     static struct sim_setup w;
     int64_t last_us = 0;
     uint32_t tokens = 0;
     sim_setup_calm(&w, 3, n);
-    w.rows_max = 1;
+    w.slots = SIM_SLOTS_MAX;
     w.output_first_in = output_first ? 1 : 0;
     struct sim *s = run_scenario(&w);
     for (uint32_t i = 0; i < n; i++) {
@@ -625,6 +624,9 @@ static void three_requests_keep_three_stages_busy(void **state)
         const double gain = tokens_a_second(3, first != 0) / tokens_a_second(1, first != 0);
         if (gain < 2.7 || gain > 3.05)
             fail_msg("three requests give %.2f times the tokens of one", gain);
+        const double more = tokens_a_second(6, first != 0) / tokens_a_second(2, first != 0);
+        if (more < 2.7 || more > 3.05)
+            fail_msg("six requests give %.2f times the tokens of two", more);
     }
 }
 

@@ -264,7 +264,7 @@ static void mood_links(struct sim_setup *w, uint64_t *rng)
         if (once_in(rng, 3)) {
             w->faults[i].on = NET_MSG_COMMIT;
             w->faults[i].nth = number(rng, 1, 12);
-        } else if (once_in(rng, 2)) {
+        } else {
             w->faults[i].on = NET_MSG_ROWS;
             w->faults[i].nth = number(rng, 1, 200);
         }

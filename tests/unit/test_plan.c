@@ -194,6 +194,26 @@ static void test_cost_by_hand(void **state)
     assert_int_equal(part_member_memory(&prob, &plan.stages[0], 0), 257 * MIB);
 }
 
+/* Eight slots. Where a pass takes as long as it has rows, two groups keep both boards busy; where b takes
+ * 50 ms for a pass of any size, one group goes round sooner. */
+static void test_groups_by_hand(void **state)
+{
+    double cycle_s;
+    (void)state;
+    two_boards();
+    prob.slots = 8;
+    struct part_plan plan = {.n_stages = 2, .stages = {single(0, 0, 1), single(1, 1, 2)}};
+    assert_int_equal(part_best_groups(&prob, &plan, &cycle_s), 2);
+    near(cycle_s, 2 * (0.2e-3 + 4 * 7e-3));
+    part_plan_cost(&prob, &plan);
+    near(plan.cycle_s, cycle_s);
+    prob.devices[1].pass_s = 50e-3;
+    assert_int_equal(part_best_groups(&prob, &plan, &cycle_s), 1);
+    near(cycle_s, (0.1e-3 + 8 * 1.5e-3) + (0.3e-3 + 8 * 0.4e-3) + (50e-3 + 8 * 7e-3) + 0.25e-3);
+    part_plan_cost(&prob, &plan);
+    near(plan.cycle_s, 2 * (50e-3 + 4 * 7e-3));
+}
+
 static void test_fits(void **state)
 {
     (void)state;
@@ -685,7 +705,8 @@ static void test_free_lunch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cost_by_hand),       cmocka_unit_test(test_fits),
+        cmocka_unit_test(test_cost_by_hand),       cmocka_unit_test(test_groups_by_hand),
+        cmocka_unit_test(test_fits),
         cmocka_unit_test(test_two_boards_by_hand), cmocka_unit_test(test_random_small),
         cmocka_unit_test(test_random_middling),    cmocka_unit_test(test_time_limit),
         cmocka_unit_test(test_out_of_memory),      cmocka_unit_test(test_infeasible_sentences),

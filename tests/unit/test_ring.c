@@ -77,6 +77,7 @@ static struct net_msg plan(uint32_t stage, bool output_first, enum model_wire wi
                                        .wire = (uint32_t)wire,
                                        .max_rows = CHUNK + SLOTS,
                                        .chunk = CHUNK,
+                                       .groups = 1,
                                        .n_pieces = 1}};
 }
 
@@ -167,6 +168,23 @@ static void rows(struct worker_core *c, const char *peer, uint32_t kind, uint64_
                                          {positions, n},
                                          {hidden, model_rows_bytes(n, EMBD, wire)}}};
     step(c, (struct worker_event){.type = WORKER_EV_RING, .peer = peer, .msg = &m});
+}
+
+/* The last stage's token for a request, at `position`. */
+static void token(struct worker_core *c, uint64_t request, uint32_t slot, uint32_t position)
+{
+    static const int32_t id = 40;
+    uint8_t requests[8], slots[4], positions[4];
+    net_put_u64(requests, 0, request);
+    net_put_u32(slots, 0, slot);
+    net_put_u32(positions, 0, position);
+    const struct net_msg m = {.code = NET_MSG_RING_TOKENS,
+                              .u.RING_TOKENS = {EPOCH,
+                                                {requests, 1},
+                                                {slots, 1},
+                                                {positions, 1},
+                                                net_list_i32(&id, 1)}};
+    step(c, (struct worker_event){.type = WORKER_EV_RING, .peer = "gamma", .msg = &m});
 }
 
 /* Stages behind the first have taken up everything that could have come. */
@@ -323,6 +341,35 @@ static void a_row_that_is_back_becomes_the_next(void **state)
     worker_core_free(c);
 }
 
+/* With one group: a row that comes back while another is on its way waits for it, and they go on
+ * together. A request that ends is not waited for, whether another of its group is back or it is
+ * closed. */
+static void rows_go_in_groups(void **state)
+{
+    (void)state;
+    struct worker_core *c = worker_at(0, false, MODEL_WIRE_EXACT);
+    for (uint32_t i = 0; i < 2; i++) {
+        open_request(c, 1 + i, i, 0, 3);
+        run(c, 0);
+    }
+    token(c, 1, 0, 3);
+    assert_int_equal(run(c, 0)->n_decode, 1);
+    token(c, 2, 1, 3);
+    assert_null(pass);
+    token(c, 1, 0, 4);
+    assert_int_equal(run(c, 0)->n_decode, 2);
+    token(c, 2, 1, 4); /* and request 1 has ended */
+    assert_int_equal(run(c, 0)->n_decode, 1);
+    close_request(c, 1, 0);
+    open_request(c, 3, 0, 0, 3);
+    run(c, 0);
+    token(c, 3, 0, 3);
+    assert_null(pass);
+    close_request(c, 2, 1);
+    assert_int_equal(run(c, 0)->n_decode, 1);
+    worker_core_free(c);
+}
+
 /* No coordinator lets such numbers through, and the next stage would refuse the message: as F32 the
  * temperature is infinite. */
 static void sampling_out_of_range_fails_the_request(void **state)
@@ -412,6 +459,7 @@ int main(void)
         cmocka_unit_test(rows_that_are_back_make_room),
         cmocka_unit_test(rows_that_nobody_waits_for_are_dropped),
         cmocka_unit_test(a_row_that_is_back_becomes_the_next),
+        cmocka_unit_test(rows_go_in_groups),
         cmocka_unit_test(sampling_out_of_range_fails_the_request),
         cmocka_unit_test(the_last_stage_sends_back_what_is_wanted),
         cmocka_unit_test(plans_say_where_the_output_is),

@@ -197,7 +197,8 @@ static void answer(void)
                               .now_latency_s = now_latency_s,
                               .now_batch_rate = 100,
                               .now_fits = now_fits,
-                              .chunk = 32});
+                              .chunk = 32,
+                              .groups = 1});
 }
 
 static void ready(uint32_t node, uint64_t epoch)
