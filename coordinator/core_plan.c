@@ -67,6 +67,8 @@ static void drop_next(struct coord_core *c)
 void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *why,
                                struct coord_actions *out)
 {
+    /* A plan that has just failed, on a neighbour, failed because of this one: RETRY_MS is for others. */
+    c->plan_at_ms = c->now_ms;
     if (c->plan_state == PLAN_PREPARING && coord_core_in_plan(&c->next, node)) {
         drop_next(c);
         coord_core_want_plan(c, SETTLE_MS, c->now.epoch == 0);
