@@ -203,7 +203,7 @@ write_config()
         printf '[cluster]\nname: bench\nmodel: %s\ncontext: 256\nslots: 8\n' "$model"
         printf 'control: tcp://10.77.0.10:7700\nclient: tcp://10.77.0.10:7710\n'
         printf 'keys: keys\nstate: state\n'
-        printf '[placement]\nuse: best\nsolve-seconds: 5\ngranularity: %s\nobjective: %s\n' "$1" "$2"
+        printf '[placement]\nuse: best\nsolve-seconds: 5\npolicy: static\ngranularity: %s\nobjective: %s\n' "$1" "$2"
         i=10
         for name in $names; do
             i=$((i + 1))
