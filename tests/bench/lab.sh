@@ -8,7 +8,9 @@
 #
 # Boards are slowed by CPU quotas so that all of them and the link emulator leave the machine something: `idle`
 # is how much of its cores was left over, and a case that leaves less than 0.2 of a core is void and is repeated
-# with boards a quarter slower. A ratio is measured by predicted.
+# with boards a quarter slower. A ratio is measured by predicted. What other programs use of the machine, however
+# low they are in priority, counts as not left over; SHOAL_BENCH_FACTORS=1 keeps such cases and does not repeat.
+# SHOAL_BENCH_LINKS and SHOAL_BENCH_BOARDS say which of the links and boards below, if not all.
 model=$(realpath "${1?usage: lab.sh MODEL [RUNS]}")
 . "$(dirname "$0")/lab_lib.sh"
 runs=${2-5}
@@ -68,7 +70,7 @@ measure()
 shape()
 {
     ask status -q -c "$work/cluster.ini" | awk '$2 == "serving" { n[$3] = n[$3] + 1; s[$3] = $4 }
-        END { for (l in n) printf "%s:%dx%s ", l, n[l], n[l] > 1 ? s[l] : "alone" }' | tr ' ' '\n' | sort -n | tr '\n' ' ' | sed 's/ *$//'
+        END { for (l in n) printf "%s:%dx%s ", l, n[l], (n[l] > 1 ? s[l] : "alone") }' | tr ' ' '\n' | sort -n | tr '\n' ' ' | sed 's/ *$//'
 }
 
 # one_case LINKS BOARDS GRANULARITY
@@ -117,9 +119,9 @@ lab_up()
 
 "$build/shoal" keygen -q "$work/keys" coordinator client $names >/dev/null
 echo "links,boards,granularity,plan,predicted_ms,ms,ratio,predicted_tok_s,tok_s,ratio,idle_cores,void"
-for links in 100mbit+1ms 1gbit+0.2ms none; do
-    for boards in even uneven; do
-        for factor in 1 0.75; do
+for links in ${SHOAL_BENCH_LINKS-100mbit+1ms 1gbit+0.2ms none}; do
+    for boards in ${SHOAL_BENCH_BOARDS-even uneven}; do
+        for factor in ${SHOAL_BENCH_FACTORS-1 0.75}; do
             lab_up "$links" "$boards" "$factor"
             for granularity in layers heads auto; do
                 one_case "$links" "$boards" "$granularity"
