@@ -12,6 +12,7 @@ INTEGRATION_TESTS = \
 	%D%/migrate.sh \
 	%D%/kills.sh \
 	%D%/hostile.sh \
+	%D%/soak.sh \
 	%D%/conversation.sh \
 	%D%/rings.sh \
 	%D%/watch.sh \
