@@ -3,7 +3,8 @@
  *
  * Exact is the default. Of a sum, each group of 64 values takes as many bytes a value as its
  * largest needs (docs/numerics.md §5): mostly four, and one massive channel costs its own group
- * only. Two modes give exactness up for fewer bytes: f16 stores a group as halves under one power
+ * only. What four bytes leave over is used where a row travels alone: one of 2048 values then fits
+ * the 8 KiB that ZeroMQ sends, and receives, at once. Two modes give exactness up for fewer bytes: f16 stores a group as halves under one power
  * of two, so that nothing overflows; q8 stores blocks of 32 as the largest magnitude / 127 in F32
  * and int8. Either is a function of the row alone, and what is read is a function of the bytes.
  *
@@ -25,19 +26,20 @@ enum {
     BLOCKS = GROUP / KERN_BLOCK, /* of q8 in a group */
     ROW_GOOD = 0,                /* first byte of a row of sums: its groups follow */
     ROW_BAD = 1,                 /* nothing follows */
+    SPARE_MAX = 4,               /* bits that a word of four bytes has to spare, and are used */
     GROUP_BYTES = GROUP * 8 + 8  /* a group's values with room for a whole load of the last */
 };
 
 /* ---- integers of w bytes --------------------------------------------------------------------- */
 
-/* Bytes that hold each of the values in two's complement. The highest bit in which a number differs
- * from itself shifted by one is where its sign begins. */
-static unsigned width_of(const int64_t v[static GROUP])
+/* Bits that hold each of the values in two's complement, up to 64. The highest bit in which a number
+ * differs from itself shifted by one is where its sign begins. */
+static unsigned bits_of(const int64_t v[static GROUP])
 {
     uint64_t differs = 0;
     for (unsigned i = 0; i < GROUP; i++)
         differs |= (uint64_t)v[i] ^ (uint64_t)v[i] << 1;
-    return differs == 0 ? 0 : (71 - (unsigned)__builtin_clzll(differs)) / 8;
+    return differs == 0 ? 0 : 64 - (unsigned)__builtin_clzll(differs);
 }
 
 static inline void store(const int64_t v[static GROUP], unsigned w, uint8_t *restrict to)
@@ -72,10 +74,78 @@ static void load4(const uint8_t *from, int64_t v[restrict static GROUP])
         v[i] = s[i];
 }
 
-static size_t put_integers(const int64_t v[static GROUP], unsigned n, uint8_t *out)
+/* A whole group of values of 32 - s bits, s being 1, 2 or 4, in 64 - 2s words: the last 2s values
+ * lie in the upper s bits of the words before, s bits in every 2s-th, the lowest first. */
+static inline void squeeze(const int64_t v[static GROUP], unsigned s, uint32_t *restrict word)
+{
+    const unsigned lanes = 2 * s, n = GROUP - lanes, w = 32 - s;
+    for (unsigned at = 0; at < n; at += lanes)
+        for (unsigned l = 0; l < lanes; l++) {
+            const uint32_t piece = (uint32_t)v[n + l] >> at / 2 & ((1u << s) - 1);
+            word[at + l] = ((uint32_t)v[at + l] & ((1u << w) - 1)) | piece << w;
+        }
+}
+
+static inline void widen(const uint32_t *word, unsigned s, int64_t v[restrict static GROUP])
+{
+    const unsigned lanes = 2 * s, n = GROUP - lanes, w = 32 - s;
+    uint32_t last[2 * SPARE_MAX] = {0};
+    for (unsigned at = 0; at < n; at += lanes)
+        for (unsigned l = 0; l < lanes; l++) {
+            v[at + l] = (int32_t)(word[at + l] << s) >> s;
+            last[l] |= word[at + l] >> w << at / 2;
+        }
+    for (unsigned l = 0; l < lanes; l++)
+        v[n + l] = (int32_t)(last[l] << s) >> s;
+}
+
+/* Spare bits of a word that squeeze can use; 0: none. */
+static unsigned spare_of(unsigned bits, unsigned n)
+{
+    if (n < GROUP || bits <= 24 || bits > 31)
+        return 0;
+    return bits <= 28 ? 4 : bits <= 30 ? 2 : 1;
+}
+
+/* One byte of 32 - s, then the words. */
+static size_t put_squeezed(const int64_t v[static GROUP], unsigned s, uint8_t *out)
+{
+    uint32_t word[GROUP];
+    const size_t bytes = (GROUP - 2 * (size_t)s) * sizeof *word;
+    if (s == 1)
+        squeeze(v, 1, word);
+    else if (s == 2)
+        squeeze(v, 2, word);
+    else
+        squeeze(v, 4, word);
+    out[0] = (uint8_t)(32 - s);
+    memcpy(out + 1, word, bytes);
+    return 1 + bytes;
+}
+
+static bool get_squeezed(struct span *in, unsigned s, int64_t v[static GROUP])
+{
+    uint32_t word[GROUP];
+    const size_t bytes = (GROUP - 2 * (size_t)s) * sizeof *word;
+    if (in->len < 1 + bytes)
+        return false;
+    memcpy(word, in->ptr + 1, bytes);
+    if (s == 1)
+        widen(word, 1, v);
+    else if (s == 2)
+        widen(word, 2, v);
+    else
+        widen(word, 4, v);
+    *in = (struct span){in->ptr + 1 + bytes, in->len - 1 - bytes};
+    return true;
+}
+
+static size_t put_integers(const int64_t v[static GROUP], unsigned n, bool tight, uint8_t *out)
 {
     uint8_t bytes[GROUP_BYTES];
-    unsigned w = width_of(v);
+    const unsigned bits = bits_of(v), w = (bits + 7) / 8, spare = spare_of(bits, n);
+    if (tight && spare > 0)
+        return put_squeezed(v, spare, out);
     if (w == 4)
         store4(v, bytes);
     else if (w == 5)
@@ -92,6 +162,8 @@ static bool get_integers(struct span *in, unsigned n, int64_t v[static GROUP])
     uint8_t bytes[GROUP_BYTES];
     unsigned w = in->len > 0 ? in->ptr[0] : 9;
     size_t all = 1 + (size_t)n * w;
+    if (n == GROUP && (w == 28 || w == 30 || w == 31))
+        return get_squeezed(in, 32 - w, v);
     if (w > 8 || in->len < all)
         return false;
     const uint8_t *from = in->ptr + 1;
@@ -221,12 +293,12 @@ size_t model_sums_bytes_max(uint32_t n_rows, uint32_t n, enum model_wire mode)
     return n_rows * (1 + groups * group_bytes(GROUP, mode));
 }
 
-static size_t put_sums(const int64_t v[static GROUP], unsigned n, enum model_wire mode,
+static size_t put_sums(const int64_t v[static GROUP], unsigned n, enum model_wire mode, bool tight,
                        uint8_t *out)
 {
     float x[GROUP];
     if (mode == MODEL_WIRE_EXACT)
-        return put_integers(v, n, out);
+        return put_integers(v, n, tight, out);
     for (unsigned i = 0; i < GROUP; i++)
         x[i] = (float)((double)v[i] * 0x1p-30);
     return put_floats(x, n, mode, out);
@@ -236,16 +308,17 @@ size_t model_sums_encode(const int64_t *sum, uint32_t n_rows, uint32_t n, enum m
                          const uint32_t *bad, uint8_t *out)
 {
     uint8_t *to = out;
+    const bool tight = n_rows == 1;
     for (uint32_t t = 0; t < n_rows; t++) {
         const int64_t *row = sum + (size_t)t * n;
         *to++ = bad[t] == 0 ? ROW_GOOD : ROW_BAD;
         uint32_t i = 0;
         for (; i + GROUP <= n && bad[t] == 0; i += GROUP)
-            to += put_sums(row + i, GROUP, mode, to);
+            to += put_sums(row + i, GROUP, mode, tight, to);
         if (i < n && bad[t] == 0) {
             int64_t last[GROUP] = {0};
             memcpy(last, row + i, (n - i) * sizeof *last);
-            to += put_sums(last, n - i, mode, to);
+            to += put_sums(last, n - i, mode, tight, to);
         }
     }
     return (size_t)(to - out);

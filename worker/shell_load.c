@@ -112,11 +112,11 @@ static void run_pass(struct job *j)
     j->seconds = base_clock_s() - t;
 }
 
-/* A message of one row's partial sums. */
+/* A message of one row's partial sums, of 31 bits mostly. */
 static int time_messages(struct job *j)
 {
     const struct worker_shell *sh = j->shell;
-    const uint32_t bytes = model_shape(j->with)->n_embd * 4;
+    const uint32_t bytes = model_shape(j->with)->n_embd * 31 / 8;
     return worker_exchange_time(sh->config.keys, sh->self.name, bytes, &j->profile.message, &j->e);
 }
 

@@ -161,7 +161,7 @@ int main(int argc, char **argv)
     char keys[256];
     struct err e = {0};
     there = width / 32 * 36;
-    back = width / 64 * 257;
+    back = width / 64 * 249;
     rounds = argc > 2 ? (uint32_t)atoi(argv[2]) : 5000;
     if (rounds == 0 || rounds > ROUNDS_MAX || back > BYTES_MAX)
         quit("usage: bench_exchange [WIDTH [ROUNDS]]");

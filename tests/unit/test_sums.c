@@ -119,6 +119,43 @@ static void test_bytes_of_sums(void **state)
     }
 }
 
+/* Whole groups that need 25 to 31 bits: 28, 30 or 31 are used, and where each value lies. */
+static void test_spare_bits_are_used(void **state)
+{
+    (void)state;
+    static const unsigned used[] = {28, 28, 28, 28, 30, 30, 31};
+    const uint32_t good = 0;
+    uint64_t rng = 11;
+    for (unsigned bits = 25; bits <= 31; bits++) {
+        const unsigned w = used[bits - 25], s = 32 - w, words = 64 - 2 * s;
+        int64_t sum[64], acc[64] = {0};
+        for (unsigned i = 0; i < 64; i++)
+            sum[i] = number(&rng, bits);
+        sum[0] = (1ll << (bits - 1)) - 1;
+        sum[63] = -(1ll << (bits - 1));
+        struct span c = coded(sum, 1, 64, MODEL_WIRE_EXACT, &good);
+        assert_int_equal(c.len, 2 + 4 * words);
+        assert_int_equal(c.ptr[1], w);
+        uint64_t last[8] = {0};
+        for (unsigned i = 0; i < words; i++) {
+            uint32_t word;
+            memcpy(&word, c.ptr + 2 + 4 * i, sizeof word);
+            assert_int_equal(word & ((1u << w) - 1), (uint64_t)sum[i] & ((1u << w) - 1));
+            last[i % (2 * s)] |= (uint64_t)(word >> w) << s * (i / (2 * s));
+        }
+        for (unsigned i = 0; i < 2 * s; i++)
+            assert_int_equal(last[i], (uint64_t)sum[words + i] & ((1u << w) - 1));
+        uint32_t bad = 0;
+        assert_true(model_sums_add(c, 1, 64, MODEL_WIRE_EXACT, 9, acc, &bad));
+        assert_memory_equal(acc, sum, sizeof sum);
+        acc[0] = 0;
+        c.len--;
+        assert_false(model_sums_add(c, 1, 64, MODEL_WIRE_EXACT, 9, acc, &bad));
+        c.len++;
+        release(c);
+    }
+}
+
 static void test_bad_rows_are_a_byte(void **state)
 {
     (void)state;
@@ -332,6 +369,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exact_sums_come_back), cmocka_unit_test(test_bytes_of_sums),
+        cmocka_unit_test(test_spare_bits_are_used),
         cmocka_unit_test(test_bad_rows_are_a_byte),  cmocka_unit_test(test_overflow_is_refused),
         cmocka_unit_test(test_malformed_sums),       cmocka_unit_test(test_impossible_floats),
         cmocka_unit_test(test_fewer_bytes),          cmocka_unit_test(test_odd_rows),
