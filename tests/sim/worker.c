@@ -586,12 +586,13 @@ void sim_worker_stop(struct sim *s, uint32_t w)
     k->broken = 0;
 }
 
-/* A worker knows within some seconds that it is in the plan in force. */
+/* A worker whose process runs knows within some seconds that it is in the plan in force. */
 static void check_epoch(struct sim *s, uint32_t w)
 {
     const struct sim_worker *k = &s->workers[w];
     const struct sim_plan *p = &s->plans[s->epoch % SIM_PLANS_MAX];
-    if (s->epoch == 0 || !sim_link_hears(s, w) || s->now_us - s->commit_us < LATE_US)
+    if (s->epoch == 0 || !sim_link_hears(s, w) || k->frozen_until_us > s->now_us ||
+        s->now_us - s->commit_us < LATE_US)
         return;
     if ((p->members >> w & 1) != 0 && worker_core_epoch(k->core) != s->epoch)
         sim_fail(s, "%s does not take part in the plan in force", sim_name(s, SIM_WORKER0 + w));
