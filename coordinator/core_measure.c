@@ -2,12 +2,13 @@
  *
  * One task at a time in the whole cluster: first every worker's own speed (PROFILE), then every
  * ordered pair of workers and every worker's link to the coordinator (TEST_LINK). So no two
- * transfers share a board, and workers that share a machine do not disturb each other. A worker whose
- * PROFILE takes longer than MEASURE_WAIT_MS is slow, or hangs: the others wait no longer for it, and
- * what it says is taken when it comes. Each task has a deadline; one that fails is logged and noted,
- * and its numbers stay NAN, which coord_solve takes for a link that is not to be used. A worker that reconnects is asked again, and has the
- * numbers ready where its process has lived on; so has it those of connections that have not broken
- * (worker/shell.h): then nothing has to wait for a coordinator that was restarted but the plan.
+ * transfers share a board, and workers that share a machine do not disturb each other. A worker
+ * whose PROFILE takes longer than MEASURE_WAIT_MS is slow, or hangs: the others wait no longer for
+ * it, and what it says is taken when it comes. Each task has a deadline; one that fails is logged
+ * and noted, and its numbers stay NAN, which coord_solve takes for a link that is not to be used. A
+ * worker that reconnects is asked again, and has the numbers ready where its process has lived on;
+ * so has it those of connections that have not broken (worker/shell.h): then nothing has to wait
+ * for a coordinator that was restarted but the plan.
  *
  * While the cluster serves, one link after the other is measured again, `remeasure` apart, with a
  * short burst and only while no request is in the ring. Its numbers are mixed with those before, and

@@ -4,9 +4,10 @@
  * Exact is the default. Of a sum, each group of 64 values takes as many bytes a value as its
  * largest needs (docs/numerics.md §5): mostly four, and one massive channel costs its own group
  * only. What four bytes leave over is used where a row travels alone: one of 2048 values then fits
- * the 8 KiB that ZeroMQ sends, and receives, at once. Two modes give exactness up for fewer bytes: f16 stores a group as halves under one power
- * of two, so that nothing overflows; q8 stores blocks of 32 as the largest magnitude / 127 in F32
- * and int8. Either is a function of the row alone, and what is read is a function of the bytes.
+ * the 8 KiB that ZeroMQ sends, and receives, at once. Two modes give exactness up for fewer bytes:
+ * f16 stores a group as halves under one power of two, so that nothing overflows; q8 stores blocks
+ * of 32 as the largest magnitude / 127 in F32 and int8. Either is a function of the row alone, and
+ * what is read is a function of the bytes.
  *
  * The invariant: a row is coded on its own, and reading checks everything before it counts.
  * Groups go through arrays of fixed size, so that loops have a constant number of turns, which
