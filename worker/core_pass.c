@@ -55,30 +55,37 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* The group in which the first stage lets decode rows go now, and how many at most: 0 while as many
- * groups are on their way as the plan has. */
-static uint32_t next_group(const struct worker_core *c, uint32_t *n_rows)
+/* A group's share of the requests that decode, and where `prompts` of those that will as well. */
+static uint32_t group_share(const struct worker_core *c, bool prompts)
 {
-    uint32_t n = 0, group = 1;
-    uint64_t away = 0;
+    uint32_t n = 0;
     for (uint32_t i = 0; i < c->n_slots; i++) {
         const struct worker_slot *s = &c->slots[i];
-        n += s->request != 0 && s->prompt == NULL && (s->flags & 1) == 0 ? 1 : 0;
-        away |= UINT64_C(1) << s->group;
+        n += s->request != 0 && (prompts || s->prompt == NULL) && (s->flags & 1) == 0 ? 1 : 0;
     }
+    return (n + c->plan.groups - 1) / c->plan.groups;
+}
+
+/* The group in which the first stage lets decode rows go now; 0 while as many are on their way as the
+ * plan has. */
+static uint32_t next_group(const struct worker_core *c)
+{
+    uint64_t away = 0;
+    uint32_t group = 1;
+    for (uint32_t i = 0; i < c->n_slots; i++)
+        away |= UINT64_C(1) << c->slots[i].group;
     while ((away >> group & 1) != 0)
         group++;
-    *n_rows = group > c->plan.groups ? 0 : (n + c->plan.groups - 1) / c->plan.groups;
-    return group;
+    return group <= c->plan.groups ? group : 0;
 }
 
 static void take_decode(struct worker_core *c, uint32_t limit)
 {
     const bool token = worker_core_is_first(c) && !c->plan.output_first;
-    uint32_t n = least(c->n_decode, limit), group = 0, most;
+    uint32_t n = least(c->n_decode, limit), group = 0;
     if (worker_core_is_first(c) && c->plan.n_stages > 1) {
-        group = next_group(c, &most);
-        n = least(n, most);
+        group = next_group(c);
+        n = group != 0 ? least(n, group_share(c, false)) : 0;
     }
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t slot = c->decode_queue[i];
@@ -109,13 +116,18 @@ static uint64_t credit(const struct worker_core *c)
     return least;
 }
 
-/* First stage: rows of the prompts that wait, oldest first. */
+/* First stage: rows of the prompts that wait, oldest first. Those that end in one pass decode
+ * together, so no more than a group's share do: as when all requests go on under a new plan. */
 static void take_prompts(struct worker_core *c, uint32_t limit)
 {
+    const uint32_t share = group_share(c, true);
     uint32_t n = 0, away = 0; /* of them, rows that come back and wait in the ring */
-    for (uint32_t i = 0; i < c->n_prompt && n < limit; i++) {
+    for (uint32_t i = 0, ends = 0; i < c->n_prompt && n < limit; i++) {
         const struct worker_slot *s = &c->slots[c->prompt_queue[i]];
         const uint32_t all = s->n_prompt - s->next, take = all < limit - n ? all : limit - n;
+        ends += take == all && (s->flags & 1) == 0 ? 1 : 0;
+        if (ends > share)
+            break;
         n += take;
         away += c->plan.output_first && (s->flags & 1) != 0 ? take : 0;
     }

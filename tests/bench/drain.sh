@@ -36,7 +36,10 @@ $3"
     done
     sleep 2
     began=$(date +%s.%N)
-    ask drain -q -c "$work/cluster.ini" "$2" 2>"$work/drained"
+    ask drain -q -c "$work/cluster.ini" "$2" 2>"$work/drained" || {
+        cat "$work/drained" >&2
+        exit 1
+    }
     took=$(echo "$(date +%s.%N) $began" | awk '{ printf "%.1f", $1 - $2 }')
     wait "$answering"
     equal=no

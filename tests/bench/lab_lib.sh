@@ -37,6 +37,15 @@ stop_cluster()
         wait "$pid" 2>/dev/null || :
     done
     pids=
+    tries=0
+    while pgrep -f "$work/cluster.ini" >"$work/left"; do # a board of 30 % of a core takes its time
+        tries=$((tries + 1))
+        if test "$tries" -gt 300; then
+            echo "these do not end: $(tr '\n' ' ' <"$work/left")" >&2
+            pkill -KILL -f "$work/cluster.ini"
+        fi
+        sleep 0.1
+    done
 }
 
 leave()

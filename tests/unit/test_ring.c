@@ -10,11 +10,12 @@
 
 #include <cmocka.h>
 
-enum { LAYERS = 6, EMBD = 64, CONTEXT = 512, SLOTS = 2, CHUNK = 8, EPOCH = 1, STAGES = 3 };
+enum { LAYERS = 6, EMBD = 64, CONTEXT = 512, SLOTS = 3, CHUNK = 8, EPOCH = 1, STAGES = 3 };
 
 static const char *const ring[STAGES] = {"alpha", "beta", "gamma"};
 static struct worker_actions actions;
 static struct worker_pass *pass; /* begun and not done */
+static uint32_t groups = 1;
 
 static void step(struct worker_core *c, struct worker_event ev)
 {
@@ -77,7 +78,7 @@ static struct net_msg plan(uint32_t stage, bool output_first, enum model_wire wi
                                        .wire = (uint32_t)wire,
                                        .max_rows = CHUNK + SLOTS,
                                        .chunk = CHUNK,
-                                       .groups = 1,
+                                       .groups = groups,
                                        .n_pieces = 1}};
 }
 
@@ -370,6 +371,24 @@ static void rows_go_in_groups(void **state)
     worker_core_free(c);
 }
 
+/* Short prompts that wait together become as many groups, not one. */
+static void prompts_end_in_groups(void **state)
+{
+    (void)state;
+    groups = 3;
+    struct worker_core *c = worker_at(0, false, MODEL_WIRE_EXACT);
+    groups = 1;
+    for (uint32_t i = 0; i < 3; i++)
+        open_request(c, 1 + i, i, 0, 2);
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct worker_pass *p = run(c, 0);
+        assert_int_equal(p->n, 2);
+        assert_int_equal(p->rows[0].request, 1 + i);
+    }
+    assert_null(pass);
+    worker_core_free(c);
+}
+
 /* No coordinator lets such numbers through, and the next stage would refuse the message: as F32 the
  * temperature is infinite. */
 static void sampling_out_of_range_fails_the_request(void **state)
@@ -460,6 +479,7 @@ int main(void)
         cmocka_unit_test(rows_that_nobody_waits_for_are_dropped),
         cmocka_unit_test(a_row_that_is_back_becomes_the_next),
         cmocka_unit_test(rows_go_in_groups),
+        cmocka_unit_test(prompts_end_in_groups),
         cmocka_unit_test(sampling_out_of_range_fails_the_request),
         cmocka_unit_test(the_last_stage_sends_back_what_is_wanted),
         cmocka_unit_test(plans_say_where_the_output_is),
