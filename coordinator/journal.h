@@ -1,5 +1,5 @@
-/* The coordinator's journal: records of requests in flight and drained workers (records.c, pure) and the file that they
- * are appended to (journal.c). What a record means is said once, in records.c. */
+/* The coordinator's journal: records of requests in flight and drained workers (records.c, pure) and
+ * the file that they are appended to (journal.c). What a record means is said once, in records.c. */
 #ifndef COORDINATOR_JOURNAL_H
 #define COORDINATOR_JOURNAL_H
 

@@ -1,4 +1,5 @@
-/* Records of requests in flight and drained workers, as the journal has them, and what a row of records amounts to.
+/* Records of requests in flight and drained workers, as the journal has them, and what a row of
+ * records amounts to.
  *
  *     record   check  u64   coord_record_check of the rest
  *              length u32   of what follows the id
