@@ -41,6 +41,7 @@ struct watch {
     struct watch_sample samples[WATCH_SAMPLES];
     uint64_t n; /* taken in this life; the newest is at (n - 1) % WATCH_SAMPLES */
     uint64_t epoch, decode_passes, decode_rows, decode_us; /* at the last report */
+    double evidence[2]; /* that its stage is slower, or faster, than this epoch's plan says */
 };
 
 enum node_state {

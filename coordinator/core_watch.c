@@ -88,6 +88,8 @@ void coord_core_report(struct coord_core *c, uint32_t node, const struct net_msg
         .flags = m->flags,
     };
     compare(c, node, m, &s);
+    if (w->epoch != c->now.epoch)
+        memset(w->evidence, 0, sizeof w->evidence);
     w->samples[w->n++ % WATCH_SAMPLES] = s;
     w->epoch = c->now.epoch;
     w->decode_passes = m->decode_passes;
