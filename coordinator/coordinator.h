@@ -85,6 +85,10 @@ uint32_t coord_context(const struct net_config *c, const struct model *m);
 /* Solve for the nodes in `present`: the plan and its left_out come back by node. Codes of
  * part_plan_solve; ERR_RANGE for a pin that this model has no heads for. `now`, the plan in force
  * or the last one that was, by node, or NULL, is costed beside it. */
+struct coord_move_cost {
+    double ship_bytes, ship_s; /* weights, at most: workers have those of the plan that they leave */
+    double kv_bytes, kv_s;     /* KV rows of full caches */
+};
 struct coord_solution {
     struct part_plan plan;
     double stage_s[PART_DEVICES_MAX];        /* predicted seconds of a pass of one row */
@@ -98,10 +102,15 @@ struct coord_solution {
     uint64_t kv_bytes[PART_DEVICES_MAX], scratch_bytes[PART_DEVICES_MAX]; /* of memory_bytes */
     double now_latency_s, now_batch_rate;    /* of `now`; 0: none, or a node of it is not present */
     bool now_fits;                           /* it obeys every rule by today's numbers */
+    struct coord_move_cost move;             /* from `now` to the plan; zeros where there is none */
 };
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
                 const struct coord_profile *p, uint32_t present, const struct part_plan *now,
                 struct coord_solution *out, struct err *e);
+/* What it takes to go from one plan to another, both by node (coordinator/move_cost.c). */
+void coord_move_cost(const struct coord_blocks *b, const struct coord_profile *p,
+                     const struct part_plan *from, const struct part_plan *to,
+                     struct coord_move_cost *out);
 
 /* Sentences on what is behind a solution (coordinator/explain.c): each rule that binds it, and what
  * one more board of each kind would bring. Solves anew for each question, all within limit_s, and
@@ -185,6 +194,7 @@ struct coord_event {
     double now_latency_s, now_batch_rate; /* PLANNED: of the last plan in force by today's numbers;
                                              0: none, or it has a worker that was not asked about */
     bool now_fits; /* PLANNED: and it obeys every rule by them */
+    struct coord_move_cost move; /* PLANNED: from the plan in force */
     int code;                             /* READ: of common.h, where not ok */
     const int32_t *tokens; /* READ: the prompt's ids, as many of n_tokens as the context has
                                      room for */

@@ -35,6 +35,14 @@ static uint32_t rows_there(const struct coord_core *c, uint32_t slot)
     return (r->flags & 1) != 0 ? 0 : r->n_rows;
 }
 
+double coord_core_kv_filled(const struct coord_core *c)
+{
+    double rows = 0;
+    for (uint32_t i = 0; i < c->config.slots; i++)
+        rows += rows_there(c, i);
+    return rows > 0 ? rows / ((double)c->config.slots * c->model.context) : 0;
+}
+
 bool coord_core_slot_moves(const struct coord_core *c, uint32_t slot)
 {
     return c->move.round > 0 && c->move.end[slot] > 0;

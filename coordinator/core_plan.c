@@ -9,8 +9,9 @@
  * requests wait, keeping their tokens, until the survivors have a plan.
  *
  * A first plan waits JOIN_WAIT_MS for workers that have not come. One that is no better than the
- * plan in force, by 5 %, is not put in force, unless the ring is broken or `use: all` asks for a
- * new worker; and where the ring broke and its workers came back, they get the plan that they had.
+ * plan in force, by 5 % and by what the move costs (core_price.c), is not put in force, unless the
+ * ring is broken or `use: all` asks for a new worker; and where the ring broke and its workers came
+ * back, they get the plan that they had.
  * Each wait has a deadline; a failed preparation names its worker, which is then left out for a
  * while. */
 #include "coordinator/core_private.h"
@@ -321,18 +322,6 @@ static uint32_t n_workers(const struct part_plan *p)
     return n;
 }
 
-/* Is the planner's plan better than the last one by so much that moving is worth it? Weighed as the
- * objective does: seconds a token of one request, and of all slots together. */
-static bool is_better(const struct coord_core *c, const struct coord_event *ev)
-{
-    const struct ring_plan *now = &c->now;
-    const double w = c->config.objective;
-    const double latency_s = ev->now_latency_s > 0 ? ev->now_latency_s : now->plan.latency_s,
-                 rate = ev->now_latency_s > 0 ? ev->now_batch_rate : now->batch_rate;
-    return (1 - w) * ev->plan->latency_s + w / ev->batch_rate <
-           0.95 * ((1 - w) * latency_s + w / rate);
-}
-
 /* Has the plan in force a worker that is to have no work? */
 static bool must_leave(const struct coord_core *c)
 {
@@ -343,7 +332,7 @@ static bool must_leave(const struct coord_core *c)
 }
 
 /* Is it worth leaving the plan in force for? */
-static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
+static bool worth_it(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
 {
     if (c->now.epoch == 0 || c->plan_forced || must_leave(c))
         return true;
@@ -353,7 +342,7 @@ static bool worth_it(const struct coord_core *c, const struct coord_event *ev)
         return true;
     if (c->config.use_all && n_workers(ev->plan) > n_workers(&c->now.plan))
         return true;
-    return is_better(c, ev);
+    return coord_core_is_better(c, ev) && coord_core_worth_moving(c, ev, out);
 }
 
 /* Where the ring broke and all its workers are there again, the plan that it had is as good as
@@ -362,7 +351,7 @@ static bool as_before(const struct coord_core *c, const struct coord_event *ev)
 {
     return c->now.epoch == 0 && c->now.plan.n_stages > 0 && ev->now_latency_s > 0 && ev->now_fits &&
            !(c->config.use_all && n_workers(ev->plan) > n_workers(&c->now.plan)) &&
-           !is_better(c, ev);
+           !coord_core_is_better(c, ev);
 }
 
 /* The lists of every PLAN message: the names of the leaders, which are the ring, then those of each
@@ -497,7 +486,7 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
 /* A plan is there: take it, or stay with the one in force. */
 static void weigh(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
 {
-    if (worth_it(c, ev))
+    if (worth_it(c, ev, out))
         begin_prepare(c, ev, out);
     else
         memcpy(c->now.plan.left_out, ev->plan->left_out, sizeof c->now.plan.left_out);

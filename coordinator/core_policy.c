@@ -16,9 +16,9 @@
  *
  * What was learnt goes into today's profile, which the planner is given, and into the prediction,
  * so that the same news is not news twice. The planner's answer replaces the plan in force under
- * the usual rules: where that does not fit any more, or is beaten by 5 % (core_plan.c). Between two
- * questions lies `dwell`, a fifth of it where memory runs short. Left out: the price of moving, which
- * happens while the old plan serves; and boards outside the plan, which tell nothing of their speed. */
+ * the usual rules: where that does not fit any more, or is beaten by so much that the move is worth
+ * it (core_plan.c, core_price.c). Between two questions lies `dwell`, a fifth of it where memory runs
+ * short. Left out: boards outside the plan, which tell nothing of their speed. */
 #include "coordinator/core_private.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /* The coordinator core's state, shared by core.c (meeting, time), core_measure.c, core_plan.c,
- * core_move.c, core_policy.c, core_forecast.c, core_request.c, core_kept.c, core_slot.c,
- * core_status.c and core_watch.c. */
+ * core_move.c, core_policy.c, core_price.c, core_forecast.c, core_request.c, core_kept.c,
+ * core_slot.c, core_status.c and core_watch.c. */
 #ifndef COORDINATOR_CORE_PRIVATE_H
 #define COORDINATOR_CORE_PRIVATE_H
 
@@ -205,6 +205,8 @@ struct coord_core {
     double slower[NET_WORKERS_MAX], share[NET_WORKERS_MAX];
     int64_t policy_ms;   /* when it last asked for a plan */
     bool plan_by_policy; /* the plan that is wanted is its */
+    double allowance;    /* bytes of `move-budget` that were left at price_ms; there 0: never */
+    int64_t price_ms;
     /* As the planner last had them. */
     double planned_rtt[NET_WORKERS_MAX][NET_WORKERS_MAX],
         planned_rate[NET_WORKERS_MAX][NET_WORKERS_MAX];
@@ -291,6 +293,14 @@ uint32_t coord_core_rows_max(const struct net_config *c, uint32_t chunk);
 void coord_core_policy(struct coord_core *c, uint32_t node, struct coord_actions *out);
 void coord_core_policy_forget(struct coord_core *c, uint32_t node); /* it was measured anew */
 
+/* core_price.c */
+/* Is the planner's plan better than the last one, by so much that it is worth a thought? */
+bool coord_core_is_better(const struct coord_core *c, const struct coord_event *ev);
+/* Is such a plan worth the move from the plan in force? Pays for it where it is, and logs why where
+ * it is not. */
+bool coord_core_worth_moving(struct coord_core *c, const struct coord_event *ev,
+                             struct coord_actions *out);
+
 /* core_forecast.c */
 void coord_core_forecast_pump(struct coord_core *c, struct coord_actions *out);
 /* The planner's answer, where it is one to such a question; false: it is not. */
@@ -311,6 +321,8 @@ void coord_core_move_reset(struct coord_core *c);
 void coord_core_move_free(struct coord_core *c);
 /* No request may have this slot now. */
 bool coord_core_slot_moves(const struct coord_core *c, uint32_t slot);
+/* KV rows that are known to be there, as a share of what all slots can hold. */
+double coord_core_kv_filled(const struct coord_core *c);
 /* Rows of the slot that every worker of `next` has. */
 uint32_t coord_core_moved_rows(const struct coord_core *c, uint32_t slot);
 

@@ -387,6 +387,8 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     }
     out->plan.gap = gap;
     out->plan.solve_s = solve_s;
+    if (now != NULL)
+        coord_move_cost(b, p, now, &out->plan, &out->move);
 out:
     base_free(problem);
     return rc;

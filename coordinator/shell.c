@@ -96,7 +96,8 @@ static void plan_done(struct shell *sh, struct plan_job *j)
                              .groups = j->solution.groups,
                              .now_latency_s = j->solution.now_latency_s,
                              .now_batch_rate = j->solution.now_batch_rate,
-                             .now_fits = j->solution.now_fits};
+                             .now_fits = j->solution.now_fits,
+                             .move = j->solution.move};
     for (int i = 0; i < PLANS_MAX; i++)
         if (sh->plans[i] == j)
             sh->plans[i] = NULL;

@@ -287,6 +287,8 @@ struct net_config {
     enum net_policy policy;
     bool prefetch;
     uint32_t dwell_ms; /* between plans that the policy asks for */
+    uint32_t horizon_ms;  /* within which a move is to pay */
+    uint64_t move_budget; /* bytes an hour of moves that nothing forces; 0: no limit */
     uint32_t ttft_ms, prompt; /* limit (0: none) for a prompt of so many tokens */
     bool use_all;
     double solve_s;

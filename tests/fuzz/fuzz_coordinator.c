@@ -246,6 +246,7 @@ static void planned(struct shell *h)
                                  .stage_s = stage_s,
                                  .stage_batch_s = stage_s,
                                  .now_fits = (how & 4) != 0,
+                                 .move = {.ship_bytes = 3e5, .ship_s = (how & 8) != 0 ? 1e3 : 1},
                                  .batch_rate = 10,
                                  .chunk = 1 + how % 8,
                                  .groups = plan.n_stages});
@@ -501,6 +502,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     h.config.queue = begin / 4 % 2 == 0 ? 4096 : 3;
     h.config.heartbeat_ms = 200;
     h.config.dead_ms = 3000;
+    h.config.horizon_ms = 60000;
+    h.config.move_budget = begin / 4 % 2 == 0 ? 0 : 1 << 20;
     h.config.n_workers = 1 + begin / 8 % NODES;
     for (uint32_t i = 0; i < NODES; i++) {
         snprintf(h.config.workers[i].name, NET_NAME_MAX, "%s", names[i]);

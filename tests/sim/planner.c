@@ -180,6 +180,9 @@ void sim_planner_answer(struct sim *s, const struct sim_event *ev, struct coord_
     out->plan = plan;
     out->stage_s = out->stage_batch_s = stage_s;
     out->batch_rate = s->setup.in_order ? 10.0 : (double)(5 + sim_draw(s, 10));
+    /* Now and then a move costs more than any plan could bring. */
+    if (!s->setup.in_order && (s->setup.seed + out->serial) % 8 == 0)
+        out->move = (struct coord_move_cost){.ship_bytes = 1e9, .ship_s = 1e3};
     out->chunk = s->setup.chunk != 0 ? s->setup.chunk : 64;
     out->groups = s->setup.in_order ? plan->n_stages
                                     : 1 + (uint32_t)(s->setup.seed % plan->n_stages);

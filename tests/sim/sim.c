@@ -272,6 +272,7 @@ static void configure(struct sim *s)
     c->chunk = w->chunk;
     c->heartbeat_ms = w->heartbeat_ms;
     c->report_ms = 1000;
+    c->horizon_ms = 60000;
     c->dead_ms = w->dead_ms;
     c->objective = w->throughput ? 1.0 : 0.0;
     c->use_all = w->use_all;

@@ -296,6 +296,11 @@ UNIT_TESTS += %D%/test_policy
 %C%_test_policy_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_policy_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
 
+UNIT_TESTS += %D%/test_price
+%C%_test_price_SOURCES = %D%/test_price.c
+%C%_test_price_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_price_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_reader
 %C%_test_reader_SOURCES = %D%/test_reader.c $(TINY_MODEL)
 %C%_test_reader_CFLAGS = $(UNIT_CFLAGS)

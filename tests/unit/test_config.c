@@ -153,7 +153,7 @@ static void unknown_words_come_with_a_suggestion(void **state)
           "7: unknown key \"objective\" in [cluster]; it belongs into [placement]");
     AFTER(7, "slots: 3", ERR_FORMAT,
           "8: unknown key \"slots\" in [placement]; it belongs into [cluster]");
-    AFTER(7, "horizon: 3", ERR_FORMAT, "8: unknown key \"horizon\" in [placement]");
+    AFTER(7, "weather: 3", ERR_FORMAT, "8: unknown key \"weather\" in [placement]");
     AFTER(9, "model: m.gguf", ERR_FORMAT,
           "10: unknown key \"model\" in [worker NAME]; it belongs into [cluster]");
     AFTER(9, "thread: 2", ERR_FORMAT,
@@ -409,6 +409,8 @@ static void defaults_are_those_of_the_page(void **state)
     assert_int_equal(config.algorithm, NET_PROGRAM);
     assert_int_equal(config.ttft_ms, 0);
     assert_int_equal(config.prompt, 128);
+    assert_int_equal(config.horizon_ms, 600000);
+    assert_int_equal(config.move_budget, 0);
     assert_false(config.use_all);
     assert_true(config.solve_s >= 2 && config.solve_s <= 2);
     assert_int_equal(config.n_workers, 2);
@@ -464,8 +466,11 @@ static void values_are_kept(void **state)
     assert_int_equal(w->layer1, 4);
     assert_true(w->exclude);
 
-    is_good(8, false, "objective: 0.25\ngranularity: heads\nalgorithm: edgeshard-throughput\n"
-                      "ttft: 2 s\nprompt: 512");
+    is_good(8, false,
+            "objective: 0.25\ngranularity: heads\nalgorithm: edgeshard-throughput\n"
+            "ttft: 2 s\nprompt: 512\nhorizon: 60 s\nmove-budget: 2 GiB");
+    assert_int_equal(config.horizon_ms, 60000);
+    assert_true(config.move_budget == UINT64_C(2) << 30);
     assert_true(fabs(config.objective - 0.25) < 1e-9);
     assert_int_equal(config.granularity, NET_HEADS);
     assert_int_equal(config.algorithm, NET_EDGESHARD_THROUGHPUT);

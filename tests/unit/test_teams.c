@@ -21,6 +21,7 @@ static int64_t now_ms;
 static uint64_t serial;
 static double now_latency_s;
 static bool now_fits;
+static struct coord_move_cost move_cost;
 
 static struct span text(void *arg, int32_t token)
 {
@@ -150,6 +151,7 @@ static int setup(void **state)
                                  .queue = 4,
                                  .heartbeat_ms = 500,
                                  .report_ms = 1000,
+                                 .horizon_ms = 60000,
                                  .dead_ms = 3000,
                                  .wire = NET_SUMS_F16,
                                  .n_workers = N_WORKERS};
@@ -161,6 +163,7 @@ static int setup(void **state)
     serial = 0;
     now_latency_s = 0;
     now_fits = true;
+    move_cost = (struct coord_move_cost){0};
     return coord_core_new(&config, &m, 1, 7700, &core, NULL);
 }
 
@@ -197,6 +200,7 @@ static void answer(void)
                               .now_latency_s = now_latency_s,
                               .now_batch_rate = 100,
                               .now_fits = now_fits,
+                              .move = move_cost,
                               .chunk = 32,
                               .groups = 1});
 }
@@ -487,6 +491,33 @@ static void drain(const char *name, uint32_t on)
     step((struct coord_event){.type = COORD_EV_CLIENT, .client = 9, .msg = &m});
 }
 
+/* A better plan that takes more to move to than it brings is left, unless something forces the move. */
+static void test_a_move_has_a_price(void **state)
+{
+    enum { NOTHING, DEAR, FORCED, DRAINED, HAS_TO };
+    (void)state;
+    for (int k = NOTHING; k <= HAS_TO; k++) {
+        struct net_config other;
+        serve();
+        other = config;
+        other.objective = k == FORCED ? 0.5 : 0;
+        if (k == DRAINED)
+            drain("w1", 1);
+        else
+            step((struct coord_event){.type = COORD_EV_CONFIG, .config = &other});
+        two_teams();
+        plan.stages[0].shape = PART_STAR;
+        now_latency_s = 0.02;
+        now_fits = k != HAS_TO;
+        move_cost.ship_s = k == NOTHING ? 0 : 100;
+        answer();
+        assert_true((told(0, NET_MSG_PLAN) != NULL) == (k != DEAR));
+        assert_true(logged(" brings=-1.000 ") == (k == DEAR));
+        teardown(NULL);
+        setup(NULL);
+    }
+}
+
 static void has(uint64_t epoch, uint32_t node, uint32_t round)
 {
     says(node, (struct net_msg){.code = NET_MSG_PREPARED,
@@ -670,6 +701,7 @@ int main(void)
         TEST(test_what_is_another_plan),
         TEST(test_links_are_measured_again),
         TEST(test_the_plan_before_is_as_good),
+        TEST(test_a_move_has_a_price),
         TEST(test_rows_go_where_they_are_needed),
         TEST(test_a_move_that_fails),
         TEST(test_a_drain_that_cannot_be),
