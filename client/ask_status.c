@@ -100,6 +100,7 @@ static void on_status(struct cli_cluster_status *st, const struct net_msg_STATUS
     copy(st->cluster, sizeof st->cluster, m->cluster);
     copy(st->model, sizeof st->model, m->model);
     copy(st->state, sizeof st->state, m->state);
+    copy(st->stays, sizeof st->stays, m->stays);
 }
 
 int cli_status_send(struct cli_cluster *c, struct err *e)

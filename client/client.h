@@ -310,7 +310,7 @@ struct cli_node {
 };
 struct cli_cluster_status {
     uint64_t epoch, shipped_bytes;
-    char cluster[NET_NAME_MAX], model[256], state[301];
+    char cluster[NET_NAME_MAX], model[256], state[301], stays[301];
     uint32_t slots, active, queued, n_nodes;
     double ms_predicted, ms, tok_s_predicted, ttft_predicted, gap;
     double tok_s; /* measured, of all requests */

@@ -191,6 +191,8 @@ static int ask_cluster(const struct cli_options *o, struct cli_plan *p, struct e
     const int rc = cli_ask_status(o, st, e);
     if (rc == 0 && st->epoch == 0)
         return err_set(e, ERR_INFEASIBLE, "no plan is in force yet: %s", st->state);
+    if (rc == 0 && st->stays[0] != 0)
+        snprintf(p->why[p->n_why++], PLAN_WHY_BYTES_MAX, "%s", st->stays);
     for (uint32_t s = 0; rc == 0 && s < cli_plan_stages(p); s++) {
         const struct cli_node *team[NET_WORKERS_MAX];
         const uint32_t n = cli_plan_team(p, s, team);

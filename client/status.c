@@ -92,6 +92,8 @@ static int print_json(const struct cli_cluster_status *st, struct err *e)
     for (uint32_t i = 0; i < st->n_nodes; i++)
         bad |= json_array_append_new(nodes, cli_node_json(&st->nodes[i]));
     bad |= json_object_set_new(o, "nodes", nodes);
+    bad |= json_object_set_new(
+        o, "stays", st->stays[0] != 0 ? cli_json_text(base_span_str(st->stays)) : json_null());
     return cli_json_print(o, bad != 0, e);
 }
 
@@ -144,6 +146,8 @@ static void print_table(const struct cli_cluster_status *st)
         printf("; %.3f ms a token", st->ms);
     if (st->tok_s > 0)
         printf("; %.1f tok/s", st->tok_s);
+    if (st->stays[0] != 0)
+        printf("\n%s", st->stays);
     printf("\n\n%-12s %-10s %-8s %-5s %5s %7s %11s %11s %11s %9s %9s %5s %6s %7s %7s %-20s %-12s %s\n",
            "node", "state", "layers", "team", "heads", "columns", "used", "free", "usable",
            "ms a pass", "predicted", "ratio", "busy", "mem psi", "cpu psi", "board", "kernels",

@@ -486,10 +486,16 @@ static void begin_prepare(struct coord_core *c, const struct coord_event *ev,
 /* A plan is there: take it, or stay with the one in force. */
 static void weigh(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
 {
-    if (worth_it(c, ev, out))
+    c->stays[0] = 0;
+    if (worth_it(c, ev, out)) {
         begin_prepare(c, ev, out);
-    else
-        memcpy(c->now.plan.left_out, ev->plan->left_out, sizeof c->now.plan.left_out);
+        return;
+    }
+    memcpy(c->now.plan.left_out, ev->plan->left_out, sizeof c->now.plan.left_out);
+    if (ev->now_latency_s > 0) { /* what is promised is so by today's numbers */
+        c->now.plan.latency_s = ev->now_latency_s;
+        c->now.batch_rate = ev->now_batch_rate;
+    }
 }
 
 void coord_core_planned(struct coord_core *c, const struct coord_event *ev,

@@ -75,15 +75,15 @@ bool coord_core_worth_moving(struct coord_core *c, const struct coord_event *ev,
         return true;
     }
     if (limited)
-        snprintf(budget, sizeof budget, " budget_left=\"%s\"",
+        snprintf(budget, sizeof budget, "; %s of the budget are left",
                  base_bytes_text((uint64_t)c->allowance, left));
-    coord_core_log(out, true,
-                   "stays reason=\"%s\" better_by=%.3f brings=%.3f horizon_s=%.0f "
-                   "ship=\"%s in %.1f s\" rows=\"%s in %.1f s\"%s",
-                   brings > 0 ? "the budget of moves is spent"
-                              : "the move would cost more than it brings",
-                   1 - next_s / now_s, brings, c->config.horizon_ms / 1e3,
-                   base_bytes_text((uint64_t)m->ship_bytes, ship), m->ship_s,
-                   base_bytes_text((uint64_t)kv_bytes, kv), filled * m->kv_s, budget);
+    snprintf(c->stays, sizeof c->stays,
+             "another plan is %.1f %% better, but moving to it takes %s of weights (%.1f s) and %s "
+             "of KV "
+             "rows (%.1f s), which brings %.1f %% more tokens in %.0f s%s",
+             100 * (1 - next_s / now_s), base_bytes_text((uint64_t)m->ship_bytes, ship), m->ship_s,
+             base_bytes_text((uint64_t)kv_bytes, kv), filled * m->kv_s, 100 * brings,
+             c->config.horizon_ms / 1e3, budget);
+    coord_core_log(out, true, "stays reason=\"%s\"", c->stays);
     return false;
 }

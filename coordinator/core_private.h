@@ -207,6 +207,7 @@ struct coord_core {
     bool plan_by_policy; /* the plan that is wanted is its */
     double allowance;    /* bytes of `move-budget` that were left at price_ms; there 0: never */
     int64_t price_ms;
+    char stays[300]; /* why the last better plan was left; empty: the last was not better */
     /* As the planner last had them. */
     double planned_rtt[NET_WORKERS_MAX][NET_WORKERS_MAX],
         planned_rate[NET_WORKERS_MAX][NET_WORKERS_MAX];

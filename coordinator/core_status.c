@@ -145,5 +145,6 @@ void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actio
         .shipped_bytes = shipped,
         .tok_s = tok_s,
         .tok_s_then = net_list_f64(c->pace_history, WATCH_SAMPLES - 1),
+        .stays = base_span_str(serving ? c->stays : ""),
     };
 }

@@ -11,7 +11,7 @@
 
 enum {
     NET_WIRE_VERSION = 5,
-    NET_CLIENT_VERSION = 4,
+    NET_CLIENT_VERSION = 5,
     NET_NAME_MAX = 64, /* bytes of a peer's name with its NUL */
     NET_ENDPOINT_MAX = 128,
     NET_HASH_BYTES = 32,
