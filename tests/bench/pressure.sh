@@ -10,7 +10,7 @@
 #   SHOAL_SECONDS=300       how long nothing may flap after the quota was cut (60 by default)
 #   SHOAL_POLICY=program    or myopic or static
 #   SHOAL_LIMIT_MB=512      what the board has before
-#   SHOAL_KEEP=FOLDER       where the logs are copied to
+#   SHOAL_KEEP=FOLDER       where the logs are copied to, and what was seen each second
 model=$(realpath "${1?usage: pressure.sh MODEL [memory|limit|cpu]...}")
 . "$(dirname "$0")/lab_lib.sh"
 shift
@@ -95,6 +95,52 @@ worker_pids()
     pgrep -f "shoal-worker -c $work/cluster.ini" | sort | tr '\n' ' '
 }
 
+# Pages that the kernel took from the victim's group and had to give back, as often as that happened.
+came_back()
+{
+    awk '/^workingset_refault(_file)? / { n += $2 } END { print n + 0 }' "$(group)/memory.stat"
+}
+
+# observe FILE: a line a second, until FILE.stop is there: time, tokens a second of late, pages that came back
+observe()
+{
+    : >"$1"
+    while ! test -e "$1.stop"; do
+        echo "$(now) $(pace) $(came_back)" >>"$1"
+        sleep 1
+    done
+}
+
+# span FILE FROM TO FIELD: that field of the lines of observe between two times
+span()
+{
+    awk -v from="$2" -v to="$3" -v field="$4" 'NF == 3 && $1 >= from && $1 < to { print $field }' "$1"
+}
+
+# returned FROM TO: MiB that came back to the victim
+returned()
+{
+    span "$work/seen" "$1" "$2" 3 | awk 'NR == 1 { first = $1 } { last = $1 } END { printf "%.0f", (last - first) / 256 }'
+}
+
+# What one had to wait for in a phase. phase NAME FROM TO
+phase()
+{
+    span "$work/seen" "$2" "$3" 2 >"$work/paces"
+    fact "$1" "$(median <"$work/paces") tokens a second ($(sort -n "$work/paces" | head -n 1) at least); \
+$(returned "$2" "$3") MiB of pages came back to $victim"
+}
+
+# Thrashing is when pages go and come back over and over, and text waits for them.
+no_thrashing()
+{
+    worst=$(span "$work/seen" "$squeezed" "$settled" 2 | sort -n | head -n 1)
+    usual=$({ span "$work/seen" 0 "$squeezed" 2 | median && echo && span "$work/seen" "$settled" 1e12 2 | median; } |
+        sort -n | head -n 1)
+    awk -v worst="$worst" -v usual="$usual" 'BEGIN { exit !(worst > 0 && worst >= usual / 2) }' &&
+        test "$(returned "$squeezed" 1e12)" -le $((limit_mb / 2))
+}
+
 # changes FROM: the plans that were put in force since line FROM of the log
 changes()
 {
@@ -105,6 +151,11 @@ changes()
 same()
 {
     test "$(wc -l <"$work/$1")" -eq 8 && cmp -s "$work/$1" "$work/$2"
+}
+
+keep()
+{
+    test "${SHOAL_KEEP-}" = "" || cp "$work"/*.log "$work"/before "$work"/after "$work"/seen "$SHOAL_KEEP" 2>/dev/null || :
 }
 
 # The median of the lines of a column of numbers.
@@ -139,8 +190,13 @@ use: all"
     (answer disturbed) &
     answering=$!
     in_flight
+    rm -f "$work/seen.stop"
+    observe "$work/seen" &
+    observing=$!
+    sleep 10
     line=$(($(wc -l <"$log") + 1))
     began=$(now)
+    squeezed=$began
     fact "before" "$victim: $(share)"
     steps=$(((limit_mb / 2 + step_mb - 1) / step_mb))
     if test "$1" = memory; then
@@ -159,10 +215,20 @@ use: all"
         sleep 1
         test $((i % 4)) -ne 0 || fact "meanwhile" "$(share)"
     done
+    sleep 5 # what status says of the pace is the mean of 5 s
+    settled=$(now)
     wait "$answering" || :
+    ended=$(now)
+    touch "$work/seen.stop"
+    wait "$observing"
     fact "after" "$(share)"
     changes "$line"
+    phase "pace before" 0 "$squeezed"
+    phase "pace while it shrank" "$squeezed" "$settled"
+    phase "pace after" "$settled" "$ended"
     verdict "$1: something left it" test "$(tail -n +"$line" "$log" | grep -c ' commit ')" -gt 0
+    verdict "$1: no thrashing: half the pace at least, no more came back than its memory holds" \
+        no_thrashing
     verdict "$1: nobody was killed" test "$(oom_kills)" -eq "$killed" -a "$(worker_pids)" = "$before"
     verdict "$1: no plan was broken" test "$(tail -n +"$line" "$log" | grep -c ' ring_broken ')" -eq 0
     verdict "$1: tokens are those of an undisturbed run" same undisturbed disturbed
@@ -172,7 +238,7 @@ use: all"
     fi
     stop_cluster
     lab change --memory "$victim=4G"
-    test "${SHOAL_KEEP-}" = "" || cp "$work"/*.log "$SHOAL_KEEP"
+    keep
 }
 
 # Tokens a second of all requests together, of late; and what the plan in force promises.
@@ -186,15 +252,15 @@ promised()
     ask plan -c "$work/cluster.ini" 2>/dev/null | sed -n 's/^all 8 slots in use: \([0-9.]*\) tok.*/\1/p'
 }
 
-# paces SECONDS FILE
+# paces SECONDS FILE: tokens a second of late, and when
 paces()
 {
-    i=0
+    until=$(($(date +%s) + $1))
     : >"$2"
-    while test "$i" -lt "$1"; do
-        i=$((i + 1))
+    while test "$(date +%s)" -lt "$until"; do
         sleep 1
-        pace >>"$2"
+        is=$(pace)
+        echo "${is:-0} $(now)" >>"$2"
     done
 }
 
@@ -224,16 +290,16 @@ use: all"
     lab change --slow "$victim=9%"
     fact "cut" "$victim has 9 % of a core instead of 30 %"
     paces "$seconds" "$work/after"
-    head -n 5 "$work/after" | tail -n 1 >"$work/during"
+    five=$(awk -v began="$began" '$2 >= began + 5 { print $1; exit }' "$work/after")
     last=$(tail -n 15 "$work/after" | median)
     should=$(promised)
-    fact "five seconds later" "$(cat "$work/during") tokens a second"
+    fact "five seconds later" "$five tokens a second"
     fact "after" "$last tokens a second (promised $should)"
     changes "$line"
     verdict "cpu: the plan changed once" test "$(tail -n +"$line" "$log" | grep -c ' commit ')" -eq 1
     verdict "cpu: the pace is within 15 % of the promised one" within_15 "$last" "$should"
     verdict "cpu: no plan was broken" test "$(tail -n +"$line" "$log" | grep -c ' ring_broken ')" -eq 0
-    test "${SHOAL_KEEP-}" = "" || cp "$work"/*.log "$SHOAL_KEEP"
+    keep
     stop_cluster
     lab change --slow "$victim=30%"
 }
