@@ -23,6 +23,9 @@ types=${SHOAL_BENCH_TYPES:-Q4_0 Q8_0 Q4_K_M}
 threads=${SHOAL_BENCH_THREADS:-1 2}
 what=${SHOAL_BENCH_WHAT:-decode prefill deep}
 kernels=${SHOAL_BENCH_KERNELS:-}
+for program in shoal tests/bench/bench_read tests/tools/make_model; do
+    test -x "$build/$program" || { echo "engine.sh: there is no $build/$program: make all bench" >&2; exit 1; }
+done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM

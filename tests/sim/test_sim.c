@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-enum { SEEDS = 1000, TAIL_LINES = 60, TWICE_EVERY = 10, SECOND_US = 1000000 };
+enum { SEEDS = 3000, TAIL_LINES = 60, TWICE_EVERY = 10, SECOND_US = 1000000 };
 
 static uint64_t environment(const char *name, uint64_t otherwise)
 {
