@@ -12,9 +12,11 @@
  * Weights are unsigned, because vpdpbusd wants them so; the offset is taken off through the sums of
  * the activations, as the number that the integer sum of a block starts with.
  *
- * Up to eight rows of x, as in decoding: weights go from memory through registers once, in order, and
- * none are asked for ahead. Hardware foresees one stream better, in large pages by a third: requests
- * of our own would take its places. More rows of x: a segment of two groups is unpacked into the
+ * Up to eight rows of x, as in decoding: weights go from memory through registers once, in order. For
+ * one row and two none are asked for ahead: hardware foresees one stream better, in large pages by a
+ * third, and requests of our own would take its places. With three rows the arithmetic of a block is
+ * so long that few loads of later ones are begun meanwhile, and memory and arithmetic would take
+ * turns: eight rows took twice the time of the slower one. More rows of x: a segment of two groups is unpacked into the
  * first-level cache once for up to 64 rows, and a tile is two groups by four rows, so that a broadcast
  * activation serves twice and a loaded weight four times; the multiply units are then busy with little
  * but the products that must be made. While a tile is multiplied, a share of the next segment is on
@@ -35,6 +37,8 @@ enum {
     IS_SUPER = FORM == FORM_SUPER_MIN || FORM == FORM_SUPER_HALF,
     N_STARTS = FORM == FORM_SUPER_HALF ? 2 : 1, /* integer sums of a block */
     FEW = 8,                                    /* rows of x served while weights stream */
+    FEW_AHEAD = 3,                              /* rows of x from which on they are asked for, */
+    AHEAD_BYTES = 4096,                         /* so far ahead */
     TILE = 4,                                   /* rows of x of a tile, else */
     MANY = 64,                                  /* rows of x that share an unpacked segment */
     LINE = 64                                   /* bytes of a cache line */
@@ -142,6 +146,13 @@ KERN_ALWAYS_INLINE void ask_for(const uint8_t *p, size_t bytes, const uint8_t *e
         _mm_prefetch((const char *)from + i, _MM_HINT_T1);
 }
 
+/* The same where it does not matter what lies there: behind the matrix nothing is read. */
+KERN_ALWAYS_INLINE void ask_ahead(uintptr_t p, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += LINE)
+        _mm_prefetch((const char *)(p + i), _MM_HINT_T0);
+}
+
 /* ---- up to eight rows of x ------------------------------------------------------------------- */
 
 /* One segment of one group, which begins at `head`, times n_x rows: u. */
@@ -157,6 +168,8 @@ KERN_ALWAYS_INLINE void few_segment(unsigned n_x, const uint8_t *head, size_t n_
     for (size_t b = 0; b < n_blocks; b++, quants += QUANTS) {
         __m512i w[8];
         __m512 scale, other;
+        if (n_x >= FEW_AHEAD)
+            ask_ahead((uintptr_t)quants + AHEAD_BYTES, QUANTS + SCALES);
         unpack(quants, w);
         block_scales(head + HEAD + b * SCALES, &scale, &other);
         AVX512_UNROLL
