@@ -11,9 +11,12 @@
  * Rows stand at half the context, because attention's share grows with the position.
  *
  * Each figure is the median of several runs after one that is not counted. Under a CPU quota the
- * threads run freely for the first part of each period and stand still for the rest, so there a
- * figure is the mean over many periods: that is what a stage which always computes gets. `throttle`
- * is what the quota leaves, for those who know how much a worker idles.
+ * threads run freely for the first part of each period and stand still for the rest. A run's seconds
+ * then say most of all where in a period it began, and halves of a layer may keep step with the
+ * periods for as long as one measures. So there the processor time of a run is taken, which knows no
+ * periods, and divided by the quota's cores: what a stage that always computes gets. `throttle` is
+ * what the quota leaves, for those who know how much a worker idles. What other programs take of the
+ * machine is in the figures only where no quota binds.
  *
  * The weights' bytes are FILL: as F16 0.26, as F32 and BF16 1.7e-7, as int8 52, so that no value
  * overflows a unit sum or becomes denormal, either of which would time something else. Frequency
@@ -33,17 +36,16 @@ enum {
     SPAN_BYTES = 64 << 20,
     RUNS_MIN = 5,
     RUNS_MAX = 400,
-    PERIODS = 10, /* of a quota that a mean goes over */
-    SHARE = 4     /* the smaller share is one part in so many */
+    SHARE = 4 /* the smaller share is one part in so many */
 };
-static const double FIGURE_S = 0.06; /* time spent on one, where RUNS_MIN do not take longer */
+static const double FIGURE_S = 0.1; /* time spent on one, where RUNS_MIN do not take longer */
 
 struct bench {
     const struct model *m;
     const struct model_exec_config *c;
-    struct worker_quota quota;
-    double window; /* a figure takes so many seconds, */
-    int runs_min;  /* and at least so many runs */
+    double quota_cores; /* 0: no quota that binds the threads */
+    double window;      /* a figure takes so many seconds, */
+    int runs_min;       /* and at least so many runs */
     struct model_exec *exec;
     struct model_sampler *sampler;
     uint32_t layer0, layer1;
@@ -56,6 +58,16 @@ struct bench {
     double lap[2]; /* seconds of the run at hand: of the two halves, or of all in the first */
     void **pieces; /* [model_n_pieces] made-up content, NULL where not needed yet */
 };
+
+static double now_s(const struct bench *b)
+{
+    struct timespec t;
+    if (b->quota_cores <= 0)
+        return base_clock_s();
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return ((double)t.tv_sec + (double)t.tv_nsec * 1e-9) / b->quota_cores;
+}
+
 static void fill(void *to, struct model_piece p, size_t bytes)
 {
     const float one = 1.0f;
@@ -97,35 +109,35 @@ static void run_layers(struct bench *b, uint32_t n)
     const size_t sum_bytes = (size_t)n * model_shape(b->m)->n_embd * sizeof *b->sum;
     memset(b->bad, 0, n * sizeof *b->bad);
     for (uint32_t layer = b->layer0; layer < b->layer1; layer++) {
-        const double t = base_clock_s();
+        const double t = now_s(b);
         memset(b->sum, 0, sum_bytes);
         model_exec_attention(b->exec, layer, b->rows, n, b->hidden, b->sum, b->bad);
         model_exec_attention_close(b->exec, layer, n, b->sum, b->hidden, b->bad);
-        const double middle = base_clock_s();
+        const double middle = now_s(b);
         memset(b->sum, 0, sum_bytes);
         model_exec_ffn(b->exec, layer, n, b->hidden, b->sum, b->bad);
         model_exec_ffn_close(b->exec, layer, n, b->sum, b->hidden, b->bad);
         b->lap[0] += middle - t;
-        b->lap[1] += base_clock_s() - middle;
+        b->lap[1] += now_s(b) - middle;
     }
 }
 
 static void run_embed(struct bench *b, uint32_t n)
 {
-    const double t = base_clock_s();
+    const double t = now_s(b);
     model_exec_embed(b->exec, b->rows, n, b->hidden, b->bad);
-    b->lap[0] = base_clock_s() - t;
+    b->lap[0] = now_s(b) - t;
 }
 
 static void run_logits(struct bench *b, uint32_t n)
 {
-    const double t = base_clock_s();
+    const double t = now_s(b);
     for (uint32_t i = 0; i < n; i += WORKER_LOGIT_ROWS) {
         const uint32_t k = n - i < WORKER_LOGIT_ROWS ? n - i : WORKER_LOGIT_ROWS;
         model_exec_logits(b->exec, b->rows + i, k,
                           b->hidden + (size_t)i * model_shape(b->m)->n_embd, b->logits, b->bad);
     }
-    b->lap[0] = base_clock_s() - t;
+    b->lap[0] = now_s(b) - t;
 }
 
 /* One token, from logits that no two of are alike. */
@@ -135,9 +147,9 @@ static void run_sample(struct bench *b, uint32_t n)
     uint64_t draw = 1;
     for (uint32_t i = 0; i < model_shape(b->m)->n_vocab; i++)
         b->logits[i] = (float)(base_rng_next(&draw) >> 40) / (float)(1 << 20);
-    const double t = base_clock_s();
+    const double t = now_s(b);
     (void)model_sample(b->sampler, &how, b->logits, n, NULL, 0);
-    b->lap[0] = base_clock_s() - t;
+    b->lap[0] = now_s(b) - t;
 }
 
 /* Partial sums of one row as a team sends them: coded, and added by whoever gets them. */
@@ -147,11 +159,11 @@ static void run_codec(struct bench *b, uint32_t n)
     for (uint32_t i = 0; i < width; i++)
         b->sum[i] = (int64_t)(i * 2654435761u % 1000003) << 14;
     b->bad[0] = 0;
-    const double t = base_clock_s();
+    const double t = now_s(b);
     b->coded = model_sums_encode(b->sum, n, width, MODEL_WIRE_EXACT, b->bad, b->code);
     (void)model_sums_add((struct span){b->code, b->coded}, n, width, MODEL_WIRE_EXACT, 1, b->sum,
                          b->bad);
-    b->lap[0] = base_clock_s() - t;
+    b->lap[0] = now_s(b) - t;
 }
 
 /* The first half of one layer, begun when the threads have gone to sleep, as a team's member
@@ -187,7 +199,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Seconds of run(b, n), both laps: the median of some runs, under a quota the mean. */
+/* Seconds of run(b, n), both laps: the median of some runs. */
 static void measure(struct bench *b, void (*run)(struct bench *, uint32_t), uint32_t n,
                     double out[static 2])
 {
@@ -202,11 +214,8 @@ static void measure(struct bench *b, void (*run)(struct bench *, uint32_t), uint
         k++;
     }
     for (int i = 0; i < 2; i++) {
-        double sum = 0;
-        for (int r = 0; r < k; r++)
-            sum += s[i][r];
         qsort(s[i], (size_t)k, sizeof s[i][0], by_value);
-        out[i] = b->quota.period_s > 0 ? sum / k : s[i][k / 2];
+        out[i] = s[i][k / 2];
     }
 }
 
@@ -249,13 +258,13 @@ static uint64_t layer_bytes(const struct bench *b, uint32_t layer)
     return model_slice_memory(b->m, &slice, b->c).weight_bytes;
 }
 
-/* What a half takes longer when the threads slept before; the quota has filled up while they did. */
+/* What a half takes longer when the threads slept before: then no quota is spent. */
 static double wake_up(struct bench *b, double throttle)
 {
     double warm[2], cold[2];
     measure(b, run_warm, 1, warm);
     measure(b, run_cold, 1, cold);
-    return fmax(0, cold[0] - warm[0] * throttle);
+    return fmax(0, cold[0] - warm[0]) * throttle;
 }
 
 /* Layers [l, l + span) of one kind: all of each, then a share; for the latter as many more layers,
@@ -366,11 +375,13 @@ int worker_profile_run(const struct model *m, const struct model_exec_config *c,
         return rc;
     b->m = m;
     b->c = c;
-    b->quota = worker_cpu_quota(root);
-    b->window = out->figure_ms > 0 ? out->figure_ms * 1e-3
-                                   : fmax(FIGURE_S, PERIODS * b->quota.period_s);
+    const struct worker_quota quota = worker_cpu_quota(root);
+    out->throttle = quota.period_s > 0 ? fmin(1, quota.cores / c->n_threads) : 1;
+    b->quota_cores = out->throttle < 1 ? quota.cores : 0;
+    b->window = out->figure_ms > 0     ? out->figure_ms * 1e-3
+                : b->quota_cores > 0 ? FIGURE_S / b->quota_cores
+                                     : FIGURE_S;
     b->runs_min = out->figure_ms > 0 ? 1 : RUNS_MIN;
-    out->throttle = b->quota.period_s > 0 ? fmin(1, b->quota.cores / c->n_threads) : 1;
     b->hidden = base_zalloc((size_t)c->max_rows * model_shape(m)->n_embd, sizeof(float));
     b->sum = base_zalloc((size_t)c->max_rows * model_shape(m)->n_embd, sizeof *b->sum);
     b->code = base_zalloc(model_sums_bytes_max(1, model_shape(m)->n_embd, MODEL_WIRE_EXACT), 1);
