@@ -102,11 +102,24 @@ static void test_under_a_quota(void **state)
     assert_true(p.throttle > 0.2499 && p.throttle < 0.2501);
 }
 
+/* A figure is processor time by the quota's cores, however the process really ran: of a hundredth of
+ * a core, in whatever way two threads share the work, a hundred times as much or more. */
+static void test_a_quota_is_in_the_figures(void **state)
+{
+    (void)state;
+    measure("/nowhere");
+    const double free_s = p.batches[2].ffn[0];
+    assert_int_equal(run("printf '1000 100000\\n' >%s/cg/cpu.max"), 0);
+    measure(dir);
+    assert_true(p.batches[2].ffn[0] > 4 * free_s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_without_a_quota),
         cmocka_unit_test(test_under_a_quota),
+        cmocka_unit_test(test_a_quota_is_in_the_figures),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
