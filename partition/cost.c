@@ -203,6 +203,38 @@ double part_stage_half(const struct part_problem *p, const struct part_stage *s,
     return two ? fmax(one_s, 2.0 * slowest_s) : one_s;
 }
 
+/* What a member's processor does for the messages of one half, in which `n` members beside the
+ * leader have a part: a star's leader sends rows to each and takes its sums. */
+static double messages_seconds(const struct part_problem *p, const struct part_stage *s, uint32_t k,
+                               bool attn, double rows)
+{
+    const uint32_t d = s->members[k].device;
+    const double sum_s = message_seconds(p, d, rows * p->sum_bytes);
+    const double rows_s = message_seconds(p, d, rows * p->normed_bytes);
+    bool has = false;
+    uint32_t others = 0;
+    for (uint32_t q = 0; q < s->n_members; q++) {
+        const struct part_member *m = &s->members[q];
+        const bool part = attn ? m->head1 > m->head0 : m->ff1 > m->ff0;
+        has = q == k ? part : has;
+        others += q != k && part;
+    }
+    if (s->shape == PART_MESH)
+        return ((has ? s->n_members - 1 : 0) + others) * sum_s;
+    return (k == 0 ? others : has ? 1 : 0) * (rows_s + sum_s);
+}
+
+/* Seconds of a layer that a member's quota leaves it time for: its parts of both halves, and all
+ * their messages, which are timed at full speed. */
+static double spent_seconds(const struct part_problem *p, const struct part_stage *s, uint32_t k,
+                            uint32_t layer, double rows)
+{
+    const struct part_member *m = &s->members[k];
+    return part_seconds(p, m, layer, true, rows) + part_seconds(p, m, layer, false, rows) +
+           (messages_seconds(p, s, k, true, rows) + messages_seconds(p, s, k, false, rows)) /
+               part_throttle(&p->devices[m->device]);
+}
+
 double part_stage_layer(const struct part_problem *p, const struct part_stage *s, uint32_t layer,
                         struct part_pass pass)
 {
@@ -210,12 +242,9 @@ double part_stage_layer(const struct part_problem *p, const struct part_stage *s
     const double rows = two ? pass.rows / 2.0 : pass.rows;
     double seconds =
         part_stage_half(p, s, layer, true, pass) + part_stage_half(p, s, layer, false, pass);
-    for (uint32_t k = 0; s->n_members > 1 && k < s->n_members; k++) {
-        const struct part_member *m = &s->members[k];
-        if (part_throttle(&p->devices[m->device]) < 1.0)
-            seconds = fmax(seconds, (two ? 2.0 : 1.0) * (part_seconds(p, m, layer, true, rows) +
-                                                         part_seconds(p, m, layer, false, rows)));
-    }
+    for (uint32_t k = 0; s->n_members > 1 && k < s->n_members; k++)
+        if (part_throttle(&p->devices[s->members[k].device]) < 1.0)
+            seconds = fmax(seconds, (two ? 2.0 : 1.0) * spent_seconds(p, s, k, layer, rows));
     return seconds;
 }
 

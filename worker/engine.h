@@ -69,7 +69,7 @@ struct worker_profile {
     struct worker_batch batches[WORKER_BATCHES];
     double sample;   /* choosing one token */
     double wake;     /* what a half takes longer when its threads slept before */
-    double codec;    /* a byte of partial sums, coding or adding */
+    double codec;    /* a byte of partial sums, coding or adding; at full speed, as message */
     double message;  /* worker_exchange_time; the caller's to fill */
     double throttle; /* share of the time that a CPU quota lets the threads run; 1: none */
 };

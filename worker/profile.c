@@ -346,7 +346,7 @@ static int time_ends(struct bench *b, struct worker_profile *out, struct err *e)
         measure(b, run_sample, 1, t);
         out->sample = t[0];
         measure(b, run_codec, 1, t);
-        out->codec = t[0] / (2 * (double)b->coded);
+        out->codec = t[0] * (b->quota_cores > 0 ? b->quota_cores : 1) / (2 * (double)b->coded);
     }
     drop_exec(b);
     free_pieces(b);

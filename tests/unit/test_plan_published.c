@@ -109,6 +109,13 @@ static void test_quota_by_hand(void **state)
         .layer1 = 1, .n_members = 2, .members = {{0, 0, 2, 0, 2, 0, 1}, {1, 2, 4, 2, 4, 1, 1}}};
     /* 4 + 2 ms computed and two ways a half are less than what the quotas give 12 ms for. */
     near(part_stage_seconds(&prob, &s, 1.0), 12e-3);
+    /* Four messages a layer take of the leader's quota, too; a mesh begins with one more, and a way. */
+    prob.devices[0].message_s = 1e-3;
+    near(part_stage_seconds(&prob, &s, 1.0), 12e-3 + 4 * 2e-3);
+    s.shape = PART_MESH;
+    near(part_stage_seconds(&prob, &s, 1.0), 1e-3 + 1e-3 + 12e-3 + 4 * 2e-3);
+    s.shape = PART_STAR;
+    prob.devices[0].message_s = 0.0;
     prob.lat_s[0][1] = prob.lat_s[1][0] = 5e-3;
     near(part_stage_seconds(&prob, &s, 1.0), 4e-3 + 2e-3 + 4 * 5e-3);
     /* A member without a quota waits for the one that has. */
