@@ -31,6 +31,9 @@ dir=${TMPDIR:-/tmp}/shoal-lab
 net=10.77.0
 port=5201 # where --measure listens
 period_us=5000
+tick_us=250 # what quotas are exact to
+slice_us=500 # of a quota, what one core of a board may hold back from the others
+slice=/proc/sys/kernel/sched_cfs_bandwidth_slice_us
 
 die()
 {
@@ -130,6 +133,30 @@ make_limits()
         else
             limit "$v2/memory.max" "$memory" "$1" memory
         fi
+    fi
+}
+
+# Quotas that are kept in every period, and that are one pot for all threads of a board. The kernel hands a
+# quota out to cores in slices of 5 ms, all of it to the first that asks, where the setting for the whole
+# machine is not made smaller.
+keep_quotas()
+{
+    set -- "$dir"/*/slow
+    test -e "$1" && test -z "$(ticker_pid)" || return 0
+    test -x "$build/deploy/quotatick" || die "no $build/deploy/quotatick: build Shoal first, or set SHOAL_BUILDDIR"
+    setsid "$build/deploy/quotatick" "$tick_us" >"$dir/quotatick.log" 2>&1 </dev/null &
+    echo $! >"$dir/quotatick.pid"
+    if test "$(cat "$slice" 2>/dev/null || echo 0)" -gt "$slice_us"; then
+        cp "$slice" "$dir/slice"
+        echo "$slice_us" >"$slice"
+    fi
+}
+
+ticker_pid()
+{
+    pid=$(cat "$dir/quotatick.pid" 2>/dev/null || :)
+    if test -n "$pid" && grep -q -s quotatick "/proc/$pid/cmdline"; then
+        echo "$pid"
     fi
 }
 
@@ -511,6 +538,7 @@ change()
     for name in $changed; do
         make_limits "$name"
     done
+    keep_quotas
 }
 
 give_up()
@@ -553,6 +581,7 @@ up()
         make_limits "$name"
         make_disk "$name"
     done
+    keep_quotas
     make_links
     for name in $(nodes); do
         start_node "$name"
@@ -653,7 +682,8 @@ probe()
 
 # ---- down ----------------------------------------------------------------------------------------------
 
-# Processes of the laboratory: whoever is in one of its control groups, each node's first, the emulator.
+# Processes of the laboratory: whoever is in one of its control groups, each node's first, the emulator, the
+# ticker.
 processes()
 {
     for name in $(nodes); do
@@ -663,6 +693,7 @@ processes()
         node_pid "$name"
     done
     emulator_pid
+    ticker_pid
 }
 
 down()
@@ -689,6 +720,7 @@ down()
     for group in $(cgroups .); do
         test ! -d "$group" || rmdir "${group%/.}"
     done
+    test ! -e "$dir/slice" || cat "$dir/slice" >"$slice"
     rm -rf "$dir"
 }
 

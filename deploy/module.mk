@@ -9,7 +9,8 @@ EXTRA_DIST += \
 	%D%/systemd/shoal-coordinator.service \
 	%D%/systemd/shoal-worker@.service
 
-# The laboratory's links (lab.sh).
-noinst_PROGRAMS += %D%/linkemu %D%/linkprobe
+# The laboratory's links and quotas (lab.sh).
+noinst_PROGRAMS += %D%/linkemu %D%/linkprobe %D%/quotatick
 %C%_linkemu_SOURCES = %D%/linkemu.c
 %C%_linkprobe_SOURCES = %D%/linkprobe.c
+%C%_quotatick_SOURCES = %D%/quotatick.c

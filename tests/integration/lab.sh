@@ -92,6 +92,8 @@ SHOAL_LAB_LINKS=tap SHOAL_BUILDDIR=$work lab up 2 --rate 1gbit >"$work/out" 2>"$
 one_error "what fails half-way says why" $? 1 "$work/err" 'no .*/deploy/linkemu: build Shoal first'
 left_nothing "and leaves nothing"
 
+slice=/proc/sys/kernel/sched_cfs_bandwidth_slice_us
+cat "$slice" >"$work/slice" 2>/dev/null
 lab up 4 --rate 1gbit --delay 0.2ms --link node4=100mbit,1ms --slow node2=50% --memory node3=600M --disk node1=24M \
     >"$work/out" 2>"$work/err"
 if test $? -ne 0; then
@@ -156,6 +158,7 @@ on node2 timeout 1 sh -c 'while :; do :; done'
 spent=$(($(used node2) - before))
 note "a busy loop of 1 s on node2 used $spent ms / 10"
 check "half a core is half a core" between 5 "$spent" 70
+check "a ticker keeps it to its periods" grep -q quotatick "/proc/$(cat "$box/quotatick.pid")/cmdline"
 on node3 sh -c 'head -c 900000000 /dev/zero | tail -c 800000000 >/dev/null' >/dev/null 2>&1
 check "beyond its memory a process is killed" test $? -ne 0
 on node1 sh -c 'head -c 48000000 /dev/zero >"$HOME/fill"' >/dev/null 2>"$work/err"
@@ -273,4 +276,8 @@ fi
 lab down >"$work/out" 2>&1
 check "the laboratory ends" test $? -eq 0
 left_nothing "nothing is left of it"
+if test -s "$work/slice"; then
+    cat "$slice" >"$work/slice-after"
+    same "the machine's setting for quotas is what it was" "$work/slice" "$work/slice-after"
+fi
 finish
