@@ -2,7 +2,9 @@
 # Predictions held against the laboratory: 4 boards of deploy/lab.sh, even and uneven, behind three kinds of
 # links, with a model cut by layers, by heads and as the planner likes: 18 cases. What the coordinator predicts
 # is written down before anything is asked; then one request's ms a token and eight requests' tokens a second are
-# measured, medians of RUNS. Needs root and a quiet machine.
+# measured, medians of RUNS. The latter is what is predicted, the rate while all slots decode: 8 times 48 tokens by
+# the time that answers of 50 take longer than such of 2. Needs root and a quiet machine. The coordinator, which
+# shares the machine with its boards here, works nothing out ahead meanwhile.
 #
 #   SHOAL_BUILDDIR=build sh tests/bench/lab.sh MODEL [RUNS]        (5 runs by default; CSV on stdout)
 #
@@ -42,6 +44,17 @@ json()
     sed -n "s/.*\"$1\":\([0-9.e+-]*\).*/\1/p" "$work/plan"
 }
 
+# eight N NAME: seconds that eight answers of N tokens take
+eight()
+{
+    for n in 1 2 3 4 5 6 7 8; do
+        echo "$n boats of run $2"
+    done >"$work/prompts"
+    begun=$(clock | tail -n 1)
+    ask generate -q -c "$work/cluster.ini" --prompts "$work/prompts" -n "$1" --temperature 0 --json >"$work/answer"
+    echo "$(clock | tail -n 1) $begun" | awk '{ print ($1 - $2) / 100 }'
+}
+
 measure()
 {
     : >"$work/one"
@@ -54,13 +67,8 @@ measure()
         run=$((run + 1))
         ask generate -q -c "$work/cluster.ini" -p "run $run $long" -n "$length" --temperature 0 --json >"$work/answer"
         echo "$(rate)" | awk '{ print 1000 / $1 }' >>"$work/one"
-        for n in 1 2 3 4 5 6 7 8; do
-            echo "$n boats of run $run"
-        done >"$work/prompts"
-        ask generate -q -c "$work/cluster.ini" --prompts "$work/prompts" -n $((length * 2)) --temperature 0 --json \
-            >"$work/answer"
-        rate >>"$work/eight"
-        echo >>"$work/eight"
+        begin=$(eight 2 "a$run")
+        echo "$(eight 50 "b$run") $begin" | awk '{ printf "%.4f\n", 8 * 48 / ($1 - $2) }' >>"$work/eight"
     done
     set -- $(clock)
     left=$(echo "$1 $idle $2 $since" | awk '{ printf "%.2f", ($1 - $2) / ($3 - $4) }')
@@ -77,6 +85,7 @@ shape()
 one_case()
 {
     write_config 256 "use: best
+prefetch: no
 granularity: $3"
     start_cluster
     ask plan -q -c "$work/cluster.ini" --json >"$work/plan"
