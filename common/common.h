@@ -95,6 +95,12 @@ void base_alloc_fail_nth(uint64_t n);
 /* Blocks handed out and not freed; a test compares it before and after. */
 int64_t base_alloc_live(void);
 
+/* Before a program has threads: keep little of what is freed. One heap for all of them, which is no
+ * place for programs that allocate much in several at once; large blocks are pages of their own. */
+void base_memory_frugal(void);
+/* After much was freed: free pages inside the heap go back to the system. */
+void base_memory_give_back(void);
+
 /* One block cut into aligned parts, given back as a whole. Parts are zeroed and 64-byte aligned. */
 struct base_arena;
 struct base_arena *base_arena_new(size_t bytes);

@@ -8,10 +8,18 @@
  * A request for 0 bytes gets a block of 1, so that NULL always means out of memory. Freeing inside
  * a guarded phase is allowed: it cannot fail.
  *
+ * What is freed goes back to the system, as far as we can make it: a board runs for months under plans
+ * that come and go, and what one of them kept the next one, or another program, lacks. glibc would keep
+ * it: each thread that allocates may get a heap of its own, and once a large block has been freed, blocks
+ * of up to its size (at most 32 MiB) come from those heaps, where a small one behind them holds them.
+ *
  * Left out: no pools, no size classes, no tags. What must be placed carefully lives in an arena. */
 #include "common/common.h"
 
 #include <assert.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,4 +128,19 @@ void base_alloc_fail_nth(uint64_t n)
 int64_t base_alloc_live(void)
 {
     return atomic_load_explicit(&live_blocks, memory_order_relaxed);
+}
+
+void base_memory_frugal(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+#endif
+}
+
+void base_memory_give_back(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }

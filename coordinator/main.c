@@ -30,6 +30,7 @@ int main(int argc, char **argv)
     struct err e = {0};
     enum base_log_level level = BASE_LOG_INFO;
     int c;
+    base_memory_frugal();
     while ((c = getopt_long(argc, argv, "c:vq", options, NULL)) != -1)
         switch (c) {
         case 'c':

@@ -105,6 +105,7 @@ int main(int argc, char **argv)
     enum base_log_level level = BASE_LOG_INFO;
     int (*instead)(const struct worker_options *) = NULL; /* of running */
     int c;
+    base_memory_frugal();
     while ((c = getopt_long(argc, argv, "c:vq", options, NULL)) != -1)
         switch (c) {
         case 'c':

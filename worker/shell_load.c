@@ -148,10 +148,12 @@ static void run_job(void *arg)
         j->rc = worker_profile_run(j->with, &j->config, "", &j->profile, &j->e);
         if (j->rc == 0)
             j->rc = time_messages(j);
+        base_memory_give_back();
         break;
     case JOB_FREE:
         worker_engine_free(j->engine);
         j->engine = NULL;
+        base_memory_give_back();
         break;
     case JOB_NOOP:
         break;

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -254,6 +255,68 @@ static void guard_aborts_and_names_phase(void **state)
     assert_non_null(strstr(text, "decode step"));
     status = run_child(reallocate_in_phase, text, sizeof text);
     assert_true(WIFSIGNALED(status));
+}
+
+/* Pages of this process in memory. */
+static long resident_pages(void)
+{
+    long all = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+
+    if (f == NULL || fscanf(f, "%ld %ld", &all, &resident) != 2) {
+        _exit(2);
+    }
+    (void)fclose(f);
+    return resident;
+}
+
+/* Take n blocks and give them back, with a small one behind them that stays; ends with 1 where more than a quarter
+ * of their pages do, too. */
+static void take_and_free(size_t n, size_t bytes, bool give_back)
+{
+    char **blocks = base_zalloc(n, sizeof *blocks);
+    const long before = resident_pages(), pages = (long)(n * bytes / (size_t)sysconf(_SC_PAGESIZE));
+
+    for (size_t i = 0; i < n; i++) {
+        blocks[i] = base_alloc(bytes);
+        memset(blocks[i], 1, bytes);
+    }
+    memset(base_alloc(100), 1, 100);
+    for (size_t i = 0; i < n; i++) {
+        base_free(blocks[i]);
+    }
+    if (give_back) {
+        base_memory_give_back();
+    }
+    if (resident_pages() - before > pages / 4) {
+        _exit(1);
+    }
+}
+
+static void large_blocks(void)
+{
+    base_memory_frugal();
+    base_free(base_alloc(20 << 20)); /* glibc would now have smaller ones in its heap */
+    take_and_free(8, 4 << 20, false);
+}
+
+static void many_blocks(void)
+{
+    base_memory_frugal();
+    take_and_free(1000, 16 << 10, true);
+}
+
+/* Not with a sanitizer, whose allocator is another; and only glibc promises it. */
+static void freed_memory_goes_back(void **state)
+{
+    char text[64];
+
+    (void)state;
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__ || !defined __GLIBC__
+    skip();
+#endif
+    assert_int_equal(run_child(large_blocks, text, sizeof text), 0);
+    assert_int_equal(run_child(many_blocks, text, sizeof text), 0);
 }
 
 static void *allocate_elsewhere(void *arg)
@@ -516,6 +579,7 @@ int main(void)
         cmocka_unit_test(alloc_fails_when_asked),
         cmocka_unit_test(guard_aborts_and_names_phase),
         cmocka_unit_test(guard_is_of_one_thread),
+        cmocka_unit_test(freed_memory_goes_back),
         cmocka_unit_test(arena_parts),
         cmocka_unit_test(arena_large_pages),
         cmocka_unit_test(arena_alignment),
