@@ -384,6 +384,22 @@ must_start()
     fi
 }
 
+# must_start_four SLOTS MS: four workers, a pipeline of teams in stars, that miss each other soon; each of their passes
+# takes MS longer.
+must_start_four()
+{
+    cluster_keys="context: 512
+slots: $1
+heartbeat: 200 ms
+dead-after: $((patience * 2)) s"
+    placement_keys="use: all
+exchange: star"
+    for name in $workers; do
+        eval "options_$name='--test-pass-ms $2'"
+    done
+    must_start
+}
+
 # ---- questions ---------------------------------------------------------------------------------------
 
 # ships_nothing: start a cluster whose boards have their pieces. Which end of the ring has the output matrix is

@@ -255,16 +255,7 @@ elif ! make_networks; then
     echo "Bail out! no networks for the workers"
     exit 99
 fi
-cluster_keys="context: 512
-slots: 4
-heartbeat: 200 ms
-dead-after: $((patience * 2)) s"
-placement_keys="use: all
-exchange: star"
-for name in $workers; do
-    eval "options_$name='--test-pass-ms 10'"
-done
-must_start
+must_start_four 4 10
 check "an undisturbed run reads the texts" measure_replay
 
 if test -n "${SHOAL_KILLS-}"; then

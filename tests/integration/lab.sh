@@ -10,55 +10,15 @@ if test "$sanitized" -ne 0; then
     exit 0
 fi
 
-box=$work/box
-ini=$work/cluster.ini
-build=$(cd "$SHOAL_BUILDDIR" && pwd)
-SHOAL_BUILDDIR=$build
-export SHOAL_BUILDDIR
-
-lab()
-{
-    verb=$1
-    shift
-    bounded 180 sh "$SHOAL_SRCDIR/deploy/lab.sh" "$verb" --dir "$box" "$@"
-}
-
-# on NODE COMMAND...
-on()
-{
-    lab exec "$@"
-}
-
-# cluster VERB OPTION...: typed on the coordinator's machine; exit status, output and errors are kept.
-cluster()
-{
-    verb=$1
-    shift
-    on coordinator sh "$SHOAL_SRCDIR/deploy/cluster.sh" "$verb" -c "$ini" -F "${ssh_config-$box/ssh/config}" "$@" \
-        >"$work/out" 2>"$work/err" </dev/null
-    rc=$?
-}
+. "${SHOAL_SRCDIR:-.}/tests/integration/lab_lib.sh"
 
 # ---- whether it can be tried ---------------------------------------------------------------------------
 
-why_not()
-{
-    test "$(id -u)" -eq 0 || echo "this is not root"
-    for tool in ip tc nsenter unshare setpriv ssh ssh-keygen rsync mkfs.ext4 ps; do
-        command -v "$tool" >/dev/null || echo "$tool is missing"
-    done
-    command -v sshd >/dev/null || test -x /usr/sbin/sshd || echo "sshd is missing"
-    test -c /dev/net/tun || echo "there is no /dev/net/tun"
-    unshare --net --mount --pid --uts --fork true 2>/dev/null || echo "no namespaces can be made"
-    test -d /sys/fs/cgroup/cpu || test -f /sys/fs/cgroup/cgroup.controllers || echo "there are no control groups"
-}
-
-reason=$(why_not | head -n 1)
+reason=$(why_no_lab | head -n 1)
 if test -n "$reason"; then
     skip "the laboratory" "$reason"
     finish
 fi
-trap 'test ! -e "$box/id" || lab down; stop_all; rm -rf "$work"' EXIT
 
 # What is left of a laboratory on this machine. Processes that ended and that nobody waited for do not count.
 left()

@@ -31,7 +31,7 @@ INTEGRATION_TESTS = \
 if !SANITIZE_THREAD
 TESTS += $(INTEGRATION_TESTS)
 endif
-EXTRA_DIST += $(INTEGRATION_TESTS) %D%/cluster_lib.sh
+EXTRA_DIST += $(INTEGRATION_TESTS) %D%/cluster_lib.sh %D%/lab_lib.sh
 
 # What a shell cannot do: give a file a chat template, hold a conversation, compare JSON with expected values,
 # speak TCP, and look at a terminal's screen.
