@@ -36,7 +36,7 @@ static void begin(struct coord_core *c)
 void coord_core_forecast_pump(struct coord_core *c, struct coord_actions *out)
 {
     struct forecasts *f = &c->forecasts;
-    const bool measuring = c->task.kind != TASK_NONE && !c->task.again;
+    const bool measuring = coord_core_measures_for_plan(c);
     if (!c->config.prefetch || c->now.epoch == 0 || c->plan_state != PLAN_IDLE || c->plan_wanted ||
         measuring)
         return;

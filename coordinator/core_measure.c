@@ -1,10 +1,11 @@
 /* The coordinator core: measuring workers and links.
  *
  * One task at a time in the whole cluster: first every worker's own speed (PROFILE), then every
- * ordered pair of workers and every worker's link to the coordinator (TEST_LINK). So no two
- * transfers share a board, and workers that share a machine do not disturb each other. A worker
- * whose PROFILE takes longer than MEASURE_WAIT_MS is slow, or hangs: the others wait no longer for
- * it, and what it says is taken when it comes. Each task has a deadline; one that fails is logged
+ * ordered pair of workers (TEST_LINK). So no two transfers share a board, and workers that share a
+ * machine do not disturb each other. No plan depends on a worker's link to the coordinator: that is
+ * measured once a plan serves and there is no request, for the log. A worker whose PROFILE takes
+ * longer than MEASURE_WAIT_MS is slow, or hangs: the others wait no longer for it, and what it says
+ * is taken when it comes. Each task has a deadline; one that fails is logged
  * and noted, and its numbers stay NAN, which coord_solve takes for a link that is not to be used. A
  * worker that reconnects is asked again, and has the numbers ready where its process has lived on;
  * so has it those of connections that have not broken (worker/shell.h): then nothing has to wait
@@ -62,12 +63,27 @@ static bool counts(const struct coord_core *c, uint32_t i)
     return c->nodes[i].connected && !c->config.workers[i].exclude;
 }
 
-/* Measure the next link again, where it is time and nobody is disturbed. */
+/* A plan serves, and a burst disturbs nobody. */
+static bool is_quiet(const struct coord_core *c)
+{
+    return c->now.epoch != 0 && c->plan_state == PLAN_IDLE && coord_core_n_active(c) == 0;
+}
+
+static void measure_coordinator(struct coord_core *c, struct coord_actions *out)
+{
+    for (uint32_t i = 0; i < c->config.n_workers; i++)
+        if (counts(c, i) && c->nodes[i].state == NODE_MEASURED &&
+            !c->link_tried[i][NET_WORKERS_MAX]) {
+            begin(c, TASK_LINK, i, NET_WORKERS_MAX, out);
+            return;
+        }
+}
+
+/* Measure the next link again, where it is time. */
 static void measure_again(struct coord_core *c, struct coord_actions *out)
 {
     const uint32_t n = c->config.n_workers;
-    if (c->config.remeasure_ms == 0 || c->now.epoch == 0 || c->plan_state != PLAN_IDLE ||
-        coord_core_n_active(c) > 0 || c->now_ms - c->again_ms < (int64_t)c->config.remeasure_ms)
+    if (c->config.remeasure_ms == 0 || c->now_ms - c->again_ms < (int64_t)c->config.remeasure_ms)
         return;
     for (uint32_t tried = 0; tried < n * n; tried++) {
         const uint32_t i = c->again_next / n % n, k = c->again_next % n;
@@ -94,10 +110,6 @@ void coord_core_measure(struct coord_core *c, struct coord_actions *out)
     for (uint32_t i = 0; i < n; i++) {
         if (!counts(c, i) || c->nodes[i].state != NODE_MEASURED)
             continue;
-        if (!c->link_tried[i][NET_WORKERS_MAX]) {
-            begin(c, TASK_LINK, i, NET_WORKERS_MAX, out);
-            return;
-        }
         for (uint32_t k = 0; k < n; k++)
             if (k != i && counts(c, k) && c->nodes[k].state == NODE_MEASURED &&
                 !c->link_tried[i][k]) {
@@ -105,7 +117,16 @@ void coord_core_measure(struct coord_core *c, struct coord_actions *out)
                 return;
             }
     }
-    measure_again(c, out);
+    if (is_quiet(c) && coord_core_n_queued(c) == 0)
+        measure_coordinator(c, out);
+    if (is_quiet(c) && c->task.kind == TASK_NONE)
+        measure_again(c, out);
+}
+
+bool coord_core_measures_for_plan(const struct coord_core *c)
+{
+    return c->task.kind == TASK_PROFILE ||
+           (c->task.kind == TASK_LINK && !c->task.again && c->task.peer < NET_WORKERS_MAX);
 }
 
 void coord_core_measured_for_plan(struct coord_core *c)
@@ -157,6 +178,8 @@ static void end_link(struct coord_core *c, const char *error, struct coord_actio
         say_failed(c, t.node, error, out);
     coord_core_act(out, COORD_ACT_SAVE);
     c->again_ms = c->now_ms;
+    if (t.peer == NET_WORKERS_MAX)
+        return;
     if (!t.again || changed(c->profile.rtt[t.node][t.peer], c->planned_rtt[t.node][t.peer]) ||
         changed(c->profile.rate[t.node][t.peer], c->planned_rate[t.node][t.peer]))
         coord_core_want_plan(c, 0, false);

@@ -227,7 +227,7 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
         c->plan_wanted = true;
     fail_hopeless(c, present, out);
     /* Numbers are worth waiting for. */
-    const bool measuring = c->task.kind != TASK_NONE && !c->task.again &&
+    const bool measuring = coord_core_measures_for_plan(c) &&
                            (c->now.epoch != 0 || c->now_ms - c->task.begun_ms <= MEASURE_WAIT_MS);
     if (!c->plan_wanted || c->plan_state != PLAN_IDLE || measuring || c->now_ms < c->plan_at_ms)
         return;

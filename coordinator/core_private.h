@@ -258,6 +258,8 @@ void coord_core_node_error(struct coord_core *c, uint32_t node, const char *why)
 /* core_measure.c */
 void coord_core_measure(struct coord_core *c,
                         struct coord_actions *out);      /* begin the next task where none runs */
+/* Numbers that a plan should not be made without are on their way. */
+bool coord_core_measures_for_plan(const struct coord_core *c);
 void coord_core_measured_for_plan(struct coord_core *c); /* the planner is given today's numbers */
 void coord_core_profiled(struct coord_core *c, uint32_t node, const struct net_msg_PROFILED *m,
                          struct coord_actions *out);

@@ -214,10 +214,12 @@ measure_replay()
 }
 
 # bound KIND: in milliseconds. One that is silent is noticed after dead-after; whoever is lost, its other news are waited
-# for (SETTLE_MS of coordinator/core_private.h).
+# for (SETTLE_MS of coordinator/core_private.h). A coordinator is noticed by those that look for it, with pauses of up to
+# a second (NET_BACKOFF_MAX_MS of net/socket_private.h); nobody is lost then.
 bound()
 {
     case $1 in
+    coordinator) echo $((1000 + replay)) ;;
     stop | link) echo $((patience * 2000 + 200 + replay)) ;;
     *) echo $((200 + replay)) ;;
     esac
@@ -242,8 +244,9 @@ report()
             END { if (all) printf "%s: %d of %d requests ended with the tokens of one process\n", kind, right, all }' \
             "$work/rounds" | comment
     done
-    note "bound: $((patience * 2)) s (dead-after) where one is silent, 0.2 s for other news, and $replay ms for reading the texts"
-    note "again, which is the time to the first token of an undisturbed run with all of them as prompts"
+    note "bound: $((patience * 2)) s (dead-after) where one is silent, 0.2 s for other news, or 1 s in which workers look for their"
+    note "coordinator again, and $replay ms for reading the texts again, which is the time to the first token of an undisturbed"
+    note "run with all of them as prompts"
 }
 
 new_cluster alpha beta gamma delta

@@ -126,6 +126,7 @@ static void meet(void)
             snprintf(peer, sizeof peer, "%.*s", (int)m->u.TEST_LINK.peer.len,
                      (const char *)m->u.TEST_LINK.peer.ptr);
             asked = true;
+            assert_true(m->u.TEST_LINK.peer.len > 0);
             says(i, (struct net_msg){
                         .code = NET_MSG_LINK_TESTED,
                         .u.LINK_TESTED = {base_span_str(peer), 1e-3, 1e8, 1e8, base_span_str("")}});
@@ -387,12 +388,26 @@ static bool asks_for_a_plan(uint32_t node, const char *peer, double rtt, double 
     return serial != before;
 }
 
+/* Once a plan serves, each worker's link to the coordinator; no plan depends on it. */
+static void coordinators_links(void)
+{
+    for (uint32_t i = 0; i < N_WORKERS; i++) {
+        const struct net_msg *m = told(i, NET_MSG_TEST_LINK);
+        assert_non_null(m);
+        assert_int_equal(m->u.TEST_LINK.peer.len, 0);
+        assert_false(asks_for_a_plan(i, "", 1e-3, 1e8));
+    }
+    for (uint32_t i = 0; i < N_WORKERS; i++)
+        assert_null(told(i, NET_MSG_TEST_LINK));
+}
+
 static void test_links_are_measured_again(void **state)
 {
     uint32_t node;
     char peer[NET_NAME_MAX];
     (void)state;
     serve();
+    coordinators_links();
     assert_false(waits_for_test(70000, &node, peer)); /* the key is 0 */
     config.remeasure_ms = 60000;
     step((struct coord_event){.type = COORD_EV_CONFIG, .config = &config});
