@@ -111,6 +111,7 @@ knows_it()
     ask_status && grep -q 'needs .* the cluster has ' "$lab/status.txt"
 }
 check "status says that the model does not fit" within 20 knows_it
+check "and nothing of it is shipped" test "$(du -s -k "$lab/store-alpha" | cut -f 1)" -lt 512
 generate -p "$question" >"$work/out" 2>"$work/err"
 one_error "a model that fits nowhere: generate" $? 1 "$work/err" 'needs [0-9.]+ .iB.* the cluster has [0-9.]+ .iB'
 bounded 60 "$shoal" plan -c "$lab/cluster.ini" >"$work/out" 2>"$work/err"
