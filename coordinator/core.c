@@ -376,11 +376,28 @@ static bool placement_changed(const struct net_config *a, const struct net_confi
 
 /* ---- the step -------------------------------------------------------------------------------- */
 
+/* A step comes every quarter of a heartbeat while somebody is connected, unless this process stood
+ * still: it was stopped, or its machine had other work. Whom it has not heard meanwhile may have spoken,
+ * which it is about to read; so that time counts for nobody. */
+static void stood_still(struct coord_core *c, int64_t for_ms)
+{
+    if (for_ms <= (int64_t)c->config.heartbeat_ms)
+        return;
+    for (uint32_t i = 0; i < c->config.n_workers; i++) {
+        c->nodes[i].heard_ms += for_ms;
+        c->nodes[i].progress_ms += for_ms;
+    }
+    c->stalled_ms += for_ms;
+    c->prepare_heard_ms += for_ms;
+}
+
 void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct coord_actions *out)
 {
     out->n = 0;
     c->journal.len = 0;
     c->journal.failed = false;
+    if (c->started_ms != INT64_MIN)
+        stood_still(c, ev->now_ms - c->now_ms);
     c->now_ms = ev->now_ms;
     if (c->started_ms == INT64_MIN)
         c->started_ms = c->joined_ms = c->no_plan_since_ms = c->stalled_ms = c->now_ms;

@@ -388,6 +388,21 @@ static bool asks_for_a_plan(uint32_t node, const char *peer, double rtt, double 
     return serial != before;
 }
 
+/* A coordinator that stood still for long blames nobody for that, but whoever is silent thereafter. */
+static void test_standing_still_is_nobodys_silence(void **state)
+{
+    (void)state;
+    const uint64_t epoch = serve();
+    now_ms += 10000;
+    step((struct coord_event){.type = COORD_EV_TICK});
+    assert_true(coord_core_epoch(core) == epoch);
+    for (int i = 0; i < 8; i++) {
+        now_ms += 400;
+        step((struct coord_event){.type = COORD_EV_TICK});
+        assert_true(coord_core_epoch(core) == (i < 7 ? epoch : 0));
+    }
+}
+
 /* Once a plan serves, each worker's link to the coordinator; no plan depends on it. */
 static void coordinators_links(void)
 {
@@ -729,6 +744,7 @@ int main(void)
         TEST(test_a_member_that_fails_is_left_out),
         TEST(test_what_is_another_plan),
         TEST(test_links_are_measured_again),
+        TEST(test_standing_still_is_nobodys_silence),
         TEST(test_the_plan_before_is_as_good),
         TEST(test_a_move_has_a_price),
         TEST(test_rows_go_where_they_are_needed),
