@@ -1,55 +1,73 @@
-/* The least time of a layer whose members' memory is shared by heads and columns: a lower bound.
+/* The least time of a stage whose members' memory is shared by heads, columns and runs of the output
+ * matrix: a lower bound.
  *
- * With heads done within a and columns within f, a member can take so many heads and so many columns,
- * and memory trades the one for the other. All columns can be held exactly where heads are first put
- * into memory that columns have no time for, and each further head displaces the columns of its
- * bytes; which member holds it does not matter. That closed form says whether (a, f) is possible,
- * fractions of units allowed. The least f falls as a grows, so over an interval of a the sum is at
- * least its left end plus the least f of its right end; intervals that could hold the least sum are
- * divided again. */
+ * With heads done within a, columns within f and runs within o, a member can take so many units of each
+ * and so many bytes of all. Fractions of units allowed, all units find a place exactly where for any
+ * of the parts together what the members can take of them is as much as these parts are (each
+ * member's is a polymatroid; Edmonds, "Submodular functions, matroids, and certain polyhedra", 1970).
+ * That says whether (a, f, o) is possible. Who needs less in all than some time does it with a and o in
+ * one of a few boxes: where the ends of a box and what its beginnings leave for columns are impossible,
+ * nothing in the box will do; the others are divided again. */
 #include "partition/internal.h"
 
-enum { INTERVALS = 8, ROUNDS = 3, BISECTIONS = 16 };
+enum { PIECES = 4, BISECTIONS = 12 };
 
-static double units_within(double within_s, double first_s, double unit_s)
+/* A box whose sides are this short, in parts of the time, is not divided again. */
+static const double couple_short = 0.001;
+
+/* The least times of parts are lower sides of bisections. */
+static const double couple_rounding = 1e-8;
+
+/* What a member can take of a part within so much time, in bytes. */
+static double bytes_within(const struct part_couple *c, const struct part_couple_member *m,
+                           enum part_of of, double within_s)
 {
-    return within_s <= first_s ? 0.0 : unit_s > 0.0 ? (within_s - first_s) / unit_s : PART_NEVER;
+    if (!m->has[of] || within_s < m->first_s[of])
+        return 0.0;
+    const double fit = c->bytes[of] > 0.0 ? m->room / c->bytes[of] * (1.0 + 1e-12) : c->units[of];
+    const double units = m->unit_s[of] > 0.0
+                             ? (within_s - m->first_s[of]) / m->unit_s[of] * (1.0 + 1e-12) + 1e-9
+                             : c->units[of];
+    return fmin(fmin(floor(units), floor(fit)), c->units[of]) * fmax(c->bytes[of], 1.0);
 }
 
-static bool possible(const struct part_couple *c, double attn_s, double ff_s)
+static bool possible(const struct part_couple *c, const double *within_s)
 {
-    double free_heads = 0.0, more_heads = 0.0, columns = 0.0;
+    enum { ALL = 1 << PART_OF_ALL };
+    double can[ALL] = {0.0}, output_s = within_s[PART_OF_RUNS];
     for (uint32_t k = 0; k < c->n; k++) {
-        const struct part_couple_member *m = &c->at[k];
-        const double room = m->room > 0.0 ? m->room : 0.0;
-        const double heads = fmin(fmin(units_within(attn_s, m->attn_s, m->head_s), c->heads),
-                                  c->head_bytes > 0.0 ? room / c->head_bytes : c->heads);
-        const double ffs = fmin(fmin(units_within(ff_s, m->ff_s, m->column_s), c->columns),
-                                c->column_bytes > 0.0 ? room / c->column_bytes : c->columns);
-        const double spare = room - ffs * c->column_bytes;
-        const double idle =
-            c->head_bytes > 0.0 ? fmin(heads, fmax(spare, 0.0) / c->head_bytes) : heads;
-        free_heads += m->n * idle;
-        more_heads += m->n * (heads - idle);
-        columns += m->n * ffs;
+        double of[ALL] = {0.0};
+        for (int x = 0; x < PART_OF_ALL; x++)
+            of[1 << x] = bytes_within(c, &c->at[k], (enum part_of)x,
+                                      x == PART_OF_RUNS ? output_s : within_s[x]);
+        if (k == 0)
+            output_s -= c->far_s * (c->units[PART_OF_RUNS] -
+                                    of[1 << PART_OF_RUNS] / fmax(c->bytes[PART_OF_RUNS], 1.0));
+        for (int set = 1; set < ALL; set++) {
+            const int low = set & -set;
+            if (set != low)
+                of[set] = of[low] + of[set - low];
+            can[set] += c->at[k].n * (set == low ? of[set] : fmin(of[set], c->at[k].room));
+        }
     }
-    const double more = c->heads - free_heads;
-    if (more > more_heads * (1.0 + 1e-12) + 1e-12)
-        return false;
-    if (more > 0.0 && c->column_bytes > 0.0)
-        columns -= more * c->head_bytes / c->column_bytes;
-    return columns >= c->columns * (1.0 - 1e-12);
+    for (int set = 1; set < ALL; set++) {
+        double need = 0.0;
+        for (int x = 0; x < PART_OF_ALL; x++)
+            need += (set >> x & 1) != 0 ? c->units[x] * fmax(c->bytes[x], 1.0) : 0.0;
+        if (can[set] < need * (1.0 - 1e-9))
+            return false;
+    }
+    return true;
 }
 
-/* The least f for heads within attn_s; a lower side. PART_NEVER: none. */
-static double least_ff(const struct part_couple *c, double attn_s)
+/* The least f up to `high` for heads within attn_s and runs within output_s, where that is possible; a
+ * lower side. */
+static double least_ff(const struct part_couple *c, double attn_s, double output_s, double high)
 {
-    double low = 0.0, high = c->most_s;
-    if (!possible(c, attn_s, high))
-        return PART_NEVER;
-    for (int k = 0; k < BISECTIONS; k++) {
+    double low = c->least_s[PART_OF_FF];
+    for (int k = 0; k < BISECTIONS && high - low > couple_short * high; k++) {
         const double mid = low + (high - low) / 2.0;
-        if (possible(c, attn_s, mid))
+        if (possible(c, (double[PART_OF_ALL]){attn_s, mid, output_s}))
             high = mid;
         else
             low = mid;
@@ -57,27 +75,55 @@ static double least_ff(const struct part_couple *c, double attn_s)
     return low;
 }
 
-static double least_sum(const struct part_couple *c, double from, double to, int round,
-                        double *known)
+struct box {
+    double attn_s, attn_to_s, output_s, output_to_s;
+};
+
+static double least_in(const struct part_couple *c, struct box b, double below_s)
 {
-    double least = PART_NEVER;
-    for (int k = 0; k < INTERVALS; k++) {
-        const double a = from + (to - from) * k / INTERVALS,
-                     b = from + (to - from) * (k + 1) / INTERVALS;
-        const double f = least_ff(c, b);
-        double here = a + f;
-        if (f == PART_NEVER)
-            continue;
-        *known = fmin(*known, b + f);
-        if (here < *known && round + 1 < ROUNDS && b - a > 0.002 * here)
-            here = fmax(here, least_sum(c, a, b, round + 1, known));
-        least = fmin(least, here);
+    const double attn_s = b.attn_to_s - b.attn_s, output_s = b.output_to_s - b.output_s;
+    const double left_s = (below_s - b.output_s) / c->weight - b.attn_s;
+    if (left_s <= c->least_s[PART_OF_FF] ||
+        !possible(c, (double[PART_OF_ALL]){b.attn_to_s, left_s, b.output_to_s}))
+        return below_s;
+    if (fmax(c->weight * attn_s, output_s) <= couple_short * below_s) {
+        const double ff_s = least_ff(c, b.attn_to_s, b.output_to_s, left_s);
+        return fmin(below_s, c->weight * (b.attn_s + ff_s) + b.output_s);
     }
-    return least;
+    for (int k = 0; k < PIECES; k++) {
+        struct box x = b;
+        if (c->weight * attn_s >= output_s) {
+            x.attn_s = b.attn_s + attn_s * k / PIECES;
+            x.attn_to_s = b.attn_s + attn_s * (k + 1) / PIECES;
+        } else {
+            x.output_s = b.output_s + output_s * k / PIECES;
+            x.output_to_s = b.output_s + output_s * (k + 1) / PIECES;
+        }
+        below_s = least_in(c, x, below_s);
+    }
+    return below_s;
 }
 
-double part_couple_seconds(const struct part_couple *c)
+double part_couple_seconds(const struct part_couple *c, double below_s)
 {
-    double known = PART_NEVER;
-    return least_sum(c, 0.0, c->most_s, 0, &known);
+    const double *least = c->least_s;
+    const double least_s =
+        c->weight * (least[PART_OF_HEADS] + least[PART_OF_FF]) + least[PART_OF_RUNS] + c->fixed_s;
+    double quick[PART_OF_ALL], most_s = c->fixed_s;
+    if (least_s >= below_s)
+        return below_s;
+    for (int x = 0; x < PART_OF_ALL; x++) {
+        quick[x] = least[x] * (1.0 + couple_rounding);
+        most_s += c->most_s[x] * (x == PART_OF_RUNS ? 1.0 : c->weight);
+    }
+    if (possible(c, quick))
+        return least_s;
+    if (!possible(c, c->most_s))
+        return below_s;
+    const double end_s = fmin(below_s, most_s * (1.0 + couple_rounding)), spare_s = end_s - least_s;
+    const struct box all = {
+        least[PART_OF_HEADS],
+        fmin(c->most_s[PART_OF_HEADS], least[PART_OF_HEADS] + spare_s / c->weight),
+        least[PART_OF_RUNS], fmin(c->most_s[PART_OF_RUNS], least[PART_OF_RUNS] + spare_s)};
+    return least_in(c, all, end_s - c->fixed_s) + c->fixed_s;
 }

@@ -212,27 +212,34 @@ int part_milp_solve(const struct part_view *v, const struct part_bound *bound, d
 struct part_relax;
 struct part_relax *part_relax_new(const struct part_problem *p);
 void part_relax_free(struct part_relax *r);
-/* On the objective of plans of exactly n_stages stages (0: of any, latency only); quick: from sums
- * over the ring alone. PART_NEVER: there is no such plan. */
+/* On the objective of plans of exactly n_stages stages (0: of any, latency only) from sums over the ring
+ * alone and without regard to what memory does to a team. PART_NEVER: there is no such plan. */
 double part_relax_sum(struct part_relax *r, uint32_t n_stages);
-/* The same, with the slowest stage considered too, which takes longer; not above `upper` for long.
- * After part_relax_sum of the same number. */
-double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper);
+/* The same with memory, as far as the deadline allows, and the slowest stage; of plans that are better
+ * than `upper` (PART_NEVER: of all), and not above it. */
+double part_relax_close(struct part_relax *r, uint32_t n_stages, double upper, double deadline_s);
 
-/* Members that share a layer's heads and columns within their memory (couple.c): `n` alike each, with
- * x heads they take attn_s + x * head_s, and so for columns; `room` bytes for both. */
+/* What a stage's members share out. */
+enum part_of { PART_OF_HEADS, PART_OF_FF, PART_OF_RUNS, PART_OF_ALL };
+
+/* Members that share a stage's layers and output matrix within their memory (couple.c): `n` alike each,
+ * with x units of a part they take first_s + x * unit_s; `room` bytes for all parts. */
 struct part_couple_member {
     uint32_t n;
-    double attn_s, head_s, ff_s, column_s, room;
+    bool has[PART_OF_ALL];
+    double first_s[PART_OF_ALL], unit_s[PART_OF_ALL], room;
 };
 struct part_couple {
     uint32_t n;
-    struct part_couple_member at[PART_DEVICES_MAX + 1];
-    double heads, columns, head_bytes, column_bytes;
-    double most_s; /* neither half needs longer where it is possible at all */
+    struct part_couple_member at[PART_DEVICES_MAX];
+    double units[PART_OF_ALL], bytes[PART_OF_ALL]; /* of all; of one */
+    double weight, fixed_s; /* layers, each with heads and columns; what comes on top of all */
+    double far_s; /* each run that at[0], the leader, does not take keeps its port so long */
+    double least_s[PART_OF_ALL],
+        most_s[PART_OF_ALL]; /* no part takes less, nor need it take longer */
 };
-/* No division takes less; PART_NEVER: there is none. */
-double part_couple_seconds(const struct part_couple *c);
+/* No division takes less, if it takes less than below_s, which is returned otherwise. */
+double part_couple_seconds(const struct part_couple *c, double below_s);
 
 /* Sentences (explain.c). */
 bool part_explain_impossible(const struct part_problem *p, struct err *e);

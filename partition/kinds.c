@@ -6,10 +6,8 @@
  * better. Layers: a reference layer is on every device the slowest of all layers; layer l weighs w_l,
  * the least ratio of its seconds to the reference's, so a team takes at least w_l times what it takes
  * for the reference layer; bytes count by weight in the same way, rounded down. A team (how many of
- * each kind, the leader's kind) then has a least time per weight for each half: units are dealt as
- * integers, but members may also take none of one half, and links are the best of their kind. The more
- * weight a team takes, the less of it may lie on small boards (couple.c), so that time is a rising
- * staircase over weight.
+ * each kind, the leader's kind) then has a least time per weight (halves.c). The more weight a team takes,
+ * the less of it may lie on small boards, so that time is a rising staircase over weight.
  *
  * Invariant: no plan's stage is quicker, or needs less memory, than its set's numbers say. */
 #include "partition/kinds.h"
@@ -19,14 +17,15 @@
 
 enum {
     SETS_MAX = 2000,
-    QUOTA_STEPS = 8,
     SETS_FEW = 200, /* above, devices that differ by no more than measurements do are merged */
 };
 
 /* Distance of boards of one make whose measurements differ by some percent. */
 static const double measured_alike = 0.12;
 
-const double part_levels[PART_LEVELS + 1] = {0.0, 0.2, 0.4, 0.6, 0.8, 0.92, 0.98, 1.0};
+const double part_levels[PART_LEVELS + 1] = {0.0,   0.1,  0.2,   0.3,  0.4, 0.5,  0.55,
+                                             0.6,   0.65, 0.7,   0.75, 0.8, 0.85, 0.9,
+                                             0.925, 0.95, 0.965, 0.98, 1.0};
 
 /* ---- kinds ----------------------------------------------------------------------------------- */
 
@@ -181,7 +180,7 @@ static double along(const double *of, const double *to, uint32_t n, double x)
                : to[high];
 }
 
-static double held_bytes(const struct part_held *h, double weight)
+double part_held_bytes(const struct part_held *h, double weight)
 {
     return along(h->weight, h->bytes, h->n, weight);
 }
@@ -191,8 +190,7 @@ double part_held_weight(const struct part_held *h, double bytes)
     return bytes <= 0.0 ? 0.0 : along(h->bytes, h->weight, h->n, bytes);
 }
 
-/* The reference layer and the weights, for passes of r->rows rows. */
-static void weigh_layers(struct part_relaxed *r)
+void part_layers_weigh(struct part_relaxed *r)
 {
     const struct part_problem *p = r->p;
     struct part_problem *k = &r->kinds;
@@ -307,310 +305,6 @@ static void list_sets(struct part_relaxed *r)
     }
 }
 
-/* Units to deal: member j lasts lag + fixed + n * unit for n of them, at most cap. */
-struct taker {
-    double s, unit_s;
-    double cap;
-    uint32_t n; /* members alike */
-};
-
-/* The least time at which `units` are taken; a lower side of a bisection. */
-static double deal_time(const struct taker *t, uint32_t n, double units)
-{
-    double low = PART_NEVER, high = 0.0, can = 0.0;
-    for (uint32_t k = 0; k < n; k++) {
-        const double cap = fmin(t[k].cap, units);
-        can += t[k].n * cap;
-        low = fmin(low, t[k].s + (cap >= 1.0 ? t[k].unit_s : 0.0));
-        high = fmax(high, t[k].s + cap * t[k].unit_s);
-    }
-    if (can < units)
-        return PART_NEVER;
-    for (int k = 0; k < 40 && high - low > 1e-9 * high; k++) {
-        const double mid = low + (high - low) / 2.0;
-        double taken = 0.0;
-        for (uint32_t q = 0; q < n; q++)
-            if (mid >= t[q].s) {
-                const double fit =
-                    t[q].unit_s > 0.0 ? floor((mid - t[q].s) / t[q].unit_s * (1.0 + 1e-12)) : units;
-                taken += t[q].n * fmin(fit, fmin(t[q].cap, units));
-            }
-        if (taken >= units)
-            high = mid;
-        else
-            low = mid;
-    }
-    return low;
-}
-
-enum part { PART_OF_HEADS, PART_OF_FF, PART_OF_RUNS };
-
-/* The least time of a half of the reference layer (or of the output matrix) in which all members, or
- * all but the leader, take part. `room`: weight per member's memory, bytes. */
-static double half_time(const struct part_relaxed *r, const struct part_set *s,
-                        enum part_shape shape, enum part what, bool leader_too)
-{
-    const struct part_problem *k = &r->kinds;
-    struct part_team t = {.n = s->n, .members = {s->lead}, .shape = shape};
-    struct part_half h = {.rows_bytes = r->rows * k->normed_bytes};
-    struct taker takers[PART_DEVICES_MAX + 1];
-    uint32_t n = 1, n_takers = 0;
-    const double units = what == PART_OF_HEADS ? k->n_head_units
-                         : what == PART_OF_FF  ? k->n_ff_units
-                                               : k->n_vocab_runs;
-    for (uint32_t g = 0; g < k->n_devices; g++)
-        for (uint32_t c = g == s->lead ? 1 : 0; c < s->count[g]; c++)
-            t.members[n++] = g;
-    for (uint32_t m = 0; m < n; m++) {
-        h.has[m] = m > 0 || leader_too;
-        h.sum_bytes[m] = what == PART_OF_RUNS ? 0.0 : r->rows * k->sum_bytes;
-    }
-    double lag_s[PART_DEVICES_MAX];
-    part_half_lags(k, &t, &h, lag_s);
-    for (uint32_t m = leader_too ? 0 : 1; m < n; m++) {
-        const uint32_t d = t.members[m];
-        const struct part_device *dev = &k->devices[d];
-        if (m > 1 && d == t.members[m - 1] && n_takers > 0) {
-            takers[n_takers - 1].n++;
-            continue;
-        }
-        struct taker *x = &takers[n_takers++];
-        /* A set is also part of a larger one, whose members do not spend their quotas. */
-        const double quick = part_throttle(dev);
-        const double whole = what == PART_OF_HEADS ? quick * dev->attn[0].pass_s
-                             : what == PART_OF_FF  ? quick * dev->ff[0].pass_s
-                                                   : part_time_at(dev->output, r->rows);
-        const double fixed =
-            what == PART_OF_RUNS ? 0.0 : fmin(quick * part_time_at(dev->half, r->rows), whole);
-        x->n = 1;
-        x->s = lag_s[m] + fixed;
-        x->unit_s = (whole - fixed) * (what == PART_OF_HEADS ? r->heads_share : 1.0) / units;
-        if (what == PART_OF_RUNS && m > 0)
-            x->unit_s += r->rows * k->logits_bytes / units / k->rate[d][s->lead];
-        x->cap = dev->memory_bytes > k->base_bytes + k->scratch_bytes ? units : 0.0;
-    }
-    return deal_time(takers, n_takers, units);
-}
-
-/* Members of kind g beside the leader. */
-static uint32_t others(const struct part_set *s, uint32_t g)
-{
-    return s->count[g] - (g == s->lead ? 1u : 0u);
-}
-
-/* The least time of one part for every set, all of it taking part, with the leader and without. */
-static void part_times(struct part_relaxed *r, enum part_shape shape, enum part what,
-                       struct part_of_set *out)
-{
-    for (uint32_t q = 0; q < r->n_sets; q++) {
-        out[q].with_s = half_time(r, &r->sets[q], shape, what, true);
-        out[q].without_s =
-            r->sets[q].n > 1 ? half_time(r, &r->sets[q], shape, what, false) : PART_NEVER;
-    }
-}
-
-/* The part of set q's members that `code` counts of each kind (mixed radix over its others); as a
- * set of its own. */
-static uint32_t subset(const struct part_relaxed *r, uint32_t q, uint32_t code)
-{
-    const struct part_set *s = &r->sets[q];
-    uint32_t at = 0, step = 1;
-    for (uint32_t g = 0; g < r->kinds.n_devices; g++) {
-        at += code % (others(s, g) + 1) * step;
-        code /= others(s, g) + 1;
-        step *= r->n_of[g] + 1;
-    }
-    return r->set_at[s->lead * r->n_vectors + at];
-}
-
-/* The least time of both halves where every member has a part of at least one of them: attention by
- * some members, feed-forward by all others and perhaps some of these too. */
-static double both_halves(struct part_relaxed *r, uint32_t q)
-{
-    const struct part_set *s = &r->sets[q];
-    uint32_t n = 1;
-    double least = PART_NEVER;
-    for (uint32_t g = 0; g < r->kinds.n_devices; g++)
-        n *= others(s, g) + 1;
-    /* r->up[f]: the least feed-forward time of those that f counts and any others of the set */
-    for (uint32_t f = n; f-- > 0;) {
-        struct part_of_set *up = &r->up[f];
-        uint32_t step = 1;
-        *up = r->ff[subset(r, q, f)];
-        for (uint32_t g = 0; g < r->kinds.n_devices; g++) {
-            if (f / step % (others(s, g) + 1) < others(s, g)) {
-                up->with_s = fmin(up->with_s, r->up[f + step].with_s);
-                up->without_s = fmin(up->without_s, r->up[f + step].without_s);
-            }
-            step *= others(s, g) + 1;
-        }
-    }
-    for (uint32_t a = 0; a < n; a++) {
-        const struct part_of_set *attn = &r->attn[subset(r, q, a)];
-        const struct part_of_set *ff = &r->up[n - 1 - a]; /* at least the others */
-        least = fmin(least, attn->with_s + fmin(ff->with_s, ff->without_s));
-        least = fmin(least, attn->without_s + ff->with_s);
-    }
-    return least;
-}
-
-/* Memory decides little where a team has this much more than it needs. */
-#define COUPLED_WITHIN 1.15
-
-/* What a star pays for member m of kind d in a half, whoever ends last: messages at the leader, and
- * (*wires_s, unless the leader itself ends last) the leader's port. */
-static double star_share(const struct part_relaxed *r, uint32_t lead, uint32_t d, double *wires_s)
-{
-    const struct part_problem *k = &r->kinds;
-    const struct part_device *dev = &k->devices[lead];
-    const double rows = r->rows * k->normed_bytes, sums = r->rows * k->sum_bytes;
-    *wires_s = rows / k->rate[lead][d] + sums / k->rate[d][lead];
-    return 2.0 * dev->message_s + (rows + sums) * dev->byte_s;
-}
-
-/* The least time of a layer as memory couples heads and columns, where every member has a part of at
- * least one half. Lags are those of a member alone in taking part; of a star, what each member costs
- * all others is taken out of them, once, and comes on top: only the leader may be quicker by the
- * time on the wires. */
-static double coupled(const struct part_relaxed *r, uint32_t set, enum part_shape shape, int level)
-{
-    const struct part_problem *k = &r->kinds;
-    const struct part_set *s = &r->sets[set];
-    const double weight = part_levels[level] * r->weight,
-                 cap = part_held_weight(&r->all_held, s->room);
-    if (cap < weight)
-        return PART_NEVER;
-    if (level == 0 || s->n == 1 || cap > COUPLED_WITHIN * weight)
-        return 0.0;
-    struct part_couple c = {.heads = k->n_head_units,
-                            .columns = k->n_ff_units,
-                            .head_bytes = held_bytes(&r->head_held, weight) +
-                                          held_bytes(&r->kv_held, weight) * r->kv_per_head,
-                            .column_bytes = held_bytes(&r->ff_held, weight)};
-    struct part_team t = {.n = s->n, .members = {s->lead}, .shape = shape};
-    uint32_t n = 1;
-    for (uint32_t g = 0; g < k->n_devices; g++)
-        for (uint32_t q = 0; q < others(s, g); q++)
-            t.members[n++] = g;
-    double shared_s = 0.0, all_wires_s = 0.0, wires_s = 0.0;
-    for (uint32_t m = 1; shape == PART_STAR && m < n; m++) {
-        shared_s += star_share(r, s->lead, t.members[m], &wires_s) + wires_s;
-        all_wires_s += wires_s;
-    }
-    for (uint32_t m = 0; m < n; m++) {
-        const struct part_device *dev = &k->devices[t.members[m]];
-        struct part_half h = {.rows_bytes = r->rows * k->normed_bytes};
-        double lag_s[PART_DEVICES_MAX];
-        if (m > 1 && t.members[m] == t.members[m - 1]) {
-            c.at[c.n - 1].n++;
-            continue;
-        }
-        h.has[m] = true;
-        h.sum_bytes[m] = r->rows * k->sum_bytes;
-        part_half_lags(k, &t, &h, lag_s);
-        if (shape == PART_STAR)
-            lag_s[m] -=
-                m == 0 ? all_wires_s : star_share(r, s->lead, t.members[m], &wires_s) + wires_s;
-        const double quick = part_throttle(dev), fixed = quick * part_time_at(dev->half, r->rows);
-        const double attn = quick * dev->attn[0].pass_s, ff = quick * dev->ff[0].pass_s;
-        c.at[c.n++] = (struct part_couple_member){
-            .n = 1,
-            .attn_s = lag_s[m] + fmin(fixed, attn),
-            .head_s = (attn - fmin(fixed, attn)) * r->heads_share / k->n_head_units,
-            .ff_s = lag_s[m] + fmin(fixed, ff),
-            .column_s = (ff - fmin(fixed, ff)) / k->n_ff_units,
-            .room = (double)dev->memory_bytes - (double)(k->base_bytes + k->scratch_bytes) -
-                    r->common * weight};
-        c.most_s = fmax(c.most_s, lag_s[m] + fmax(attn, ff));
-    }
-    return part_couple_seconds(&c) + shared_s;
-}
-
-/* What the members' quotas give them no less time for: with a weight of `a` on heads and 1 - a on
- * columns, a member within s seconds has at most (s - fixed) * the dearer of both of what all need.
- * That holds for every a, so the largest of several. */
-static double quota_time(const struct part_relaxed *r, const struct part_set *s)
-{
-    const struct part_problem *k = &r->kinds;
-    double most = 0.0;
-    if (s->n == 1)
-        return k->devices[s->lead].attn[0].pass_s + k->devices[s->lead].ff[0].pass_s;
-    for (int step = 1; step < QUOTA_STEPS; step++) {
-        const double a = (double)step / QUOTA_STEPS;
-        double low = 0.0, high = 0.0, worth[PART_DEVICES_MAX], fixed[PART_DEVICES_MAX];
-        for (uint32_t g = 0; g < k->n_devices; g++) {
-            const struct part_device *dev = &k->devices[g];
-            const double attn = dev->attn[0].pass_s, ff = dev->ff[0].pass_s;
-            fixed[g] = fmin(part_time_at(dev->half, r->rows), fmin(attn, ff));
-            worth[g] = fmax(a / fmax((attn - fixed[g]) * r->heads_share, 1e-12),
-                            (1.0 - a) / fmax(ff - fixed[g], 1e-12));
-            high = s->count[g] > 0 ? fmax(high, attn + ff) : high;
-        }
-        for (int q = 0; q < 30 && high - low > 1e-4 * high; q++) {
-            const double mid = low + (high - low) / 2.0;
-            double done = 0.0;
-            for (uint32_t g = 0; g < k->n_devices; g++)
-                done += s->count[g] * fmax(mid - fixed[g], 0.0) * worth[g];
-            if (done >= 1.0)
-                high = mid;
-            else
-                low = mid;
-        }
-        most = fmax(most, low);
-    }
-    return most;
-}
-
-/* Everything about the sets, for passes of so many rows. */
-void part_sets_time(struct part_relaxed *r, double rows)
-{
-    const struct part_problem *k = &r->kinds;
-    if (r->rows == rows)
-        return;
-    r->rows = rows;
-    weigh_layers(r);
-    for (uint32_t q = 0; q < r->n_sets; q++) {
-        struct part_set *s = &r->sets[q];
-        s->room = 0.0;
-        for (uint32_t g = 0; g < k->n_devices; g++)
-            s->room +=
-                s->count[g] *
-                ((double)k->devices[g].memory_bytes -
-                 (double)(k->base_bytes + k->scratch_bytes + (s->n > 1 ? k->team_bytes : 0)));
-    }
-    for (uint32_t q = 0; q < r->n_sets; q++)
-        for (int level = 0; level < PART_LEVELS; level++)
-            r->sets[q].tau[level] = PART_NEVER;
-    const bool quota = part_any_quota(r->p);
-    for (int shape = 0; shape < 2; shape++) {
-        if (!part_shape_wanted(r->p, (enum part_shape)shape) && r->p->granularity != PART_LAYERS)
-            continue;
-        part_times(r, (enum part_shape)shape, PART_OF_HEADS, r->attn);
-        part_times(r, (enum part_shape)shape, PART_OF_FF, r->ff);
-        for (uint32_t q = 0; q < r->n_sets; q++) {
-            const double both_s = both_halves(r, q);
-            const double quota_s = quota ? quota_time(r, &r->sets[q]) : 0.0;
-            for (int level = 0; level < PART_LEVELS; level++) {
-                double *tau = &r->sets[q].tau[level];
-                const double least = fmax(both_s, coupled(r, q, (enum part_shape)shape, level));
-                *tau = fmin(*tau, fmax(least, quota_s));
-            }
-        }
-    }
-    part_times(r, PART_STAR, PART_OF_RUNS, r->ff);
-    for (uint32_t g = 0; g < k->n_devices; g++)
-        r->output_least_s[g] = PART_NEVER;
-    for (uint32_t q = 0; q < r->n_sets; q++) {
-        struct part_set *s = &r->sets[q];
-        s->output_s = fmin(r->ff[q].with_s, r->ff[q].without_s);
-        for (uint32_t g = 0; g < k->n_devices; g++)
-            if (s->smaller[g] != UINT16_MAX)
-                s->output_s = fmin(s->output_s, r->sets[s->smaller[g]].output_s);
-        r->output_least_s[s->lead] = fmin(r->output_least_s[s->lead], s->output_s);
-        s->begin_s = k->devices[s->lead].pass_s;
-    }
-}
-
 bool part_sets_init(struct part_relaxed *r, const struct part_problem *p)
 {
     memset(r, 0, sizeof *r);
@@ -627,7 +321,9 @@ bool part_sets_init(struct part_relaxed *r, const struct part_problem *p)
     r->attn = base_zalloc(most, sizeof *r->attn);
     r->ff = base_zalloc(most, sizeof *r->ff);
     r->up = base_zalloc(r->n_vectors, sizeof *r->up);
-    if (r->sets == NULL || r->set_at == NULL || r->attn == NULL || r->ff == NULL || r->up == NULL)
+    r->some = base_zalloc(r->n_vectors, sizeof *r->some);
+    if (r->some == NULL || r->sets == NULL || r->set_at == NULL || r->attn == NULL ||
+        r->ff == NULL || r->up == NULL)
         return false;
     list_sets(r);
     return true;
@@ -640,4 +336,5 @@ void part_sets_deinit(struct part_relaxed *r)
     base_free(r->attn);
     base_free(r->ff);
     base_free(r->up);
+    base_free(r->some);
 }

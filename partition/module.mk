@@ -13,6 +13,7 @@ noinst_LIBRARIES += %D%/libpart.a
 	%D%/deal.c \
 	%D%/enumerate.c \
 	%D%/explain.c \
+	%D%/halves.c \
 	%D%/kinds.c \
 	%D%/milp.c \
 	%D%/relax.c \

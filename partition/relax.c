@@ -8,7 +8,8 @@
  * corner of its staircase that is best at the price, and the bound holds for any price; the best one
  * lies where the lines that two prices gave meet. A cycle is bounded in a bisection: it cannot be so
  * short where stages of no more than a group's share of it take too little weight, or where rings of
- * such stages last longer than it.
+ * such stages last longer than it. One stage with all layers is bounded on its own: no other stage has so
+ * much weight.
  *
  * Left out: in which order the sets stand, and so which links hand over. */
 #include "partition/kinds.h"
@@ -35,6 +36,7 @@ struct part_relax {
     /* By number of stages, what part_relax_sum found: of one row, with all slots in use. */
     double one_s[PART_DEVICES_MAX + 1], full_s[PART_DEVICES_MAX + 1];
     double price; /* the best one for the last sum */
+    bool alone;   /* rings are one stage with all layers; otherwise, no stage has all */
     /* By devices used, as mixed radix numbers of kinds: */
     uint8_t (*used)[PART_DEVICES_MAX];
     double *room;              /* [n_vectors] bytes that they have */
@@ -60,7 +62,7 @@ static double role_bytes(const struct part_problem *p, int role)
     return bytes;
 }
 
-/* Corners of a set in a role, of at most `most_s` seconds. */
+/* Corners of a set in a role, of at most `most_s` seconds. [PART_LEVELS + 1] */
 static uint32_t corners(const struct part_relax *r, const struct part_set *s, int role,
                         double most_s, struct corner *out)
 {
@@ -73,10 +75,20 @@ static uint32_t corners(const struct part_relax *r, const struct part_set *s, in
          : (role & ROLE_OUTPUT) != 0  ? s->output_s
                                       : 0.0);
     uint32_t n = 0;
+    if (r->alone) {
+        const bool output = (role & ROLE_OUTPUT) != 0, here = (role & ROLE_ELSEWHERE) == 0;
+        const double all_s = fixed_s + s->all_s[here ? 1 : 0] - (here ? s->output_s : 0.0);
+        if ((role & ROLE_EMBEDS) == 0 || !output || all_s > most_s ||
+            cap < r->k.weight * (1.0 - PART_EQUAL_WITHIN))
+            return 0;
+        out[0] = (struct corner){r->k.weight, all_s};
+        return 1;
+    }
     if (cap < r->k.lightest * (1.0 - 1e-9))
         return 0;
     for (int level = 0; level < PART_LEVELS && s->tau[level] < PART_NEVER; level++) {
-        const double end = fmin(part_levels[level + 1] * r->k.weight, cap);
+        const double end =
+            fmin(fmin(part_levels[level + 1] * r->k.weight, cap), r->k.weight - r->k.lightest);
         if (end < r->k.lightest * (1.0 - 1e-9) || (n > 0 && end <= out[n - 1].weight))
             continue;
         /* A team has at least the lightest layer. */
@@ -192,28 +204,31 @@ static void extend(const struct part_relax *r, uint32_t used, const struct sum *
     }
 }
 
-/* The least ring of n_stages sets, or of any number (0), as the sets are filled in. */
+/* The least ring of n_stages sets, or of any number from two on (0), as the sets are filled in. */
 static struct sum least_ring(struct part_relax *r, uint32_t n_stages)
 {
     const struct part_problem *p = r->k.p;
     const uint32_t n = r->k.n_vectors;
     struct sum least = {PART_NEVER, 0.0};
-    for (size_t k = 0; k < (size_t)(n_stages + 1) * n; k++)
+    const uint32_t rows = n_stages > 0 ? n_stages : 2;
+    for (size_t k = 0; k < (size_t)(rows + 1) * n; k++)
         for (int role = 0; role < ROLES; role++)
             r->ring[k][role] = (struct sum){PART_NEVER, 0.0};
     r->ring[0][0].cost = 0.0;
-    /* Any number: a vector's rings are complete when its turn comes. */
-    for (uint32_t k = 0; k < (n_stages > 0 ? n_stages : 1); k++)
+    for (uint32_t k = 0; k < rows; k++)
         for (uint32_t used = 0; used < n; used++)
-            extend(r, used, r->ring[(size_t)k * n + used],
-                   r->ring + (n_stages > 0 ? (size_t)(k + 1) * n : 0));
+            extend(r, used, r->ring[(size_t)k * n + used], r->ring + (size_t)(k + 1) * n);
+    /* Any number: a vector's rings are complete when its turn comes. */
+    for (uint32_t used = 0; n_stages == 0 && used < n; used++)
+        extend(r, used, r->ring[2 * (size_t)n + used], r->ring + 2 * (size_t)n);
     for (uint32_t used = 1; used < n; used++)
         for (int role = 0; role < ROLES; role++) {
-            const struct sum *s = &r->ring[(size_t)n_stages * n + used][role];
+            const struct sum *s = &r->ring[(size_t)rows * n + used][role];
             const double runs =
                 (role & ROLE_ELSEWHERE) != 0 ? (double)p->n_vocab_runs * (double)p->run_bytes : 0.0;
             const bool all = !p->use_all || p->granularity != PART_LAYERS || used + 1 == n;
-            if ((role & ROLE_EMBEDS) != 0 && (role & ROLE_OUTPUT) != 0 && all &&
+            const bool left = (role & ROLE_ELSEWHERE) == 0 || used + 1 < n;
+            if ((role & ROLE_EMBEDS) != 0 && (role & ROLE_OUTPUT) != 0 && all && left &&
                 r->room[used] + runs >= r->k.bytes * (1.0 - PART_EQUAL_WITHIN) &&
                 s->cost < least.cost)
                 least = *s;
@@ -249,10 +264,12 @@ static double meeting(struct line low, struct line up)
            (low.slope - up.slope);
 }
 
-static double sum_bound(struct part_relax *r, uint32_t n_stages, double rows)
+static double ring_bound(struct part_relax *r, uint32_t n_stages)
 {
     double high = 1e-9;
-    part_sets_time(&r->k, rows);
+    r->alone = n_stages == 1;
+    if (r->alone)
+        return at_price(r, 1, PART_NEVER, 0.0).value;
     if (refuted(r, n_stages, PART_NEVER))
         return PART_NEVER;
     for (uint32_t q = 0; q < r->k.n_sets; q++)
@@ -276,16 +293,44 @@ static double sum_bound(struct part_relax *r, uint32_t n_stages, double rows)
     return fmax(best, 0.0);
 }
 
-double part_relax_sum(struct part_relax *r, uint32_t n_stages)
+static double sum_bound(struct part_relax *r, uint32_t n_stages)
+{
+    if (n_stages > 0 || r->k.p->n_devices == 1)
+        return ring_bound(r, n_stages > 0 ? n_stages : 1);
+    return fmin(ring_bound(r, 1), ring_bound(r, 0));
+}
+
+/* What the objective is made of: weight * latency + (1 - weight) * cycle / slots. */
+static double latency_weight(const struct part_problem *p)
+{
+    return p->objective == PART_LATENCY ? 1.0 : p->objective == PART_WEIGHTED ? p->weight : 0.0;
+}
+
+/* The sums for one row and with all slots in use, of plans better than `upper`. */
+static double sums(struct part_relax *r, uint32_t n_stages, double upper, double deadline_s)
 {
     const struct part_problem *p = r->k.p;
+    const double weight = latency_weight(p);
     double *one = &r->one_s[n_stages], *full = &r->full_s[n_stages];
-    *one = p->objective == PART_THROUGHPUT ? 0.0 : sum_bound(r, n_stages, 1.0);
-    if (p->objective == PART_LATENCY || *one == PART_NEVER)
-        return *one;
-    *full = sum_bound(r, n_stages, part_full_rows(p, n_stages));
-    const double weight = p->objective == PART_WEIGHTED ? p->weight : 0.0;
-    return *full == PART_NEVER ? *full : weight * *one + (1.0 - weight) * *full / p->slots;
+    *one = *full = 0.0;
+    if (weight > 0.0) {
+        part_sets_time(&r->k, 1.0, upper / weight, upper / weight, deadline_s);
+        *one = sum_bound(r, n_stages);
+    }
+    if (weight < 1.0 && *one < PART_NEVER) {
+        const double cycle_s = (upper - weight * *one) / (1.0 - weight) * p->slots;
+        part_sets_time(&r->k, part_full_rows(p, n_stages), cycle_s,
+                       cycle_s / part_groups(p, n_stages), deadline_s);
+        *full = sum_bound(r, n_stages);
+    }
+    return *one == PART_NEVER || *full == PART_NEVER
+               ? PART_NEVER
+               : weight * *one + (1.0 - weight) * *full / p->slots;
+}
+
+double part_relax_sum(struct part_relax *r, uint32_t n_stages)
+{
+    return sums(r, n_stages, PART_NEVER, 0.0);
 }
 
 /* Rings of stages of at most `most_s` take longer than `cycle_s`: some price shows it. */
@@ -307,14 +352,16 @@ static bool too_long(struct part_relax *r, uint32_t n_stages, double most_s, dou
     return false;
 }
 
-double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper)
+double part_relax_close(struct part_relax *r, uint32_t n_stages, double upper, double deadline_s)
 {
     const struct part_problem *p = r->k.p;
-    const uint32_t groups = part_groups(p, n_stages);
-    const double weight = p->objective == PART_WEIGHTED ? p->weight : 0.0;
+    const uint32_t groups = part_groups(p, n_stages > 0 ? n_stages : 1);
+    const double weight = latency_weight(p);
+    const double sum = sums(r, n_stages, upper, deadline_s);
+    if (weight == 1.0 || sum >= upper || upper == PART_NEVER)
+        return fmin(sum, upper);
     const double one = r->one_s[n_stages];
     double low = r->full_s[n_stages], high = (upper - weight * one) / (1.0 - weight) * p->slots;
-    part_sets_time(&r->k, part_full_rows(p, n_stages));
     for (int k = 0; k < RELAX_BISECTIONS && high > low * 1.002; k++) {
         const double mid = k == 0 ? high * (1.0 - PART_EQUAL_WITHIN) : low + (high - low) / 2.0;
         if (refuted(r, n_stages, mid / groups) || too_long(r, n_stages, mid / groups, mid))
@@ -322,7 +369,7 @@ double part_relax_slowest(struct part_relax *r, uint32_t n_stages, double upper)
         else
             high = mid;
     }
-    return weight * one + (1.0 - weight) * low / p->slots;
+    return fmin(weight * one + (1.0 - weight) * low / p->slots, upper);
 }
 
 /* Which devices each vector counts, and what they have. */
@@ -350,7 +397,7 @@ struct part_relax *part_relax_new(const struct part_problem *p)
         r->room = base_zalloc(n, sizeof *r->room);
         r->live = base_zalloc(n, sizeof *r->live);
         r->set = base_zalloc(n, sizeof *r->set);
-        r->ring = base_zalloc(n * (p->n_devices + 1), sizeof *r->ring);
+        r->ring = base_zalloc(n * (p->n_devices + 2), sizeof *r->ring);
         good = r->used != NULL && r->room != NULL && r->live != NULL && r->set != NULL &&
                r->ring != NULL;
     }

@@ -6,7 +6,8 @@
  * division of every team can be listed (part_team_small), the Lagrangian bound says which columns
  * could beat it and the master program settles what is left. In larger problems the published
  * algorithms give a first plan and the relaxed program over kinds of devices bounds every number of
- * stages; numbers that cannot beat the plan are skipped.
+ * stages, first without memory, and closer once a search had a glance; numbers that cannot beat the plan
+ * are skipped.
  *
  * Invariant: lower never exceeds the true optimum, so gap 0 is a proof, however the time ran out.
  * Time is shared: the plan first, then, from what is left of the limit, one forced solve for each
@@ -35,7 +36,7 @@ struct solving {
 enum { SMALL_DEVICES = 4 };
 
 /* One number of stages, what is known of it, and the next step to learn more. */
-enum step { STEP_BOUND, STEP_GLANCE, STEP_SEARCH, STEP_DONE };
+enum step { STEP_BOUND, STEP_GLANCE, STEP_CLOSE, STEP_SEARCH, STEP_DONE };
 struct question {
     uint32_t n_stages; /* 0: any */
     double lower;
@@ -129,12 +130,14 @@ static int search(struct solving *s, struct question *q, double deadline_s, stru
 static int take_step(struct solving *s, struct question *q, double deadline_s, struct err *e)
 {
     const enum step step = q->step++;
-    if (step == STEP_BOUND) {
+    if (step == STEP_BOUND)
         q->lower = fmax(q->lower, part_relax_sum(s->relax, q->n_stages));
-        if (s->p->objective != PART_LATENCY && s->plan.n_stages > 0 && !closed(s, q->lower))
-            q->lower = fmax(q->lower, part_relax_slowest(s->relax, q->n_stages, known(s)));
+    if (step == STEP_CLOSE)
+        q->lower = fmax(q->lower, part_relax_close(s->relax, q->n_stages, known(s), deadline_s));
+    /* Where latency is all, the search has begun already. */
+    if (step == STEP_BOUND || step == STEP_CLOSE ||
+        (step == STEP_GLANCE && s->p->objective == PART_LATENCY))
         return 0;
-    }
     return search(s, q, deadline_s, e);
 }
 
@@ -155,9 +158,8 @@ static int solve_questions(struct solving *s, struct err *e)
         }
         if (next == n || (s->plan.n_stages > 0 && base_clock_s() >= s->deadline_s))
             break;
-        const double share = open == 1                     ? 1.0
-                             : q[next].step == STEP_SEARCH ? share_step
-                                                           : 0.5 / open;
+        const bool last = q[next].step == STEP_SEARCH;
+        const double share = last ? open == 1 ? 1.0 : share_step : 0.5 / open;
         const int rc = take_step(s, &q[next], from_now(s->deadline_s, share), e);
         if (rc != 0)
             return rc;
@@ -178,13 +180,13 @@ static void begin_with_published(struct solving *s)
 {
     struct part_plan found;
     for (int a = PART_EVEN; a < PART_ALGORITHMS; a++)
-        if ((a != PART_EDGESHARD_THROUGHPUT || s->p->objective != PART_LATENCY) &&
-            part_algorithm_run((enum part_algorithm)a, s->p, &found, NULL) == 0 &&
+        if (part_algorithm_run((enum part_algorithm)a, s->p, &found, NULL) == 0 &&
             (s->plan.n_stages == 0 || part_plan_objective(s->p, &found) < known(s)))
             s->plan = found;
 }
 
-/* A ring of low latency, for whatever number of stages, is a good place to begin for the others. */
+/* A ring of low latency, for whatever number of stages, is a good place to begin for the others; and the
+ * better the plan, the sooner the bound has looked at all that could be better. */
 static void begin_with_latency(struct solving *s)
 {
     struct part_problem *p = base_alloc(sizeof *p);
@@ -211,7 +213,7 @@ static int solve_all(struct solving *s, struct err *e)
     s->relax = large ? part_relax_new(s->p) : NULL;
     if (large)
         begin_with_published(s);
-    if (large && s->p->objective != PART_LATENCY)
+    if (large)
         begin_with_latency(s);
     const int rc = solve_questions(s, e);
     part_relax_free(s->relax);
