@@ -5,9 +5,10 @@
  * and so many bytes of all. Fractions of units allowed, all units find a place exactly where for any
  * of the parts together what the members can take of them is as much as these parts are (each
  * member's is a polymatroid; Edmonds, "Submodular functions, matroids, and certain polyhedra", 1970).
- * That says whether (a, f, o) is possible. Who needs less in all than some time does it with a and o in
- * one of a few boxes: where the ends of a box and what its beginnings leave for columns are impossible,
- * nothing in the box will do; the others are divided again. */
+ * And all parts, and both halves, have to find place in whole units and whole KV heads, member by member.
+ * Where one of these conditions fails (a, f, o) is impossible. Who needs less in all than some time does
+ * it with a and o in one of a few boxes: where the ends of a box and what its beginnings leave for columns
+ * are impossible, nothing in the box will do; the others are divided again. */
 #include "partition/internal.h"
 
 enum { PIECES = 4, BISECTIONS = 12 };
@@ -17,6 +18,12 @@ static const double couple_short = 0.001;
 
 /* The least times of parts are lower sides of bisections. */
 static const double couple_rounding = 1e-8;
+
+/* Bytes of a unit; what needs none is as good as none. */
+static double size_of(const struct part_couple *c, enum part_of of)
+{
+    return fmax(c->bytes[of], 1e-6);
+}
 
 /* What a member can take of a part within so much time, in bytes. */
 static double bytes_within(const struct part_couple *c, const struct part_couple_member *m,
@@ -28,21 +35,44 @@ static double bytes_within(const struct part_couple *c, const struct part_couple
     const double units = m->unit_s[of] > 0.0
                              ? (within_s - m->first_s[of]) / m->unit_s[of] * (1.0 + 1e-12) + 1e-9
                              : c->units[of];
-    return fmin(fmin(floor(units), floor(fit)), c->units[of]) * fmax(c->bytes[of], 1.0);
+    return fmin(fmin(floor(units), floor(fit)), c->units[of]) * size_of(c, of);
+}
+
+/* The most bytes of all parts together, and of both halves (*halves), that a member can hold of use, `most`
+ * at most of each part: whole units, and the part of a KV head that has no heads there is of no use.
+ * Columns come before runs, which are smaller and fill what is left. */
+static double bytes_together(const struct part_couple *c, const struct part_couple_member *m,
+                             const double *most, double *halves)
+{
+    const double head = size_of(c, PART_OF_HEADS), column = size_of(c, PART_OF_FF);
+    const double heads = most[PART_OF_HEADS] / head;
+    double best = 0.0;
+    *halves = 0.0;
+    for (double h = 0.0; h <= heads + 0.5; h += 1.0) {
+        const double unused =
+            (ceil(h / c->heads_per_kv - 1e-9) - h / c->heads_per_kv) * c->kv_bytes;
+        const double left = m->room * (1.0 + 1e-12) - h * head - unused;
+        if (left < 0.0)
+            break;
+        const double columns = fmin(most[PART_OF_FF], floor(left / column) * column);
+        *halves = fmax(*halves, h * head + columns);
+        best = fmax(best, h * head + columns + fmin(most[PART_OF_RUNS], left - columns));
+    }
+    return best;
 }
 
 static bool possible(const struct part_couple *c, const double *within_s)
 {
     enum { ALL = 1 << PART_OF_ALL };
-    double can[ALL] = {0.0}, output_s = within_s[PART_OF_RUNS];
+    double can[ALL] = {0.0}, output_s = within_s[PART_OF_RUNS], most[PART_DEVICES_MAX][PART_OF_ALL];
     for (uint32_t k = 0; k < c->n; k++) {
         double of[ALL] = {0.0};
         for (int x = 0; x < PART_OF_ALL; x++)
-            of[1 << x] = bytes_within(c, &c->at[k], (enum part_of)x,
-                                      x == PART_OF_RUNS ? output_s : within_s[x]);
+            of[1 << x] = most[k][x] = bytes_within(c, &c->at[k], (enum part_of)x,
+                                                   x == PART_OF_RUNS ? output_s : within_s[x]);
         if (k == 0)
-            output_s -= c->far_s * (c->units[PART_OF_RUNS] -
-                                    of[1 << PART_OF_RUNS] / fmax(c->bytes[PART_OF_RUNS], 1.0));
+            output_s -= c->far_s *
+                        (c->units[PART_OF_RUNS] - of[1 << PART_OF_RUNS] / size_of(c, PART_OF_RUNS));
         for (int set = 1; set < ALL; set++) {
             const int low = set & -set;
             if (set != low)
@@ -50,14 +80,19 @@ static bool possible(const struct part_couple *c, const double *within_s)
             can[set] += c->at[k].n * (set == low ? of[set] : fmin(of[set], c->at[k].room));
         }
     }
+    double need[ALL] = {0.0}, halves_of, halves = 0.0, all = 0.0;
     for (int set = 1; set < ALL; set++) {
-        double need = 0.0;
         for (int x = 0; x < PART_OF_ALL; x++)
-            need += (set >> x & 1) != 0 ? c->units[x] * fmax(c->bytes[x], 1.0) : 0.0;
-        if (can[set] < need * (1.0 - 1e-9))
+            need[set] += (set >> x & 1) != 0 ? c->units[x] * size_of(c, (enum part_of)x) : 0.0;
+        if (can[set] < need[set] * (1.0 - 1e-9))
             return false;
     }
-    return true;
+    for (uint32_t k = 0; k < c->n; k++) {
+        all += c->at[k].n * bytes_together(c, &c->at[k], most[k], &halves_of);
+        halves += c->at[k].n * halves_of;
+    }
+    return all >= need[ALL - 1] * (1.0 - 1e-9) &&
+           halves >= need[1 << PART_OF_HEADS | 1 << PART_OF_FF] * (1.0 - 1e-9);
 }
 
 /* The least f up to `high` for heads within attn_s and runs within output_s, where that is possible; a

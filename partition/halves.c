@@ -51,6 +51,7 @@ static double deal_time(const struct taker *t, uint32_t n, double units)
 /* What a team holds: layers of so much weight. */
 struct loads {
     double weight, of[PART_OF_ALL]; /* bytes by unit */
+    double kv;                      /* bytes of a KV head, which are in those of heads by share */
     double common, leader;          /* bytes that every member needs, and the leader besides */
     double layers;                  /* all, so many; 0: a part of them */
     int level;                      /* a part's */
@@ -291,7 +292,10 @@ static double pattern_time(const struct part_relaxed *r, const struct pattern *x
     const struct part_problem *k = &r->kinds;
     const struct part_set *s = &r->sets[x->set];
     const struct loads *y = x->loads;
-    struct part_couple c = {.weight = y->layers > 0.0 ? y->weight : 1.0, .least_s = {attn_s, ff_s}};
+    struct part_couple c = {.weight = y->layers > 0.0 ? y->weight : 1.0,
+                            .least_s = {attn_s, ff_s},
+                            .kv_bytes = y->kv,
+                            .heads_per_kv = 1.0 / r->kv_per_head};
     double lag_s[2][PART_DEVICES_MAX + 1] = {{0.0}};
     for (int of = 0; of < PART_OF_ALL; of++) {
         c.units[of] = of == PART_OF_RUNS && !y->output ? 0.0 : units_of(k, (enum part_of)of);
@@ -466,6 +470,7 @@ static double quota_time(const struct part_relaxed *r, const struct part_set *s)
 static struct loads loads_of(const struct part_relaxed *r, double weight)
 {
     return (struct loads){.weight = weight,
+                          .kv = part_held_bytes(&r->kv_held, weight),
                           .of = {part_held_bytes(&r->head_held, weight) +
                                      part_held_bytes(&r->kv_held, weight) * r->kv_per_head,
                                  part_held_bytes(&r->ff_held, weight)},

@@ -232,7 +232,9 @@ struct part_couple_member {
 struct part_couple {
     uint32_t n;
     struct part_couple_member at[PART_DEVICES_MAX];
-    double units[PART_OF_ALL], bytes[PART_OF_ALL]; /* of all; of one */
+    double units[PART_OF_ALL], bytes[PART_OF_ALL]; /* of all; of one, with its share of a KV head */
+    double kv_bytes,
+        heads_per_kv;       /* of a KV head; units that share one, of which a part needs it whole */
     double weight, fixed_s; /* layers, each with heads and columns; what comes on top of all */
     double far_s; /* each run that at[0], the leader, does not take keeps its port so long */
     double least_s[PART_OF_ALL],

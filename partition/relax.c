@@ -62,18 +62,27 @@ static double role_bytes(const struct part_problem *p, int role)
     return bytes;
 }
 
+/* A set's seconds in a role beside its layers. */
+static double fixed_seconds(const struct part_relax *r, const struct part_set *s, int role)
+{
+    return s->begin_s +
+           ((role & ROLE_EMBEDS) != 0 ? part_time_at(r->k.kinds.devices[s->lead].embed, r->k.rows)
+                                      : 0.0) +
+           ((role & ROLE_ELSEWHERE) != 0 ? r->k.output_least_s[s->lead]
+            : (role & ROLE_OUTPUT) != 0  ? s->output_s
+                                         : 0.0);
+}
+
+static double most_weight(const struct part_relax *r, const struct part_set *s, int role)
+{
+    return part_held_weight(&r->k.all_held, s->room - role_bytes(&r->k.kinds, role));
+}
+
 /* Corners of a set in a role, of at most `most_s` seconds. [PART_LEVELS + 1] */
 static uint32_t corners(const struct part_relax *r, const struct part_set *s, int role,
                         double most_s, struct corner *out)
 {
-    const struct part_problem *p = &r->k.kinds;
-    const double room = s->room - role_bytes(p, role), cap = part_held_weight(&r->k.all_held, room);
-    const double fixed_s =
-        s->begin_s +
-        ((role & ROLE_EMBEDS) != 0 ? part_time_at(p->devices[s->lead].embed, r->k.rows) : 0.0) +
-        ((role & ROLE_ELSEWHERE) != 0 ? r->k.output_least_s[s->lead]
-         : (role & ROLE_OUTPUT) != 0  ? s->output_s
-                                      : 0.0);
+    const double cap = most_weight(r, s, role), fixed_s = fixed_seconds(r, s, role);
     uint32_t n = 0;
     if (r->alone) {
         const bool output = (role & ROLE_OUTPUT) != 0, here = (role & ROLE_ELSEWHERE) == 0;
@@ -204,13 +213,24 @@ static void extend(const struct part_relax *r, uint32_t used, const struct sum *
     }
 }
 
-/* The least ring of n_stages sets, or of any number from two on (0), as the sets are filled in. */
-static struct sum least_ring(struct part_relax *r, uint32_t n_stages)
+/* Sets of so many devices in such roles are a ring; who holds an output matrix that lies elsewhere is not
+ * among them. */
+static bool whole(const struct part_relax *r, uint32_t used, int role)
 {
     const struct part_problem *p = r->k.p;
+    const bool elsewhere = (role & ROLE_ELSEWHERE) != 0, all = used + 1 == r->k.n_vectors;
+    const double runs = elsewhere ? (double)p->n_vocab_runs * (double)p->run_bytes : 0.0;
+    return (role & ROLE_EMBEDS) != 0 && (role & ROLE_OUTPUT) != 0 && !(elsewhere && all) &&
+           (all || !p->use_all || p->granularity != PART_LAYERS) &&
+           r->room[used] + runs >= r->k.bytes * (1.0 - PART_EQUAL_WITHIN);
+}
+
+/* The least ring of n_stages sets, or of any number from three on (0), as the sets are filled in. */
+static struct sum least_ring(struct part_relax *r, uint32_t n_stages)
+{
     const uint32_t n = r->k.n_vectors;
     struct sum least = {PART_NEVER, 0.0};
-    const uint32_t rows = n_stages > 0 ? n_stages : 2;
+    const uint32_t rows = n_stages > 0 ? n_stages : 3;
     for (size_t k = 0; k < (size_t)(rows + 1) * n; k++)
         for (int role = 0; role < ROLES; role++)
             r->ring[k][role] = (struct sum){PART_NEVER, 0.0};
@@ -220,17 +240,11 @@ static struct sum least_ring(struct part_relax *r, uint32_t n_stages)
             extend(r, used, r->ring[(size_t)k * n + used], r->ring + (size_t)(k + 1) * n);
     /* Any number: a vector's rings are complete when its turn comes. */
     for (uint32_t used = 0; n_stages == 0 && used < n; used++)
-        extend(r, used, r->ring[2 * (size_t)n + used], r->ring + 2 * (size_t)n);
+        extend(r, used, r->ring[3 * (size_t)n + used], r->ring + 3 * (size_t)n);
     for (uint32_t used = 1; used < n; used++)
         for (int role = 0; role < ROLES; role++) {
             const struct sum *s = &r->ring[(size_t)rows * n + used][role];
-            const double runs =
-                (role & ROLE_ELSEWHERE) != 0 ? (double)p->n_vocab_runs * (double)p->run_bytes : 0.0;
-            const bool all = !p->use_all || p->granularity != PART_LAYERS || used + 1 == n;
-            const bool left = (role & ROLE_ELSEWHERE) == 0 || used + 1 < n;
-            if ((role & ROLE_EMBEDS) != 0 && (role & ROLE_OUTPUT) != 0 && all && left &&
-                r->room[used] + runs >= r->k.bytes * (1.0 - PART_EQUAL_WITHIN) &&
-                s->cost < least.cost)
+            if (whole(r, used, role) && s->cost < least.cost)
                 least = *s;
         }
     return least;
@@ -264,6 +278,83 @@ static double meeting(struct line low, struct line up)
            (low.slope - up.slope);
 }
 
+/* A set's seconds with so much weight, hop included; PART_NEVER: that is too much. */
+static double seconds_with(const struct part_relax *r, const struct part_set *s, int role,
+                           double weight)
+{
+    int level = 0;
+    if (weight > most_weight(r, s, role) * (1.0 + PART_EQUAL_WITHIN))
+        return PART_NEVER;
+    while (level + 1 < PART_LEVELS &&
+           part_levels[level + 1] * r->k.weight < weight * (1.0 - PART_EQUAL_WITHIN))
+        level++;
+    return fixed_seconds(r, s, role) + hop_least(r, s, role) + s->tau[level] * weight;
+}
+
+/* The least sum of two sets that share all weight, if it is less than below_s: one of them is at a corner
+ * of its staircase. */
+static double pair_seconds(const struct part_relax *r, const struct part_set *const s[2],
+                           const int role[2], double below_s)
+{
+    for (int k = 0; k < 2; k++) {
+        struct corner at[PART_LEVELS + 1];
+        const uint32_t n = corners(r, s[k], role[k], PART_NEVER, at);
+        const double fixed_s = hop_least(r, s[k], role[k]);
+        for (uint32_t c = 0; c < n; c++) {
+            const double rest = r->k.weight - at[c].weight;
+            if (rest >= r->k.lightest * (1.0 - 1e-9) && at[c].seconds + fixed_s < below_s)
+                below_s = fmin(below_s, at[c].seconds + fixed_s +
+                                            seconds_with(r, s[1 - k], role[1 - k], rest));
+        }
+    }
+    return below_s;
+}
+
+/* The set of just these devices that a kind leads; NULL: there is none. */
+static const struct part_set *set_of(const struct part_relax *r, uint32_t vector, uint32_t lead)
+{
+    uint32_t step = 1;
+    for (uint32_t g = 0; g < lead; g++)
+        step *= r->k.n_of[g] + 1;
+    return r->used[vector][lead] == 0
+               ? NULL
+               : &r->k.sets[r->k.set_at[lead * r->k.n_vectors + vector - step]];
+}
+
+static double vectors_seconds(const struct part_relax *r, uint32_t x, uint32_t y, const int role[2],
+                              double below_s)
+{
+    for (uint32_t g = 0; g < r->k.kinds.n_devices; g++)
+        for (uint32_t q = 0; q < r->k.kinds.n_devices; q++) {
+            const struct part_set *s[2] = {set_of(r, x, g), set_of(r, y, q)};
+            if (s[0] != NULL && s[1] != NULL)
+                below_s = pair_seconds(r, s, role, below_s);
+        }
+    return below_s;
+}
+
+/* The least ring of two sets, if it is less than below_s. That both take all weight is not left to the
+ * price here, which only says which pairs may be good enough. */
+static double two_stages(struct part_relax *r, double below_s)
+{
+    const double rebate = r->price * r->k.weight;
+    fill_sets(r, false, PART_NEVER, r->price);
+    for (uint32_t a = 0; a < r->n_live; a++)
+        for (uint32_t b = 0; b < r->n_live; b++) {
+            const uint32_t x = r->live[a], y = r->live[b];
+            if (!together(r, x, y))
+                continue;
+            for (int role = 0; role < ROLES * ROLES; role++) {
+                const int roles[2] = {role % ROLES, role / ROLES};
+                if ((roles[0] & ROLE_EMBEDS) != 0 && (roles[0] & roles[1]) == 0 &&
+                    r->set[x][roles[0]].cost + r->set[y][roles[1]].cost + rebate < below_s &&
+                    whole(r, x + y, roles[0] | roles[1]))
+                    below_s = vectors_seconds(r, x, y, roles, below_s);
+            }
+        }
+    return below_s;
+}
+
 static double ring_bound(struct part_relax *r, uint32_t n_stages)
 {
     double high = 1e-9;
@@ -293,11 +384,18 @@ static double ring_bound(struct part_relax *r, uint32_t n_stages)
     return fmax(best, 0.0);
 }
 
-static double sum_bound(struct part_relax *r, uint32_t n_stages)
+/* Of rings of at most ring_s, where memory has been looked at. */
+static double sum_bound(struct part_relax *r, uint32_t n_stages, double ring_s)
 {
-    if (n_stages > 0 || r->k.p->n_devices == 1)
-        return ring_bound(r, n_stages > 0 ? n_stages : 1);
-    return fmin(ring_bound(r, 1), ring_bound(r, 0));
+    double least = PART_NEVER;
+    if (n_stages == 0) {
+        for (uint32_t n = 1; n <= 2 && n <= r->k.p->n_devices; n++)
+            least = fmin(least, sum_bound(r, n, fmin(ring_s, least)));
+        return r->k.p->n_devices > 2 ? fmin(least, ring_bound(r, 0)) : least;
+    }
+    least = ring_bound(r, n_stages);
+    return n_stages == 2 && r->k.close && least < ring_s ? fmax(least, two_stages(r, ring_s))
+                                                         : least;
 }
 
 /* What the objective is made of: weight * latency + (1 - weight) * cycle / slots. */
@@ -315,13 +413,13 @@ static double sums(struct part_relax *r, uint32_t n_stages, double upper, double
     *one = *full = 0.0;
     if (weight > 0.0) {
         part_sets_time(&r->k, 1.0, upper / weight, upper / weight, deadline_s);
-        *one = sum_bound(r, n_stages);
+        *one = sum_bound(r, n_stages, upper / weight);
     }
     if (weight < 1.0 && *one < PART_NEVER) {
         const double cycle_s = (upper - weight * *one) / (1.0 - weight) * p->slots;
         part_sets_time(&r->k, part_full_rows(p, n_stages), cycle_s,
                        cycle_s / part_groups(p, n_stages), deadline_s);
-        *full = sum_bound(r, n_stages);
+        *full = sum_bound(r, n_stages, cycle_s);
     }
     return *one == PART_NEVER || *full == PART_NEVER
                ? PART_NEVER
