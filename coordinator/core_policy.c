@@ -1,12 +1,11 @@
 /* The coordinator core: when boards have changed so much that the plan in force should.
  *
- * Two things are watched in the reports of those who serve. Memory: what a worker could have AHEAD_S
- * from now, by the slope of the last ten seconds, against what the plan charges it; below that it is
- * relieved before it swaps or is killed. A plan takes a while to be made and put in force, and the
- * next may not be asked for at once: it has to do until then. Speed: the time of a stage's passes
- * against the prediction, beside that of the stage whose prediction is nearest to right. What slows
- * all stages alike, such as a text that grows, for which attention takes longer, is no news of a
- * board; of a plan with one stage there is nothing else to look at.
+ * Two things are watched in the reports of those who serve. Memory: what a worker could have ten
+ * seconds from now, by the slope of the last ten, against what the plan charges it; below that it is
+ * relieved before it swaps or is killed. Speed: the time of a stage's passes against the prediction,
+ * beside that of the stage whose prediction is nearest to right. What slows all stages alike, such as
+ * a text that grows, for which attention takes longer, is no news of a board; of a plan with one
+ * stage there is nothing else to look at.
  *
  * How long a stage must be off is a cumulative sum (Page, Continuous inspection schemes, Biometrika
  * 41, 1954): each report adds the logarithm of how far it is beyond `slow`, and takes away by as much
@@ -25,7 +24,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { AHEAD_S = 20, AGREE = 4, SHORT_SHARE = 5 };
+enum { AHEAD_S = 10, AGREE = 4, SHORT_SHARE = 5 };
 static const double slow = 1.4, agree = 1.25, quota_change = 1.15, enough = 3.0;
 
 /* Bytes that a worker can have before long: what is free, and what it has itself. Its weights are
