@@ -44,6 +44,12 @@ resumed()
     grep -c ' resumed ' "$lab/coordinator.log"
 }
 
+# when_resumed N: milliseconds of the clock when the Nth was, as the log says.
+when_resumed()
+{
+    date -d "$(grep ' resumed ' "$lab/coordinator.log" | sed -n "$1s/ .*//p")" +%s%3N
+}
+
 fetches()
 {
     test -n "$(find "$lab/store-$1" -type f -size +200k 2>/dev/null)"
@@ -181,11 +187,11 @@ strike()
     ask
     "await_$moment"
     before=$(resumed)
-    struck=$(ticks)
+    struck=$(date +%s%3N)
     "break_$kind"
     took=-
     if within 30 goes_on "$before" && test "$(resumed)" -gt "$before"; then
-        took=$((($(ticks) - struck) * 10))
+        took=$(($(when_resumed "$((before + 1))") - struck))
     fi
     "mend_$kind"
     test "$moment" != migration || wait "$drain"
