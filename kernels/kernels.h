@@ -89,6 +89,7 @@ struct kern_matrix {
     uint32_t skip;       /* columns, a multiple of 32 below 256; 0 for types without super-blocks */
     size_t group_bytes;  /* from one group to the next */
     const uint8_t *data; /* borrowed, KERN_ALIGN-aligned */
+    bool small_pages;    /* it lies in pages of 4 KiB, as mapped files do: how best to read it */
 };
 extern const int8_t kern_iq4nl[16];
 

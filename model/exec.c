@@ -129,8 +129,9 @@ static void bind_part(struct model_exec *x, struct model_piece p, const struct m
     } else if (part->vector) {
         *vector_of(x, l, p, part->id) = (const float *)(const void *)at;
     } else {
-        kern_matrix_bind(matrix_of(x, l, p, part->id), part->tensor->type, part->n_rows,
-                         part->n_cols, part->skip, at);
+        struct kern_matrix *w = matrix_of(x, l, p, part->id);
+        kern_matrix_bind(w, part->tensor->type, part->n_rows, part->n_cols, part->skip, at);
+        w->small_pages = x->config.small_pages;
     }
 }
 

@@ -172,8 +172,16 @@ static void post(struct worker_shell *sh, struct base_jobs *thread, struct job *
 
 static struct model_exec_config exec_config(const struct worker_shell *sh, uint32_t max_rows)
 {
-    return (struct model_exec_config){sh->n_slots, sh->context, max_rows,       sh->kv,
-                                      sh->threads, sh->kernels, sh->config.fast};
+    return (struct model_exec_config){
+        .n_slots = sh->n_slots,
+        .context = sh->context,
+        .max_rows = max_rows,
+        .kv = sh->kv,
+        .n_threads = sh->threads,
+        .kernels = sh->kernels,
+        .fast = sh->config.fast,
+        .small_pages = true, /* the store's packs */
+    };
 }
 
 uint8_t *worker_shell_in_use(const struct worker_shell *sh, uint32_t *n)

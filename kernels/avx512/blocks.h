@@ -13,14 +13,17 @@
  * the activations, as the number that the integer sum of a block starts with.
  *
  * Up to eight rows of x, as in decoding: weights go from memory through registers once, in order. For
- * one row and two none are asked for ahead: hardware foresees one stream better, in large pages by a
- * third, and requests of our own would take its places. With three rows the arithmetic of a block is
- * so long that few loads of later ones are begun meanwhile, and memory and arithmetic would take
- * turns: eight rows took twice the time of the slower one. More rows of x: a segment of two groups is unpacked into the
- * first-level cache once for up to 64 rows, and a tile is two groups by four rows, so that a broadcast
- * activation serves twice and a loaded weight four times; the multiply units are then busy with little
- * but the products that must be made. While a tile is multiplied, a share of the next segment is on
- * its way. Private to kernels/avx512/. */
+ * one row and two, hardware foresees that stream better than requests for each line would, which take
+ * its places. With three rows the arithmetic of a block is so long that few loads of later ones are
+ * begun meanwhile, and memory and arithmetic would take turns: each line is asked for. In pages of
+ * 4 KiB what hardware foresees ends with the page, and the next one's address has to be looked up; so
+ * one line of the page after the next is asked for, once a page.
+ *
+ * More rows of x: a segment of two groups is unpacked into the first-level cache once for up to 64
+ * rows, and a tile is two groups by four rows, so that a broadcast activation serves twice and a
+ * loaded weight four times; the multiply units are then busy with little but the products that must
+ * be made. While a tile is multiplied, a share of the next segment is on its way. Private to
+ * kernels/avx512/. */
 #ifndef KERNELS_AVX512_BLOCKS_H
 #define KERNELS_AVX512_BLOCKS_H
 
@@ -37,8 +40,9 @@ enum {
     IS_SUPER = FORM == FORM_SUPER_MIN || FORM == FORM_SUPER_HALF,
     N_STARTS = FORM == FORM_SUPER_HALF ? 2 : 1, /* integer sums of a block */
     FEW = 8,                                    /* rows of x served while weights stream */
-    FEW_AHEAD = 3,                              /* rows of x from which on they are asked for, */
+    FEW_AHEAD = 3,                              /* rows of x from which on each line is asked for, */
     AHEAD_BYTES = 4096,                         /* so far ahead */
+    PAGE_BYTES = 4096,                          /* of the smallest page */
     TILE = 4,                                   /* rows of x of a tile, else */
     MANY = 64,                                  /* rows of x that share an unpacked segment */
     LINE = 64                                   /* bytes of a cache line */
@@ -146,18 +150,23 @@ KERN_ALWAYS_INLINE void ask_for(const uint8_t *p, size_t bytes, const uint8_t *e
         _mm_prefetch((const char *)from + i, _MM_HINT_T1);
 }
 
-/* The same where it does not matter what lies there: behind the matrix nothing is read. */
-KERN_ALWAYS_INLINE void ask_ahead(uintptr_t p, size_t bytes)
+/* Ask for what follows the block at p. It does not matter what lies behind the matrix: nothing is
+ * read. */
+KERN_ALWAYS_INLINE void ask_ahead(unsigned n_x, bool small_pages, uintptr_t p)
 {
-    for (size_t i = 0; i < bytes; i += LINE)
-        _mm_prefetch((const char *)(p + i), _MM_HINT_T0);
+    const uintptr_t end = p + QUANTS + SCALES;
+    if (small_pages && ((p ^ end) & PAGE_BYTES) != 0)
+        _mm_prefetch((const char *)(end / PAGE_BYTES * PAGE_BYTES + 2 * PAGE_BYTES), _MM_HINT_T0);
+    for (; n_x >= FEW_AHEAD && p < end; p += LINE)
+        _mm_prefetch((const char *)(p + AHEAD_BYTES), _MM_HINT_T0);
 }
 
 /* ---- up to eight rows of x ------------------------------------------------------------------- */
 
 /* One segment of one group, which begins at `head`, times n_x rows: u. */
 KERN_ALWAYS_INLINE void few_segment(unsigned n_x, const uint8_t *head, size_t n_blocks,
-                                    const struct rows *x, const struct starts *s, __m512 u[FEW])
+                                    bool small_pages, const struct rows *x, const struct starts *s,
+                                    __m512 u[FEW])
 {
     const uint8_t *quants = head + KERN_SEGMENT_HEAD(HEAD, SCALES, n_blocks);
     __m512 t[FEW], tm[FEW];
@@ -168,8 +177,7 @@ KERN_ALWAYS_INLINE void few_segment(unsigned n_x, const uint8_t *head, size_t n_
     for (size_t b = 0; b < n_blocks; b++, quants += QUANTS) {
         __m512i w[8];
         __m512 scale, other;
-        if (n_x >= FEW_AHEAD)
-            ask_ahead((uintptr_t)quants + AHEAD_BYTES, QUANTS + SCALES);
+        ask_ahead(n_x, small_pages, (uintptr_t)quants);
         unpack(quants, w);
         block_scales(head + HEAD + b * SCALES, &scale, &other);
         AVX512_UNROLL
@@ -214,7 +222,7 @@ KERN_ALWAYS_INLINE void few(unsigned n_x, const struct kern_matrix *m, size_t gr
             if (starts_at != b)
                 starts_of(act->h + 2 * b, act->q_stride / 16, n_x, n, &s);
             starts_at = b;
-            few_segment(n_x, p, n, &x, &s, u);
+            few_segment(n_x, p, n, m->small_pages, &x, &s, u);
             p += KERN_SEGMENT_HEAD(HEAD, SCALES, n) + n * QUANTS;
         }
         AVX512_UNROLL

@@ -64,6 +64,7 @@ static double measure(const struct bench *b, const struct kern_table *t, enum op
             struct kern_matrix m;
             uint8_t bad[N_X_MAX] = {0};
             kern_matrix_bind(&m, type, ROWS, COLS, 0, b->weights + i * bytes);
+            m.small_pages = true; /* as malloc gives them */
             if (op == MATMUL)
                 t->matmul[type](&m, 0, ROWS / KERN_GROUP, &x, n_x, b->y, ROWS);
             else

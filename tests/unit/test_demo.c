@@ -84,7 +84,12 @@ static struct demo demo_open(const char *path)
     d.shape = model_shape(d.model);
     d.store = tiny_store_make(d.model);
     struct model_slice s = model_slice_layers(d.model, 0, d.shape->n_layers);
-    struct model_exec_config c = {1, d.shape->context, 64, KERN_KV_F16, 1, kern_table_select(NULL), false};
+    struct model_exec_config c = {.n_slots = 1,
+                                  .context = d.shape->context,
+                                  .max_rows = 64,
+                                  .kv = KERN_KV_F16,
+                                  .n_threads = 1,
+                                  .kernels = kern_table_select(NULL)};
     if (model_exec_new(d.model, &s, &c, tiny_store_get, &d.store, &d.exec, &e) != 0)
         fail_msg("%s", e.text);
     d.hidden = calloc((size_t)64 * d.shape->n_embd, sizeof *d.hidden);

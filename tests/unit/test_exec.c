@@ -80,7 +80,12 @@ static void test_output_pieces(void **state)
     struct model *m = must_open(&c);
     struct err e = {0};
     uint32_t n[64], n_runs = model_shape(m)->n_vocab_runs;
-    struct model_exec_config config = {3, 100, 16, KERN_KV_F16, 1, kern_table_select(NULL), false};
+    struct model_exec_config config = {.n_slots = 3,
+                                       .context = 100,
+                                       .max_rows = 16,
+                                       .kv = KERN_KV_F16,
+                                       .n_threads = 1,
+                                       .kernels = kern_table_select(NULL)};
     assert_true(n_runs >= 3);
     const struct model_piece final = {MODEL_PIECE_FINAL, 0, 0}, middle = {MODEL_PIECE_OUTPUT, 0, 1};
     struct model_slice s = model_slice_part(0, 0, 0, 0, 0, 0, 1, 2, false, false);
@@ -108,7 +113,12 @@ static void test_memory_figures(void **state)
     c.rope_factors = true;
     struct model *m = must_open(&c);
     struct model_slice whole = model_slice_layers(m, 0, 2), first = model_slice_layers(m, 0, 1);
-    struct model_exec_config config = {3, 100, 16, KERN_KV_F16, 1, kern_table_select(NULL), false};
+    struct model_exec_config config = {.n_slots = 3,
+                                       .context = 100,
+                                       .max_rows = 16,
+                                       .kv = KERN_KV_F16,
+                                       .n_threads = 1,
+                                       .kernels = kern_table_select(NULL)};
     struct model_memory a = model_slice_memory(m, &whole, &config),
                         b = model_slice_memory(m, &first, &config);
     uint64_t weights = 0;
@@ -138,7 +148,12 @@ static void test_exec_refusals(void **state)
     struct model *m = must_open(&c);
     struct tiny_store store = tiny_store_make(m);
     struct model_slice whole = model_slice_layers(m, 0, 2);
-    struct model_exec_config config = {1, 16, 4, KERN_KV_F16, 2, kern_table_select(NULL), false},
+    struct model_exec_config config = {.n_slots = 1,
+                                       .context = 16,
+                                       .max_rows = 4,
+                                       .kv = KERN_KV_F16,
+                                       .n_threads = 2,
+                                       .kernels = kern_table_select(NULL)},
                              bad = config;
     struct model_exec *x = NULL;
     struct err e = {0};
@@ -185,7 +200,12 @@ static void test_rope_factors_checked(void **state)
     struct model *m = must_open(&c);
     struct tiny_store store = tiny_store_make(m);
     struct model_slice whole = model_slice_layers(m, 0, 2);
-    struct model_exec_config config = {1, 16, 4, KERN_KV_F16, 1, kern_table_select(NULL), false};
+    struct model_exec_config config = {.n_slots = 1,
+                                       .context = 16,
+                                       .max_rows = 4,
+                                       .kv = KERN_KV_F16,
+                                       .n_threads = 1,
+                                       .kernels = kern_table_select(NULL)};
     struct model_exec *x = NULL;
     struct err e = {0};
     assert_int_equal(model_exec_new(m, &whole, &config, tiny_store_get, &store, &x, &e), ERR_RANGE);

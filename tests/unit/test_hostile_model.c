@@ -42,8 +42,12 @@ static void generate(struct model *m, struct vocab *v, struct counts *n)
 {
     const struct model_shape *s = model_shape(m);
     const struct model_slice whole = model_slice_layers(m, 0, s->n_layers);
-    const struct model_exec_config c = {1,    CONTEXT, 2, KERN_KV_F16, 1, kern_table_select(NULL),
-                                        false};
+    const struct model_exec_config c = {.n_slots = 1,
+                                        .context = CONTEXT,
+                                        .max_rows = 2,
+                                        .kv = KERN_KV_F16,
+                                        .n_threads = 1,
+                                        .kernels = kern_table_select(NULL)};
     const struct model_memory mem = model_slice_memory(m, &whole, &c);
     const struct model_row rows[2] = {{0, 0, 1, false}, {0, 1, 2, true}};
     struct model_sampling greedy = model_sampling_default();
