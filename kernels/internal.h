@@ -46,6 +46,16 @@ static inline size_t kern_segment_blocks(size_t b, size_t n_blocks, uint32_t ski
 
 #define KERN_ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* What hardware foresees of a stream ends with the page, and the next one's address has to be looked
+ * up. Where weights lie in pages of 4 KiB, ask for one line of the page `ahead` pages on, once a page:
+ * when one ends within the bytes at p. Nothing is read, so it does not matter what lies there. */
+KERN_ALWAYS_INLINE void kern_begin_page(const void *p, size_t bytes, unsigned ahead)
+{
+    const uintptr_t from = (uintptr_t)p, to = from + bytes, page = 4096;
+    if (((from ^ to) & page) != 0)
+        __builtin_prefetch((const void *)(to / page * page + ahead * page));
+}
+
 static inline uint32_t kern_bits(float x)
 {
     uint32_t b;

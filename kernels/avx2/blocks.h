@@ -227,6 +227,7 @@ struct segment {
     const struct wide *wide;
     size_t n_blocks;
     bool first; /* of its row: u is still +0 */
+    bool small_pages;
 };
 
 /* Ask for the same place AHEAD_BYTES further on in the stream, if it is still the caller's. */
@@ -255,6 +256,8 @@ KERN_ALWAYS_INLINE void tile(enum kern_type type, bool wide, unsigned n_x, const
     for (size_t b = 0; b < s->n_blocks; b++) {
         const struct block w = {s->quants + b * bytes_QUANTS(type),
                                 s->scales + b * bytes_SCALES(type), s->wide + b};
+        if (!wide && s->small_pages)
+            kern_begin_page(w.codes, bytes_QUANTS(type), AHEAD_BYTES / 4096 + 2);
         if (!wide)
             ahead(w.codes, bytes_QUANTS(type), s->end);
         block_step(type, wide, n_x, w, &x, t, tm);
@@ -316,6 +319,7 @@ KERN_ALWAYS_INLINE void blocks_group(enum kern_type type, const struct kern_matr
             .wide = wide,
             .n_blocks = n,
             .first = b == 0,
+            .small_pages = m->small_pages,
         };
         const struct rows rows = {x->q + b * KERN_BLOCK, x->a + b,   x->s + b, x->h + 2 * b, stride,
                                   stride / KERN_BLOCK,   stride / 16};

@@ -15,9 +15,7 @@
  * Up to eight rows of x, as in decoding: weights go from memory through registers once, in order. For
  * one row and two, hardware foresees that stream better than requests for each line would, which take
  * its places. With three rows the arithmetic of a block is so long that few loads of later ones are
- * begun meanwhile, and memory and arithmetic would take turns: each line is asked for. In pages of
- * 4 KiB what hardware foresees ends with the page, and the next one's address has to be looked up; so
- * one line of the page after the next is asked for, once a page.
+ * begun meanwhile, and memory and arithmetic would take turns: each line is asked for.
  *
  * More rows of x: a segment of two groups is unpacked into the first-level cache once for up to 64
  * rows, and a tile is two groups by four rows, so that a broadcast activation serves twice and a
@@ -42,7 +40,6 @@ enum {
     FEW = 8,                                    /* rows of x served while weights stream */
     FEW_AHEAD = 3,                              /* rows of x from which on each line is asked for, */
     AHEAD_BYTES = 4096,                         /* so far ahead */
-    PAGE_BYTES = 4096,                          /* of the smallest page */
     TILE = 4,                                   /* rows of x of a tile, else */
     MANY = 64,                                  /* rows of x that share an unpacked segment */
     LINE = 64                                   /* bytes of a cache line */
@@ -150,15 +147,14 @@ KERN_ALWAYS_INLINE void ask_for(const uint8_t *p, size_t bytes, const uint8_t *e
         _mm_prefetch((const char *)from + i, _MM_HINT_T1);
 }
 
-/* Ask for what follows the block at p. It does not matter what lies behind the matrix: nothing is
- * read. */
-KERN_ALWAYS_INLINE void ask_ahead(unsigned n_x, bool small_pages, uintptr_t p)
+/* Ask for what follows the block at p; behind the matrix nothing is read. */
+KERN_ALWAYS_INLINE void ask_ahead(unsigned n_x, bool small_pages, const uint8_t *p)
 {
-    const uintptr_t end = p + QUANTS + SCALES;
-    if (small_pages && ((p ^ end) & PAGE_BYTES) != 0)
-        _mm_prefetch((const char *)(end / PAGE_BYTES * PAGE_BYTES + 2 * PAGE_BYTES), _MM_HINT_T0);
-    for (; n_x >= FEW_AHEAD && p < end; p += LINE)
-        _mm_prefetch((const char *)(p + AHEAD_BYTES), _MM_HINT_T0);
+    const uintptr_t at = (uintptr_t)p;
+    if (small_pages)
+        kern_begin_page(p, QUANTS + SCALES, 2);
+    for (size_t i = 0; n_x >= FEW_AHEAD && i < QUANTS + SCALES; i += LINE)
+        _mm_prefetch((const char *)(at + AHEAD_BYTES + i), _MM_HINT_T0);
 }
 
 /* ---- up to eight rows of x ------------------------------------------------------------------- */
@@ -177,7 +173,7 @@ KERN_ALWAYS_INLINE void few_segment(unsigned n_x, const uint8_t *head, size_t n_
     for (size_t b = 0; b < n_blocks; b++, quants += QUANTS) {
         __m512i w[8];
         __m512 scale, other;
-        ask_ahead(n_x, small_pages, (uintptr_t)quants);
+        ask_ahead(n_x, small_pages, quants);
         unpack(quants, w);
         block_scales(head + HEAD + b * SCALES, &scale, &other);
         AVX512_UNROLL
