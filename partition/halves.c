@@ -491,9 +491,10 @@ static void least_times(struct part_relaxed *r, enum part_shape shape, const str
         struct part_set *s = &r->sets[q];
         double *least = answer(s, y);
         const double least_s = y->weight > 0.0 ? least_of(y, s, s->tau[0]) : 0.0;
-        if (y->weight > 0.0 && base_clock_s() >= r->deadline_s)
+        if (y->weight > 0.0 && base_clock_s() >= r->deadline_s) {
             *least = least_s;
-        else if (least_s < *least)
+            r->close = false;
+        } else if (least_s < *least)
             *least = both_halves(r, q, shape, y, *least);
     }
 }

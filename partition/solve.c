@@ -19,7 +19,7 @@
 
 /* Shares of the time that is left at each point. */
 static const double share_plan = 0.85, share_search = 0.4, share_bound = 0.3, share_step = 0.35,
-                    share_begin = 0.15;
+                    share_begin = 0.15, share_close = 0.25, share_last = 0.8;
 
 struct solving {
     const struct part_problem *p;
@@ -36,7 +36,7 @@ struct solving {
 enum { SMALL_DEVICES = 4 };
 
 /* One number of stages, what is known of it, and the next step to learn more. */
-enum step { STEP_BOUND, STEP_GLANCE, STEP_CLOSE, STEP_SEARCH, STEP_DONE };
+enum step { STEP_BOUND, STEP_GLANCE, STEP_CLOSE, STEP_SEARCH, STEP_AGAIN, STEP_DONE };
 struct question {
     uint32_t n_stages; /* 0: any */
     double lower;
@@ -132,10 +132,11 @@ static int take_step(struct solving *s, struct question *q, double deadline_s, s
     const enum step step = q->step++;
     if (step == STEP_BOUND)
         q->lower = fmax(q->lower, part_relax_sum(s->relax, q->n_stages));
-    if (step == STEP_CLOSE)
+    /* Again: with a better plan there is less to look at, so there may be time for it now. */
+    if (step == STEP_CLOSE || (step == STEP_AGAIN && s->relax != NULL))
         q->lower = fmax(q->lower, part_relax_close(s->relax, q->n_stages, known(s), deadline_s));
     /* Where latency is all, the search has begun already. */
-    if (step == STEP_BOUND || step == STEP_CLOSE ||
+    if (step == STEP_BOUND || step == STEP_CLOSE || step == STEP_AGAIN ||
         (step == STEP_GLANCE && s->p->objective == PART_LATENCY))
         return 0;
     return search(s, q, deadline_s, e);
@@ -158,8 +159,11 @@ static int solve_questions(struct solving *s, struct err *e)
         }
         if (next == n || (s->plan.n_stages > 0 && base_clock_s() >= s->deadline_s))
             break;
-        const bool last = q[next].step == STEP_SEARCH;
-        const double share = last ? open == 1 ? 1.0 : share_step : 0.5 / open;
+        const enum step step = q[next].step;
+        const double share = step == STEP_AGAIN    ? 1.0
+                             : step == STEP_CLOSE  ? share_close
+                             : step == STEP_SEARCH ? open == 1 ? share_last : share_step
+                                                   : 0.5 / open;
         const int rc = take_step(s, &q[next], from_now(s->deadline_s, share), e);
         if (rc != 0)
             return rc;
