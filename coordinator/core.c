@@ -369,7 +369,8 @@ static bool placement_changed(const struct net_config *a, const struct net_confi
     for (uint32_t i = 0; i < a->n_workers; i++) {
         const struct net_config_worker *x = &a->workers[i], *y = &b->workers[i];
         changed = changed || x->exclude != y->exclude || x->layer0 != y->layer0 ||
-                  x->layer1 != y->layer1 || x->heads != y->heads || x->leader != y->leader;
+                  x->layer1 != y->layer1 || x->heads != y->heads ||
+                  x->columns != y->columns || x->leader != y->leader;
     }
     return changed;
 }

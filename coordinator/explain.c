@@ -156,7 +156,7 @@ static int ask_memory(struct asking *a)
 
 enum rule { RULE_TTFT, RULE_PINS, RULE_USE, RULE_GRANULARITY, N_RULES };
 static const char *const rule_names[] = {"the limit on the first token (ttft)",
-                                         "pins (layers, heads, role)", "use: all", "granularity"};
+                                         "pins (layers, heads, columns, role)", "use: all", "granularity"};
 
 /* False: the configuration has no such rule. */
 static bool lift(struct net_config *c, enum rule r)
@@ -170,9 +170,9 @@ static bool lift(struct net_config *c, enum rule r)
     case RULE_PINS:
         for (uint32_t i = 0; i < c->n_workers; i++) {
             struct net_config_worker *w = &c->workers[i];
-            there = there || w->layer0 >= 0 || w->heads > 0 || w->leader;
+            there = there || w->layer0 >= 0 || w->heads > 0 || w->columns > 0 || w->leader;
             w->layer0 = w->layer1 = -1;
-            w->heads = 0;
+            w->heads = w->columns = 0;
             w->leader = false;
         }
         break;
@@ -261,7 +261,7 @@ static enum answer ask_board(struct asking *a, uint32_t twin, int *rc)
     begin(a);
     a->c.workers[to] = a->c.workers[twin];
     a->c.workers[to].layer0 = a->c.workers[to].layer1 = -1;
-    a->c.workers[to].heads = 0;
+    a->c.workers[to].heads = a->c.workers[to].columns = 0;
     a->c.workers[to].leader = false;
     a->p.nodes[to] = a->p.nodes[twin];
     add_links(&a->p, twin, to);

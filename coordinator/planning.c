@@ -131,6 +131,7 @@ static void fill_device(struct part_device *d, const struct net_config_worker *w
     d->pin0 = w->layer0;
     d->pin1 = w->layer1;
     d->pin_heads = w->heads > 0 ? (int)(w->heads / b->unit_heads) : -1;
+    d->pin_ff = w->columns > 0 ? (int)((w->columns + b->unit_cols - 1) / b->unit_cols) : -1;
     d->pin_leader = w->leader;
 }
 
@@ -219,15 +220,20 @@ static void build_problem(const struct net_config *c, const struct coord_blocks 
     fill_wishes(out, c);
 }
 
-/* What a person asks of the heads must be possible with this model. */
+/* What a person asks of the heads and columns must be possible with this model. */
 static int check_pins(const struct net_config *c, const struct coord_blocks *b, struct err *e)
 {
     for (uint32_t i = 0; i < c->n_workers; i++) {
-        const uint32_t heads = c->workers[i].heads;
+        const uint32_t heads = c->workers[i].heads, columns = c->workers[i].columns;
         if (heads > b->n_heads || heads % b->unit_heads != 0)
             return err_set(e, ERR_RANGE,
                            "[worker %s] heads: %u: this model has %u heads, in units of %u",
                            c->workers[i].name, heads, b->n_heads, b->unit_heads);
+        if (columns > b->n_ff ||
+            (columns % b->unit_cols != 0 && columns % b->unit_cols != b->n_ff % b->unit_cols))
+            return err_set(e, ERR_RANGE,
+                           "[worker %s] columns: %u: this model has %u columns, in units of %u",
+                           c->workers[i].name, columns, b->n_ff, b->unit_cols);
     }
     return 0;
 }

@@ -259,7 +259,7 @@ struct net_config_worker {
     uint64_t memory_bytes;    /* 0: what the system has free */
     uint64_t disk_bytes;      /* default 8 GiB */
     int layer0, layer1;       /* "layers: 0-3" gives 0 and 4; -1: free */
-    uint32_t heads;           /* query heads of each of its layers; 0: free */
+    uint32_t heads, columns;  /* query heads and feed-forward columns of each of its layers; 0: free */
     bool leader;              /* of its team */
     bool exclude;
 };

@@ -71,6 +71,9 @@ static int check_device(const struct part_problem *p, uint32_t d, struct err *e)
     if (dev->pin_heads >= 0 && (uint32_t)dev->pin_heads > p->n_head_units)
         return err_set(e, ERR_RANGE, "%s: pinned to %d head units, a layer has %u", dev->name,
                        dev->pin_heads, p->n_head_units);
+    if (dev->pin_ff >= 0 && (uint32_t)dev->pin_ff > p->n_ff_units)
+        return err_set(e, ERR_RANGE, "%s: pinned to %d feed-forward units, a layer has %u",
+                       dev->name, dev->pin_ff, p->n_ff_units);
     return 0;
 }
 

@@ -25,6 +25,12 @@ bool part_any_quota(const struct part_problem *p)
     return any;
 }
 
+bool part_keeps_pins(const struct part_device *dev, const struct part_member *m)
+{
+    return (dev->pin_heads < 0 || m->head1 - m->head0 == (uint32_t)dev->pin_heads) &&
+           (dev->pin_ff < 0 || m->ff1 - m->ff0 == (uint32_t)dev->pin_ff);
+}
+
 static double message_seconds(const struct part_problem *p, uint32_t d, double bytes)
 {
     return p->devices[d].message_s + bytes * p->devices[d].byte_s;
@@ -491,8 +497,7 @@ static bool stage_fits(const struct part_problem *p, const struct part_stage *s,
         if (dev->pin0 >= 0 &&
             (s->layer0 != (uint32_t)dev->pin0 || s->layer1 != (uint32_t)dev->pin1))
             return false;
-        if ((dev->pin_heads >= 0 && m->head1 - m->head0 != (uint32_t)dev->pin_heads) ||
-            part_member_memory(p, s, k) > dev->memory_bytes)
+        if (!part_keeps_pins(dev, m) || part_member_memory(p, s, k) > dev->memory_bytes)
             return false;
     }
     return head == p->n_head_units && ff == p->n_ff_units && run == (output ? p->n_vocab_runs : 0);
@@ -516,7 +521,8 @@ bool part_plan_fits(const struct part_problem *p, const struct part_plan *plan)
     }
     for (uint32_t d = 0; d < p->n_devices; d++) {
         const struct part_device *dev = &p->devices[d];
-        if ((used >> d & 1) == 0 && (p->use_all || dev->pin0 >= 0 || dev->pin_heads > 0))
+        if ((used >> d & 1) == 0 &&
+            (p->use_all || dev->pin0 >= 0 || dev->pin_heads > 0 || dev->pin_ff > 0))
             return false;
         if (dev->pin_leader && plan->stages[0].members[0].device != d)
             return false;

@@ -77,7 +77,8 @@ static void fill_takers(const struct dealing *g, const bool *has, const uint64_t
     double lag_s[PART_DEVICES_MAX];
     lags(g, has, lag_s);
     for (uint32_t k = 0; k < g->c->stage.n_members; k++) {
-        const int pin = g->v->p->devices[g->c->stage.members[k].device].pin_heads;
+        const struct part_device *dev = &g->v->p->devices[g->c->stage.members[k].device];
+        const int pin = g->kind == UNIT_HEAD ? dev->pin_heads : g->kind == UNIT_FF ? dev->pin_ff : -1;
         const double one_s = unit_seconds(g, k, 1), all_s = unit_seconds(g, k, g->n_units);
         const uint64_t fit = g->unit_bytes[k] > 0 ? room[k] / g->unit_bytes[k] : g->n_units;
         t[k].unit_s = g->n_units > 1 ? fmax(all_s - one_s, 0.0) / (g->n_units - 1) : 0.0;
@@ -86,7 +87,7 @@ static void fill_takers(const struct dealing *g, const bool *has, const uint64_t
                     : fit < g->n_units ? (uint32_t)fit / g->grain * g->grain
                                        : g->n_units;
         t[k].least = 0;
-        if (g->kind == UNIT_HEAD && pin >= 0)
+        if (pin >= 0)
             t[k].least = t[k].most = (uint32_t)pin <= fit ? (uint32_t)pin : 0;
     }
 }
@@ -229,9 +230,8 @@ static bool stage_fits(const struct part_view *v, const struct part_choice *c, u
     s.layer1 = j;
     for (uint32_t k = 0; k < s.n_members; k++) {
         const struct part_member *m = &s.members[k];
-        const int pin = p->devices[m->device].pin_heads;
         if ((m->head1 == m->head0 && m->ff1 == m->ff0 && m->run1 == m->run0) ||
-            (pin >= 0 && m->head1 - m->head0 != (uint32_t)pin) ||
+            !part_keeps_pins(&p->devices[m->device], m) ||
             part_member_memory(p, &s, k) > p->devices[m->device].memory_bytes)
             return false;
     }

@@ -87,6 +87,7 @@ static bool stage_fits(const struct part_problem *p, const struct part_stage *s)
         const struct part_device *dev = &p->devices[m->device];
         if ((m->head1 == m->head0 && m->ff1 == m->ff0 && m->run1 == m->run0) ||
             (dev->pin_heads >= 0 && m->head1 - m->head0 != (uint32_t)dev->pin_heads) ||
+            (dev->pin_ff >= 0 && m->ff1 - m->ff0 != (uint32_t)dev->pin_ff) ||
             part_member_memory(p, s, k) > dev->memory_bytes)
             return false;
     }

@@ -27,6 +27,8 @@ static inline double part_throttle(const struct part_device *dev)
 }
 
 bool part_any_quota(const struct part_problem *p);
+/* A member has so many heads and columns as its device is pinned to. */
+bool part_keeps_pins(const struct part_device *dev, const struct part_member *m);
 
 struct part_pass {
     double rows;

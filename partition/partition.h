@@ -36,7 +36,7 @@ struct part_device {
     double throttle;
     uint64_t memory_bytes; /* usable for the model */
     int pin0, pin1;        /* layers [pin0, pin1) are this device's exactly; pin0 < 0: free */
-    int pin_heads;         /* head units it holds of each of its layers; < 0: free */
+    int pin_heads, pin_ff; /* head and feed-forward units it holds of each of its layers; < 0: free */
     bool pin_leader;       /* leads the first stage */
 };
 

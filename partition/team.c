@@ -74,9 +74,10 @@ static void list_divisions(struct exact *x, enum unit_kind kind, uint32_t units,
         memcpy(all->end[all->n++], end, n * sizeof *end);
         return;
     }
-    const int pin = x->v->p->devices[x->c.stage.members[k].device].pin_heads;
+    const struct part_device *dev = &x->v->p->devices[x->c.stage.members[k].device];
+    const int pin = kind == UNIT_HEAD ? dev->pin_heads : kind == UNIT_FF ? dev->pin_ff : -1;
     for (uint32_t to = k + 1 == n ? units : from; to <= units; to++) {
-        if (kind == UNIT_HEAD && pin >= 0 && to - from != (uint32_t)pin)
+        if (pin >= 0 && to - from != (uint32_t)pin)
             continue;
         end[k] = (uint16_t)to;
         list_divisions(x, kind, units, end, k + 1);
@@ -242,8 +243,8 @@ static int single_choices(struct part_view *v, uint32_t device)
                                       .mask = 1u << device,
                                       .leader = device,
                                       .output = output == 1};
-        const int pin = v->p->devices[device].pin_heads;
-        const int rc = pin >= 0 && (uint32_t)pin != v->p->n_head_units ? 0 : part_view_add(v, &c);
+        const bool may = part_keeps_pins(&v->p->devices[device], &c.stage.members[0]);
+        const int rc = may ? part_view_add(v, &c) : 0;
         if (rc != 0)
             return rc;
     }

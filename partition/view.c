@@ -52,7 +52,7 @@ void part_view_init(struct part_view *v, const struct part_problem *p, uint32_t 
     v->output_first = output_first;
     for (uint32_t d = 0; d < p->n_devices; d++)
         if (p->use_all || p->devices[d].pin0 >= 0 || p->devices[d].pin_heads > 0 ||
-            p->devices[d].pin_leader)
+            p->devices[d].pin_ff > 0 || p->devices[d].pin_leader)
             v->must |= 1u << d;
     for (uint32_t l = 0; l < p->n_layers; l++)
         for (v->kind[l] = 0; v->kind[l] < l && !same_layers(p, v->kind[l], l);)

@@ -49,7 +49,7 @@ static void small_devices(uint64_t *seed, struct part_problem *p)
         dev->pass_s = plan_between(seed, 0.0, 1e-3);
         dev->message_s = plan_between(seed, 0.0, dear_messages ? 1e-3 : 5e-5);
         dev->byte_s = plan_between(seed, 0.0, 1e-9);
-        dev->pin0 = dev->pin_heads = -1;
+        dev->pin0 = dev->pin_heads = dev->pin_ff = -1;
     }
 }
 
@@ -114,6 +114,8 @@ static void small_pins(uint64_t *seed, struct part_problem *p)
         }
         if (plan_chance(seed, 0.2))
             dev->pin_heads = (int)plan_below(seed, p->n_head_units + 1);
+        if (plan_chance(seed, 0.1))
+            dev->pin_ff = (int)plan_below(seed, p->n_ff_units + 1);
     }
     if (plan_chance(seed, 0.5))
         p->devices[plan_below(seed, p->n_devices)].pin_leader = true;
@@ -216,7 +218,7 @@ static void cluster_device(const struct shape *m, const struct board *b, double 
     dev->message_s = speed * b->message_s;
     dev->byte_s = speed / b->copy_rate;
     dev->memory_bytes = (uint64_t)(b->memory_mib * (double)MIB);
-    dev->pin0 = dev->pin_heads = -1;
+    dev->pin0 = dev->pin_heads = dev->pin_ff = -1;
 }
 
 static void cluster_model(const struct shape *m, bool mixed, uint32_t kv_tokens,

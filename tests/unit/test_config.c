@@ -158,7 +158,7 @@ static void unknown_words_come_with_a_suggestion(void **state)
           "10: unknown key \"model\" in [worker NAME]; it belongs into [cluster]");
     AFTER(9, "thread: 2", ERR_FORMAT,
           "10: unknown key \"thread\" in [worker NAME]; did you mean threads?");
-    AFTER(9, "columns: 4", ERR_FORMAT, "10: unknown key \"columns\" in [worker NAME]");
+    AFTER(9, "colour: 4", ERR_FORMAT, "10: unknown key \"colour\" in [worker NAME]");
     INSTEAD(7, "[placment]", ERR_FORMAT,
             "7: unknown section \"placment\"; did you mean [placement]?");
     INSTEAD(8, "[workers alpha]", ERR_FORMAT,
@@ -483,8 +483,9 @@ static void values_are_kept(void **state)
     is_good(7, false, "wire: q8\nremeasure: 0 s");
     assert_int_equal(config.wire, NET_SUMS_Q8);
     assert_int_equal(config.remeasure_ms, 0);
-    is_good(10, false, "heads: 4\nrole: leader");
+    is_good(10, false, "heads: 4\ncolumns: 1408\nrole: leader");
     assert_int_equal(config.workers[0].heads, 4);
+    assert_int_equal(config.workers[0].columns, 1408);
     assert_true(config.workers[0].leader);
     is_good(8, false, "objective: throughput\ngranularity: layers\nuse: all\nsolve-seconds: 0.5");
     assert_true(config.objective >= 1);

@@ -161,7 +161,7 @@ static void test_rules(void **state)
     config.workers[1].layer0 = 0;
     config.workers[1].layer1 = 11;
     explain();
-    says("pins (layers, heads, role) binds: without it ", "% less", "");
+    says("pins (layers, heads, columns, role) binds: without it ", "% less", "");
 }
 
 static void test_throughput(void **state)

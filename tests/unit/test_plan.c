@@ -58,7 +58,7 @@ static void plain(uint32_t n_devices, uint32_t n_layers)
     for (uint32_t d = 0; d < n_devices; d++) {
         snprintf(prob.devices[d].name, PART_NAME_MAX, "board%u", d);
         prob.devices[d].memory_bytes = 100000 * MIB;
-        prob.devices[d].pin0 = prob.devices[d].pin_heads = -1;
+        prob.devices[d].pin0 = prob.devices[d].pin_heads = prob.devices[d].pin_ff = -1;
     }
 }
 
@@ -241,6 +241,11 @@ static void test_fits(void **state)
     prob.devices[1].pin0 = 0;
     prob.devices[1].pin1 = 1;
     assert_false(part_plan_fits(&prob, &good)); /* pinned elsewhere */
+    two_boards();
+    prob.devices[1].pin_ff = (int)prob.n_ff_units;
+    assert_true(part_plan_fits(&prob, &good));
+    prob.devices[1].pin_ff--;
+    assert_false(part_plan_fits(&prob, &good)); /* pinned to fewer columns */
     two_boards();
     struct part_plan alone = {.n_stages = 1, .stages = {single(0, 0, 2)}};
     assert_true(part_plan_fits(&prob, &alone));

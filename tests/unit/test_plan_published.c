@@ -37,7 +37,7 @@ static void boards(uint32_t n_devices, uint32_t n_layers, const double *layer_ms
         struct part_device *dev = &prob.devices[d];
         snprintf(dev->name, sizeof dev->name, "board%u", d);
         dev->memory_bytes = 100000 * MIB;
-        dev->pin0 = dev->pin_heads = -1;
+        dev->pin0 = dev->pin_heads = dev->pin_ff = -1;
         for (uint32_t l = 0; l < n_layers; l++)
             dev->attn[l].row_s = dev->ff[l].row_s = layer_ms[d] * 0.5e-3;
         for (uint32_t e = 0; e < n_devices; e++) {
@@ -361,6 +361,7 @@ static void make_alike(struct part_problem *p, uint64_t number)
         dev->pin0 = own.pin0;
         dev->pin1 = own.pin1;
         dev->pin_heads = own.pin_heads;
+        dev->pin_ff = own.pin_ff;
         dev->pin_leader = own.pin_leader;
         for (uint32_t l = 0; l < p->n_layers; l++) {
             dev->attn[l].pass_s *= plan_between(&seed, 0.97, 1.03);
@@ -411,7 +412,7 @@ static void add_dead_boards(struct part_problem *p)
         const uint32_t n = p->n_devices++;
         p->devices[n] = p->devices[0];
         p->devices[n].memory_bytes = 0;
-        p->devices[n].pin0 = p->devices[n].pin_heads = -1;
+        p->devices[n].pin0 = p->devices[n].pin_heads = p->devices[n].pin_ff = -1;
         p->devices[n].pin_leader = false;
         for (uint32_t e = 0; e < n; e++) {
             p->lat_s[n][e] = p->lat_s[e][n] = p->lat_s[0][1];
