@@ -409,6 +409,19 @@ size_t model_kv_bytes(const struct model_exec *x, const struct model_kv_rows *r)
 void model_kv_read(const struct model_exec *x, const struct model_kv_rows *r, uint8_t *out);
 void model_kv_write(struct model_exec *x, const struct model_kv_rows *r, const uint8_t *in);
 
+/* A copy of what another worker has cached: of KV heads [head0, head1) of layers [layer0, layer1), as
+ * many slots and positions as an executor with this configuration. It takes memory as rows come. */
+struct model_kv_copy;
+/* ERR_RANGE: the model has no such share; ERR_NOMEM. */
+int model_kv_copy_new(const struct model *m, const struct model_exec_config *c, uint32_t layer0,
+                      uint32_t layer1, uint32_t head0, uint32_t head1, struct model_kv_copy **out,
+                      struct err *e);
+void model_kv_copy_free(struct model_kv_copy *k); /* NULL is fine */
+/* As those of an executor. That rows were written the caller must know. */
+size_t model_kv_copy_bytes(const struct model_kv_copy *k, const struct model_kv_rows *r);
+void model_kv_copy_read(const struct model_kv_copy *k, const struct model_kv_rows *r, uint8_t *out);
+void model_kv_copy_write(struct model_kv_copy *k, const struct model_kv_rows *r, const uint8_t *in);
+
 /* ---- between workers (model/wire.c) ---------------------------------------------------------- */
 
 enum model_wire { MODEL_WIRE_EXACT, MODEL_WIRE_F16, MODEL_WIRE_Q8, MODEL_N_WIRES };

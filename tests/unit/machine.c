@@ -171,7 +171,26 @@ static struct model_exec *holder(const struct machine *m, struct model_kv_rows r
     return NULL;
 }
 
-/* Every KV row that the new machine needs comes from whoever of the old one has it, in two pieces. */
+/* Rows as they come back from a copy of the two halves of all layers and heads that they are in. */
+static void through_a_copy(const struct machine *m, const struct model_kv_rows *r, uint8_t *rows)
+{
+    const struct model_shape *s = m->f->shape;
+    const struct model_exec_config c = {.n_slots = SLOTS, .context = CONTEXT, .kv = m->p->kv};
+    const uint32_t layer = r->layer < s->n_layers / 2 ? 0 : s->n_layers / 2;
+    struct model_kv_copy *k = NULL;
+    struct model_kv_rows beyond = *r;
+    assert_int_equal(model_kv_copy_new(m->f->model, &c, layer, s->n_layers, 0, r->head1, &k, NULL), 0);
+    beyond.head1++;
+    assert_int_equal(model_kv_copy_bytes(k, &beyond), 0);
+    const size_t bytes = model_kv_copy_bytes(k, r);
+    model_kv_copy_write(k, r, rows);
+    memset(rows, 0x5a, bytes);
+    model_kv_copy_read(k, r, rows);
+    model_kv_copy_free(k);
+}
+
+/* Every KV row that the new machine needs comes from whoever of the old one has it, in two pieces, of
+ * which one is kept in a copy on the way. */
 static void move_rows(const struct machine *from, const struct machine *to,
                       const uint32_t next[SLOTS])
 {
@@ -193,6 +212,8 @@ static void move_rows(const struct machine *from, const struct machine *to,
                         assert_non_null(donor);
                         assert_int_equal(model_kv_bytes(donor, &r), model_kv_bytes(x, &r));
                         model_kv_read(donor, &r, rows);
+                        if (half == 1)
+                            through_a_copy(from, &r, rows);
                         model_kv_write(x, &r, rows);
                     }
     }
