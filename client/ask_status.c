@@ -67,12 +67,14 @@ static void on_node(struct cli_cluster_status *st, const struct net_msg_STATUS_N
                            .busy = m->busy,
                            .ratio = m->ratio,
                            .error_ms = m->error_ms,
-                           .lost = m->lost != 0};
+                           .lost = m->lost != 0,
+                           .copied = m->copied};
     take_board(n, m);
     copy(n->name, sizeof n->name, m->name);
     copy(n->state, sizeof n->state, m->state);
     copy(n->kernels, sizeof n->kernels, m->kernels);
     copy(n->last_error, sizeof n->last_error, m->last_error);
+    copy(n->keeper, sizeof n->keeper, m->keeper);
 }
 
 static void on_left_out(struct cli_cluster_status *st, const struct net_msg_LEFT_OUT *m)

@@ -301,6 +301,8 @@ struct cli_node {
     /* As the board last said; NAN, and UINT64_MAX of memory_free, where it does not. */
     uint64_t memory_free;
     double memory_slope; /* bytes a second */
+    char keeper[NET_NAME_MAX]; /* who has a copy of its KV rows; "": nobody */
+    uint32_t copied;           /* rows of it */
     double memory_pressure, cpu_pressure, temperature, clock, battery, power, round_trip_ms;
     uint32_t flags, waiting; /* flags as in REPORT */
     uint32_t n_then;         /* reports in the lists, oldest first */

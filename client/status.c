@@ -79,6 +79,10 @@ json_t *cli_node_json(const struct cli_node *n)
     bad |= json_object_set_new(o, "team",
                                n->members > 1 ? json_string(cli_team_text(n)) : json_null());
     bad |= json_object_set_new(o, "leads", json_boolean(works && n->member == 0));
+    bad |= json_object_set_new(o, "keeper",
+                               n->keeper[0] != 0 ? cli_json_text(base_span_str(n->keeper))
+                                                 : json_null());
+    bad |= json_object_set_new(o, "copied", json_integer(n->copied));
     if (bad == 0)
         return o;
     json_decref(o);
@@ -154,6 +158,10 @@ static void print_table(const struct cli_cluster_status *st)
            "last error");
     for (uint32_t i = 0; i < st->n_nodes; i++)
         print_node(&st->nodes[i]);
+    for (uint32_t i = 0; i < st->n_nodes; i++)
+        if (st->nodes[i].keeper[0] != 0)
+            printf("%s has a copy of %u KV rows of %s\n", st->nodes[i].keeper, st->nodes[i].copied,
+                   st->nodes[i].name);
 }
 
 int cli_status(const struct cli_options *o, struct err *e)

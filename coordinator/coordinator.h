@@ -239,6 +239,7 @@ struct coord_model {
     uint32_t n_layers, n_ff, n_vocab;
     uint32_t unit_heads, unit_cols; /* query heads of a head unit, columns of a feed-forward unit */
     uint32_t kv_share;              /* query heads that share a KV head; 0: KV rows cannot move */
+    size_t kv_row_bytes;            /* of one KV head's row, K and V */
     uint32_t context;               /* positions a slot */
     char file[256];                 /* name shown to people */
     uint64_t numerics;

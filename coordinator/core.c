@@ -234,6 +234,7 @@ static const struct {
     {NET_MSG_PROFILED, IN_READY | IN_MEASURED},
     {NET_MSG_LINK_TESTED, IN_MEASURED},
     {NET_MSG_PREPARED, IN_MEASURED},
+    {NET_MSG_CHECKPOINTED, IN_MEASURED},
     {NET_MSG_TOKENS, IN_MEASURED},
     {NET_MSG_FAILED, IN_MEASURED},
     {NET_MSG_LOGITS, IN_MEASURED},
@@ -299,6 +300,9 @@ static void on_node(struct coord_core *c, uint32_t node, const struct net_msg *m
         break;
     case NET_MSG_PREPARED:
         coord_core_prepared(c, node, &m->u.PREPARED, out);
+        break;
+    case NET_MSG_CHECKPOINTED:
+        coord_core_checkpointed(c, node, &m->u.CHECKPOINTED, out);
         break;
     case NET_MSG_TOKENS:
         coord_core_tokens(c, &m->u.TOKENS, out);
@@ -445,6 +449,7 @@ void coord_core_step(struct coord_core *c, const struct coord_event *ev, struct 
     coord_core_measure(c, out);
     coord_core_plan_pump(c, out);
     coord_core_forecast_pump(c, out);
+    coord_core_checkpoint_pump(c, out);
     coord_core_request_time(c, out);
     coord_core_dispatch(c, out);
     /* Without memory for it the journal lacks these records, which costs time only. */

@@ -14,8 +14,13 @@
  * rows are on their way. A request that is in the middle of its prompt has none yet.
  *
  * A round that fails gives the new plan up, and the old one serves on. Where the old one breaks
- * meanwhile, the new one is put in force at once, and the rows are computed again: so are those of a
- * worker that was lost. */
+ * meanwhile, the new one is put in force at once.
+ *
+ * With `checkpoint` the rows of a plan that has broken are not given up either. Its workers have them
+ * still, until another plan is in force, and those of a lost one are in a copy on another worker, up to
+ * some position (core_checkpoint.c): one round takes them, nobody writing meanwhile, up to the
+ * lowest position that all of the slot's can be had to. Where that fails, or nobody is heard, all is
+ * computed again, as it is without `checkpoint`. */
 #include "coordinator/core_private.h"
 
 #include <string.h>
@@ -23,11 +28,11 @@
 enum {
     ROUNDS_MAX = 6, /* rounds before the last; the rest is run again */
     FEW_ROWS = 4,   /* of each slot, that are not worth a round but the last */
-    TOKENS_MS = 2000 /* how long the last round waits for tokens */
+    TOKENS_MS = 2000, /* how long the last round waits for tokens */
+    SAVE_MS = 5000    /* silence in a round for what is left of a plan: it is not worth waiting for */
 };
 
-/* Rows of a slot that are known to be there under the plan in force. */
-static uint32_t rows_there(const struct coord_core *c, uint32_t slot)
+uint32_t coord_core_rows_there(const struct coord_core *c, uint32_t slot)
 {
     if (c->slot_request[slot] == 0)
         return c->slot_rows[slot].n;
@@ -39,7 +44,7 @@ double coord_core_kv_filled(const struct coord_core *c)
 {
     double rows = 0;
     for (uint32_t i = 0; i < c->config.slots; i++)
-        rows += rows_there(c, i);
+        rows += coord_core_rows_there(c, i);
     return rows > 0 ? rows / ((double)c->config.slots * c->model.context) : 0;
 }
 
@@ -48,20 +53,37 @@ bool coord_core_slot_moves(const struct coord_core *c, uint32_t slot)
     return c->move.round > 0 && c->move.end[slot] > 0;
 }
 
-uint32_t coord_core_moved_rows(const struct coord_core *c, uint32_t slot)
-{
-    return c->move.held[slot];
-}
-
 /* ---- who has what ---------------------------------------------------------------------------- */
 
-/* KV heads that a member's query heads read; head0 == head1: none. */
-static void kv_heads(const struct coord_core *c, const struct part_member *m, uint32_t *head0,
-                     uint32_t *head1)
+void coord_core_kv_heads(const struct coord_core *c, const struct part_member *m, uint32_t *head0,
+                         uint32_t *head1)
 {
     const uint32_t share = c->model.kv_share, width = c->model.unit_heads;
     *head0 = m->head0 * width / share;
     *head1 = m->head0 < m->head1 ? (m->head1 * width - 1) / share + 1 : *head0;
+}
+
+/* Who has a KV head of a stage's layers under the plan that rows are of: a member that is left, the
+ * worker `node` itself where it can, so that a copy does for a message; or who has a copy of a lost
+ * one's. NET_WORKERS_MAX: nobody. */
+static uint32_t holder(const struct coord_core *c, uint32_t stage, uint32_t head, uint32_t node,
+                       bool *copy)
+{
+    const struct part_stage *g = &c->now.plan.stages[stage];
+    uint32_t who = NET_WORKERS_MAX;
+    for (uint32_t i = 0; i < g->n_members; i++) {
+        const uint32_t device = g->members[i].device;
+        uint32_t a, b;
+        coord_core_kv_heads(c, &g->members[i], &a, &b);
+        if (a <= head && head < b && (c->checkpoint.gone >> device & 1) == 0 &&
+            (who == NET_WORKERS_MAX || device == node))
+            who = device;
+    }
+    *copy = who == NET_WORKERS_MAX;
+    for (uint32_t i = 0; who == NET_WORKERS_MAX && i < c->config.n_workers; i++)
+        if (coord_core_has_copy(c, i, stage, head))
+            who = i;
+    return who;
 }
 
 struct parts {
@@ -81,58 +103,81 @@ static void add_part(const struct coord_core *c, struct parts *p, uint32_t node,
     p->n++;
 }
 
-/* Member i of old stage g, if it has any of the heads [*head0, head1) from *head0 on: adds its part,
- * and *head0 becomes what is left. */
-static void take_from(const struct coord_core *c, struct parts *p, const struct part_stage *g,
-                      uint32_t i, uint32_t layer0, uint32_t layer1, uint32_t *head0,
-                      uint32_t head1)
-{
-    uint32_t a, b;
-    kv_heads(c, &g->members[i], &a, &b);
-    if (a > *head0 || b <= *head0)
-        return;
-    b = b < head1 ? b : head1;
-    add_part(c, p, g->members[i].device, layer0, layer1, *head0, b);
-    *head0 = b;
-}
-
-/* Who of old stage g has the KV heads [head0, head1) of the layers: the worker itself as far as it
- * can, so that a copy does for a message; then the others, whose heads ascend. */
-static void parts_of_stage(const struct coord_core *c, struct parts *p, const struct part_stage *g,
-                           uint32_t node, uint32_t layer0, uint32_t layer1, uint32_t head0,
-                           uint32_t head1)
-{
-    uint32_t own0 = head1, own1 = head1;
-    for (uint32_t i = 0; i < g->n_members; i++)
-        if (g->members[i].device == node) {
-            kv_heads(c, &g->members[i], &own0, &own1);
-            own0 = own0 > head0 ? own0 : head0;
-            own1 = own1 < head1 ? own1 : head1;
-        }
-    if (own0 >= own1)
-        own0 = own1 = head1;
-    else
-        add_part(c, p, node, layer0, layer1, own0, own1);
-    for (uint32_t i = 0; i < g->n_members && head0 < own0; i++)
-        take_from(c, p, g, i, layer0, layer1, &head0, own0);
-    head0 = own1;
-    for (uint32_t i = 0; i < g->n_members && head0 < head1; i++)
-        take_from(c, p, g, i, layer0, layer1, &head0, head1);
-}
-
-/* Parts that cover what the member of the plan that is ready holds. */
+/* Parts that cover what the member of the plan that is ready holds: runs of heads of one holder. */
 static void find_parts(const struct coord_core *c, const struct part_stage *to,
                        const struct part_member *m, struct parts *p)
 {
     uint32_t head0, head1;
-    kv_heads(c, m, &head0, &head1);
-    for (uint32_t s = 0; s < c->now.plan.n_stages && head0 < head1; s++) {
+    coord_core_kv_heads(c, m, &head0, &head1);
+    for (uint32_t s = 0; s < c->now.plan.n_stages; s++) {
         const struct part_stage *g = &c->now.plan.stages[s];
         const uint32_t layer0 = g->layer0 > to->layer0 ? g->layer0 : to->layer0;
         const uint32_t layer1 = g->layer1 < to->layer1 ? g->layer1 : to->layer1;
-        if (layer0 < layer1)
-            parts_of_stage(c, p, g, m->device, layer0, layer1, head0, head1);
+        for (uint32_t h = head0, next; layer0 < layer1 && h < head1; h = next) {
+            bool copy, other;
+            const uint32_t who = holder(c, s, h, m->device, &copy);
+            next = h + 1;
+            while (next < head1 && holder(c, s, next, m->device, &other) == who && other == copy)
+                next++;
+            if (who != NET_WORKERS_MAX)
+                add_part(c, p, who, layer0, layer1, h, next);
+        }
     }
+}
+
+/* ---- a plan that has broken ------------------------------------------------------------------ */
+
+/* The first of the slot's rows that can be had from those who are left. */
+static uint32_t rows_had(const struct coord_core *c, uint32_t slot, uint32_t n)
+{
+    for (uint32_t s = 0; s < c->now.plan.n_stages && n > 0; s++) {
+        const struct part_stage *g = &c->now.plan.stages[s];
+        uint32_t head1 = 0;
+        for (uint32_t i = 0; i < g->n_members; i++) {
+            uint32_t a, b;
+            coord_core_kv_heads(c, &g->members[i], &a, &b);
+            head1 = b > head1 ? b : head1;
+        }
+        for (uint32_t h = 0; h < head1; h++) {
+            bool copy;
+            const uint32_t who = holder(c, s, h, NET_WORKERS_MAX, &copy),
+                           rows = who == NET_WORKERS_MAX ? 0 : c->checkpoint.of[who].rows[slot];
+            n = copy && rows < n ? rows : n;
+        }
+    }
+    return n;
+}
+
+/* The rounds of a plan that was about to be put in force have moved some already, and it will be in
+ * this step. Otherwise only what a request waits for is worth a round. */
+void coord_core_rows_left(struct coord_core *c, uint32_t rows[static MODEL_SLOTS_MAX])
+{
+    bool some = false;
+    for (uint32_t i = 0; i < MODEL_SLOTS_MAX; i++) {
+        rows[i] = 0;
+        if (c->config.checkpoint == 0 || c->model.kv_share == 0 || i >= c->config.slots)
+            continue;
+        const uint32_t n = coord_core_rows_there(c, i);
+        if (c->move.round > 0)
+            rows[i] = c->move.held[i] < n ? c->move.held[i] : n;
+        else if (c->slot_request[i] != 0)
+            rows[i] = rows_had(c, i, n);
+        some = some || rows[i] > 0;
+    }
+    if (!some)
+        c->checkpoint.epoch = 0;
+}
+
+void coord_core_rows_fewer(struct coord_core *c)
+{
+    for (uint32_t i = 0; i < c->config.slots; i++)
+        coord_core_slot_less(c, i, rows_had(c, i, c->slot_rows[i].n));
+    c->move.saves = false;
+}
+
+bool coord_core_move_saves(const struct coord_core *c)
+{
+    return c->move.saves && c->now_ms - c->prepare_heard_ms <= SAVE_MS;
 }
 
 /* ---- rounds ---------------------------------------------------------------------------------- */
@@ -149,7 +194,7 @@ static bool send_inherit(struct coord_core *c, const struct part_stage *to,
     a->msg.code = NET_MSG_INHERIT;
     a->msg.u.INHERIT = (struct net_msg_INHERIT){
         .epoch = c->next.epoch,
-        .from = c->now.epoch,
+        .from = c->checkpoint.epoch,
         .round = c->move.round,
         .slots = {c->move.lists[0], n_slots},
         .first = {c->move.lists[1], n_slots},
@@ -176,7 +221,7 @@ static uint32_t choose_rows(struct coord_core *c)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < c->config.slots; i++) {
-        c->move.end[i] = rows_there(c, i);
+        c->move.end[i] = coord_core_rows_there(c, i);
         if (c->move.end[i] <= c->move.held[i]) {
             c->move.end[i] = c->move.held[i];
             continue;
@@ -192,7 +237,7 @@ static uint32_t choose_rows(struct coord_core *c)
 static bool rows_lack(const struct coord_core *c, uint32_t few)
 {
     for (uint32_t i = 0; i < c->config.slots; i++)
-        if (rows_there(c, i) > c->move.held[i] + few)
+        if (coord_core_rows_there(c, i) > c->move.held[i] + few)
             return true;
     return false;
 }
@@ -200,6 +245,7 @@ static bool rows_lack(const struct coord_core *c, uint32_t few)
 void coord_core_move_reset(struct coord_core *c)
 {
     c->move.round = 0;
+    c->move.saves = false;
     c->move.state = MOVE_ROUNDS;
     c->move.bytes = 0;
     memset(c->move.held, 0, sizeof c->move.held);
@@ -217,6 +263,8 @@ static bool begin_round(struct coord_core *c, struct coord_actions *out)
     if (c->move.round++ == 0)
         c->move.begun_ms = c->now_ms;
     c->prepare_heard_ms = c->now_ms;
+    c->move.saves = c->now.epoch == 0;
+    coord_core_checkpoint_stop(c);
     const uint32_t n_slots = choose_rows(c);
     for (uint32_t s = 0; s < c->next.plan.n_stages; s++)
         for (uint32_t k = 0; k < c->next.plan.stages[s].n_members; k++) {
@@ -234,8 +282,10 @@ bool coord_core_move_round(struct coord_core *c, struct coord_actions *out)
 {
     if (c->move.round > 0)
         memcpy(c->move.held, c->move.end, sizeof c->move.held);
-    if (c->now.epoch == 0 || c->model.kv_share == 0 || c->move.state == MOVE_LAST)
+    if (c->checkpoint.epoch == 0 || c->model.kv_share == 0 || c->move.state == MOVE_LAST)
         return false;
+    if (c->now.epoch == 0)
+        return c->move.round == 0 && rows_lack(c, 0) && begin_round(c, out);
     if (c->move.round < ROUNDS_MAX && rows_lack(c, c->move.round > 0 ? FEW_ROWS : 0))
         return begin_round(c, out);
     if (coord_core_n_active(c) == 0)

@@ -6,7 +6,8 @@
  * COMMIT puts the new epoch in force, and the requests that were in the old ring are opened again
  * with the tokens they have: by the canonical numerics the same KV rows and the same text
  * (docs/numerics.md). When a worker of the plan in force is lost the ring is broken at once: its
- * requests wait, keeping their tokens, until the survivors have a plan.
+ * requests wait, keeping their tokens, until the survivors have a plan; with `checkpoint` also what KV
+ * rows can still be had (core_move.c).
  *
  * A first plan waits JOIN_WAIT_MS for workers that have not come. One that is no better than the
  * plan in force, by 5 % and by what the move costs (core_price.c), is not put in force, unless the
@@ -49,7 +50,9 @@ void coord_core_ring_broken(struct coord_core *c, const char *why, struct coord_
         return;
     coord_core_log(out, true, "ring_broken epoch=%llx reason=\"%s\"",
                    (unsigned long long)c->now.epoch, why);
-    coord_core_requeue(c, false);
+    uint32_t rows[MODEL_SLOTS_MAX];
+    coord_core_rows_left(c, rows);
+    coord_core_requeue(c, rows);
     c->now.epoch = 0;
     c->no_plan_since_ms = c->now_ms;
     snprintf(c->waits, sizeof c->waits, "a new plan: %s", why);
@@ -70,6 +73,8 @@ void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *
 {
     /* A plan that has just failed, on a neighbour, failed because of this one: RETRY_MS is for others. */
     c->plan_at_ms = c->now_ms;
+    if (c->checkpoint.epoch != 0 && part_plan_find(&c->now.plan, node, NULL) < c->now.plan.n_stages)
+        c->checkpoint.gone |= 1u << node;
     if (c->plan_state == PLAN_PREPARING && coord_core_in_plan(&c->next, node)) {
         drop_next(c);
         coord_core_want_plan(c, SETTLE_MS, c->now.epoch == 0);
@@ -79,6 +84,8 @@ void coord_core_plan_node_lost(struct coord_core *c, uint32_t node, const char *
         snprintf(text, sizeof text, "worker %s was lost (%.200s)", c->config.workers[node].name,
                  why);
         coord_core_ring_broken(c, text, out);
+    } else if (c->now.epoch == 0 && (c->checkpoint.gone >> node & 1) != 0) {
+        coord_core_rows_fewer(c);
     }
     /* The planner may be at work on a cluster with this worker in it. */
     if (c->plan_state == PLAN_SOLVING) {
@@ -97,8 +104,9 @@ static void commit(struct coord_core *c, struct coord_actions *out)
         snprintf(moved, sizeof moved, " moved=\"%s in %lld ms\" rounds=%u",
                  base_bytes_text(c->move.bytes, bytes), (long long)(c->now_ms - c->move.begun_ms),
                  c->move.round);
-    coord_core_requeue(c, true);
+    coord_core_requeue(c, c->move.held);
     c->now = c->next;
+    coord_core_checkpoint_begin(c);
     coord_core_forecast_forget(c);
     c->stalled_ms = c->now_ms;
     c->waits[0] = 0;
@@ -219,7 +227,7 @@ void coord_core_plan_pump(struct coord_core *c, struct coord_actions *out)
     /* Nobody has rows to give any more, or it is time. */
     const bool moves = c->move.round > 0 || c->move.state != MOVE_ROUNDS;
     if (c->plan_state == PLAN_PREPARING && moves &&
-        (c->now.epoch == 0 || !coord_core_move_last(c, false, out)))
+        (c->now.epoch == 0 ? !coord_core_move_saves(c) : !coord_core_move_last(c, false, out)))
         commit(c, out);
     const uint32_t present = present_now(c);
     /* Whoever came, went or may be tried again is a reason to think anew. */
@@ -567,6 +575,14 @@ void coord_core_prepared(struct coord_core *c, uint32_t node, const struct net_m
         coord_core_node_error(c, node, why);
         coord_core_log(out, true, "prepare_failed name=%s reason=\"%s\"",
                        c->config.workers[node].name, why);
+        if (c->move.saves) { /* it may serve, without what was left of the plan before */
+            for (uint32_t i = 0; i < c->config.slots; i++)
+                coord_core_slot_less(c, i, 0);
+            c->checkpoint.epoch = 0;
+            drop_next(c);
+            coord_core_want_plan(c, 0, true);
+            return;
+        }
         n->avoid_until_ms = c->now_ms + PREPARE_SILENT_MS;
         drop_next(c);
         coord_core_want_plan(c, RETRY_MS, c->now.epoch == 0);

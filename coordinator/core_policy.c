@@ -27,9 +27,7 @@
 enum { AHEAD_S = 10, AGREE = 4, SHORT_SHARE = 5 };
 static const double slow = 1.4, agree = 1.25, quota_change = 1.15, enough = 3.0;
 
-/* Bytes that a worker can have before long: what is free, and what it has itself. Its weights are
- * mapped files, which count as free already. False: not known. */
-static bool usable(const struct coord_core *c, uint32_t node, double *bytes)
+bool coord_core_usable(const struct coord_core *c, uint32_t node, double *bytes)
 {
     double slope;
     if (!coord_core_memory(c, node, bytes, &slope))
@@ -45,7 +43,7 @@ void coord_core_today(const struct coord_core *c, struct coord_profile *out)
         struct coord_node_profile *p = &out->nodes[i];
         const double slower = c->slower[i] > 0 ? c->slower[i] : 1;
         double bytes;
-        if (usable(c, i, &bytes) && bytes < (double)p->memory_bytes)
+        if (coord_core_usable(c, i, &bytes) && bytes < (double)p->memory_bytes)
             p->memory_bytes = bytes > 0 ? (uint64_t)bytes : 0;
         p->throttle = c->share[i] > 0 ? c->share[i] : p->throttle;
         for (uint32_t b = 0; b < COORD_BATCHES; b++) {
@@ -73,7 +71,7 @@ static bool runs_short(struct coord_core *c, uint32_t node, struct coord_actions
 {
     char a[24], b[24];
     double bytes;
-    if (!usable(c, node, &bytes) || bytes >= (double)c->nodes[node].planned_bytes)
+    if (!coord_core_usable(c, node, &bytes) || bytes >= (double)c->nodes[node].planned_bytes)
         return false;
     coord_core_log(out, true, "memory_short name=%s usable=\"%s\" planned=\"%s\"",
                    c->config.workers[node].name,

@@ -1,6 +1,6 @@
 /* The coordinator core's state, shared by core.c (meeting, time), core_measure.c, core_plan.c,
- * core_move.c, core_policy.c, core_price.c, core_forecast.c, core_request.c, core_kept.c,
- * core_slot.c, core_status.c and core_watch.c. */
+ * core_move.c, core_checkpoint.c, core_policy.c, core_price.c, core_forecast.c, core_request.c,
+ * core_kept.c, core_slot.c, core_status.c and core_watch.c. */
 #ifndef COORDINATOR_CORE_PRIVATE_H
 #define COORDINATOR_CORE_PRIVATE_H
 
@@ -158,7 +158,8 @@ struct request {
     uint32_t ask_from, ask_text;
 };
 
-/* What a slot's KV rows were made of, on every stage of the plan in force, while nobody has it. */
+/* What a slot's KV rows were made of, on every stage of the plan in force, while nobody has it; or, of
+ * one that has broken, where they can still be had. */
 struct slot_rows {
     int32_t *ids; /* [n] of the rows from position 0 on; owned */
     uint32_t n;
@@ -178,12 +179,33 @@ enum move_state {
 };
 struct move {
     enum move_state state;
+    bool saves;      /* the round takes what is left of a plan that has broken */
     int64_t wait_ms; /* since when it waits */
     uint32_t round, held[MODEL_SLOTS_MAX], end[MODEL_SLOTS_MAX];
     uint64_t bytes; /* that workers took from each other */
     int64_t begun_ms;
     uint8_t lists[3][MODEL_SLOTS_MAX * sizeof(uint32_t)]; /* of the round: slots, first, end */
     struct move_lists of[NET_WORKERS_MAX];
+};
+
+/* What a worker has of another's KV rows, for the case that the other is lost (core_checkpoint.c). */
+struct copy {
+    bool on, begun;                      /* it has been told to begin */
+    uint32_t owner, stage, head0, head1; /* whose; all layers of the stage; KV heads */
+    uint32_t rows[MODEL_SLOTS_MAX];      /* of each slot, from position 0 on */
+    uint32_t round, slot, end;           /* rows that are on their way; round 0: none */
+    int64_t begun_ms, due_ms;            /* when that round began, and when the next one may */
+    int64_t later_ms;                    /* it is to keep nothing before */
+};
+struct checkpoint {
+    /* The plan that the copies and the rows that slots remember are of: the one in force, or, since it
+     * broke, the one before it; 0: there are no rows. */
+    uint64_t epoch;
+    uint32_t gone;  /* workers that it has lost, as bits */
+    uint32_t round; /* counts CHECKPOINTs */
+    uint32_t alone; /* workers that nobody has room for, as bits */
+    int64_t choose_ms;
+    struct copy of[NET_WORKERS_MAX]; /* by who keeps it */
 };
 
 struct coord_core {
@@ -219,6 +241,7 @@ struct coord_core {
     uint32_t planned_present;   /* workers that the planner was last asked about */
     struct ring_plan now, next; /* in force; being prepared */
     struct move move;
+    struct checkpoint checkpoint;
     struct forecasts forecasts;
     int64_t prepare_heard_ms, stalled_ms, no_plan_since_ms;
     char waits[300]; /* what the cluster waits for, where no plan is in force */
@@ -294,6 +317,9 @@ uint32_t coord_core_rows_max(const struct net_config *c, uint32_t chunk);
 /* core_policy.c */
 /* After a report of the worker: is another plan wanted? */
 void coord_core_policy(struct coord_core *c, uint32_t node, struct coord_actions *out);
+/* Bytes that a worker can have before long: what is free, and what it has itself. Its weights are
+ * mapped files, which count as free already. False: not known. */
+bool coord_core_usable(const struct coord_core *c, uint32_t node, double *bytes);
 void coord_core_policy_forget(struct coord_core *c, uint32_t node); /* it was measured anew */
 
 /* core_price.c */
@@ -320,14 +346,40 @@ bool coord_core_move_round(struct coord_core *c, struct coord_actions *out);
 /* In each step; `tokens`: some have just come. Begins the last round when it is time. False: put the
  * plan in force. */
 bool coord_core_move_last(struct coord_core *c, bool tokens, struct coord_actions *out);
+/* A round for what is left of a plan that has broken is under way, and worth waiting for. */
+bool coord_core_move_saves(const struct coord_core *c);
+/* The plan in force breaks: rows of each slot that a request can go on behind. */
+void coord_core_rows_left(struct coord_core *c, uint32_t rows[static MODEL_SLOTS_MAX]);
+/* It has broken, and now another worker that it had is gone, too. */
+void coord_core_rows_fewer(struct coord_core *c);
+/* Rows that are there for the request in the slot, or that a free slot remembers. */
+uint32_t coord_core_rows_there(const struct coord_core *c, uint32_t slot);
+/* KV heads that a member's query heads read; head0 == head1: none. */
+void coord_core_kv_heads(const struct coord_core *c, const struct part_member *m, uint32_t *head0,
+                         uint32_t *head1);
 void coord_core_move_reset(struct coord_core *c);
 void coord_core_move_free(struct coord_core *c);
 /* No request may have this slot now. */
 bool coord_core_slot_moves(const struct coord_core *c, uint32_t slot);
 /* KV rows that are known to be there, as a share of what all slots can hold. */
 double coord_core_kv_filled(const struct coord_core *c);
-/* Rows of the slot that every worker of `next` has. */
-uint32_t coord_core_moved_rows(const struct coord_core *c, uint32_t slot);
+
+/* core_checkpoint.c */
+void coord_core_checkpoint_pump(struct coord_core *c, struct coord_actions *out);
+void coord_core_checkpointed(struct coord_core *c, uint32_t node, const struct net_msg_CHECKPOINTED *m,
+                             struct coord_actions *out);
+/* Another plan is in force, of which there is no copy yet. */
+void coord_core_checkpoint_begin(struct coord_core *c);
+/* Rows that are on their way to copies do not arrive. */
+void coord_core_checkpoint_stop(struct coord_core *c);
+/* Rows of the slot are read for a copy: no pass may write them. */
+bool coord_core_slot_copied(const struct coord_core *c, uint32_t slot);
+/* The slot is opened behind `first`: copies of what was there from then on are worth nothing. */
+void coord_core_checkpoint_cut(struct coord_core *c, uint32_t slot, uint32_t first);
+/* Has the worker a copy of the stage's KV head? */
+bool coord_core_has_copy(const struct coord_core *c, uint32_t node, uint32_t stage, uint32_t head);
+/* The copy of the worker's rows; NULL: there is none. */
+const struct copy *coord_core_copy_of(const struct coord_core *c, uint32_t owner);
 
 /* core_request.c */
 void coord_core_client(struct coord_core *c, const struct coord_event *ev,
@@ -374,9 +426,11 @@ void coord_core_kept(struct coord_core *c, const struct coord_event *ev, struct 
 /* core_slot.c */
 /* The request leaves its slot; the slot remembers the rows that are there. */
 void coord_core_slot_leave(struct coord_core *c, struct request *r, struct coord_actions *out);
-/* The ring is gone: active requests wait again, with their tokens. KV rows are gone with it, but for
- * those that were moved to the plan that follows (`kept`), which the slots remember. */
-void coord_core_requeue(struct coord_core *c, bool kept);
+/* The ring is gone: active requests wait again, with their tokens. KV rows are gone with it, but for so
+ * many of each slot, which the slots remember. */
+void coord_core_requeue(struct coord_core *c, const uint32_t rows[static MODEL_SLOTS_MAX]);
+/* What a free slot remembers is no more than so many rows. */
+void coord_core_slot_less(struct coord_core *c, uint32_t slot, uint32_t rows);
 /* Slots to those who wait. */
 void coord_core_dispatch(struct coord_core *c, struct coord_actions *out);
 void coord_core_slots_free(struct coord_core *c);

@@ -11,7 +11,8 @@
  * dropped before the next request's first row, which overwrites them. The invariant: a slot
  * remembers at most this, only while it is free, and only under the plan in force. Whatever ends
  * the plan or replays requests forgets everything, but for rows that were moved to the plan that
- * follows (core_move.c): each slot remembers its own, and the request that had it finds them there.
+ * follows, or can be had from what is left of one that broke (core_move.c, core_checkpoint.c): each
+ * slot remembers its own, and the request that had it finds them there.
  *
  * Left out: copying rows from one slot to another, so two requests at a time share no prefix. */
 #include "coordinator/core_private.h"
@@ -57,31 +58,29 @@ void coord_core_slots_free(struct coord_core *c)
         forget(&c->slot_rows[i]);
 }
 
-/* The first n of the rows that a free slot remembers. */
-static void remember_less(struct slot_rows *s, uint32_t n)
+void coord_core_slot_less(struct coord_core *c, uint32_t slot, uint32_t rows)
 {
-    if (n < s->n)
-        s->n = n;
+    struct slot_rows *s = &c->slot_rows[slot];
+    if (rows < s->n)
+        s->n = rows;
     if (s->n == 0)
         forget(s);
 }
 
-void coord_core_requeue(struct coord_core *c, bool kept)
+void coord_core_requeue(struct coord_core *c, const uint32_t rows[static MODEL_SLOTS_MAX])
 {
     for (uint32_t i = 0; i < c->config.slots; i++) {
-        const uint32_t n = kept ? coord_core_moved_rows(c, i) : 0;
         if (c->slot_request[i] == 0) {
-            remember_less(&c->slot_rows[i], n);
+            coord_core_slot_less(c, i, rows[i]);
             continue;
         }
         struct request *r = &c->requests[c->slot_request[i] - 1];
-        r->n_rows = n;
+        r->n_rows = rows[i];
         remember(c, r);
         r->state = REQ_QUEUED;
         r->fails = false;
         r->error[0] = 0;
         r->n_logits = 0;
-        r->replays += n == 0 ? 1u : 0u;
         r->resumes = true;
         c->slot_request[i] = 0;
     }
@@ -127,7 +126,7 @@ static bool choose_slot(const struct coord_core *c, const struct request *r, uin
 {
     bool found = false;
     for (uint32_t i = 0; i < c->config.slots; i++) {
-        if (c->slot_request[i] != 0 || coord_core_slot_moves(c, i))
+        if (c->slot_request[i] != 0 || coord_core_slot_moves(c, i) || coord_core_slot_copied(c, i))
             continue;
         const uint32_t n = agreement(&c->slot_rows[i], r);
         if (found && !suits_better(&c->slot_rows[i], n, &c->slot_rows[*slot], *same))
@@ -190,11 +189,13 @@ void coord_core_dispatch(struct coord_core *c, struct coord_actions *out)
         r->slot = slot;
         const uint32_t known = same < r->n_prompt ? same : r->n_prompt;
         r->reused = r->number == 0 || known < r->reused ? known : r->reused;
+        r->replays += r->number != 0 && same == 0 ? 1u : 0u;
         r->number = ++c->number;
         r->n_rows = same;
         r->first = same;
         c->slot_request[slot] = (uint32_t)(r - c->requests) + 1;
         forget(&c->slot_rows[slot]);
+        coord_core_checkpoint_cut(c, slot, same);
         send_open(c, r, out);
     }
 }
@@ -205,7 +206,7 @@ const char *coord_core_slot_invariant(const struct coord_core *c)
         const struct slot_rows *s = &c->slot_rows[i];
         if (s->n == 0)
             continue;
-        if (c->now.epoch == 0 || i >= c->config.slots || c->slot_request[i] != 0)
+        if (c->checkpoint.epoch == 0 || i >= c->config.slots || c->slot_request[i] != 0)
             return "a slot remembers KV rows that are not there any more";
         if (s->n > c->model.context || s->ids == NULL)
             return "a slot remembers more KV rows than it has";

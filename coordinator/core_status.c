@@ -67,6 +67,12 @@ static void send_node(struct coord_core *c, uint32_t i, uint64_t client, struct 
         .busy = n->connected ? n->busy : 0,
         .kernels = base_span_str(n->kernels),
     };
+    const struct copy *y = c->now.epoch != 0 ? coord_core_copy_of(c, i) : NULL;
+    if (y != NULL) {
+        m.keeper = base_span_str(c->config.workers[y - c->checkpoint.of].name);
+        for (uint32_t k = 0; k < c->config.slots; k++)
+            m.copied += y->rows[k];
+    }
     if (coord_core_in_plan(&c->now, i)) {
         m.stage = part_plan_find(&c->now.plan, i, &m.member);
         const struct part_stage *g = &c->now.plan.stages[m.stage];

@@ -472,10 +472,12 @@ static int make_core(struct shell *sh, uint64_t incarnation, unsigned port, stru
 {
     const struct model_shape *shape = model_shape(sh->model);
     const char *slash = strrchr(sh->config.model, '/');
+    const struct model_exec_config kv = {.kv = (enum kern_kv_type)sh->config.kv};
     struct coord_model m = {.n_layers = shape->n_layers,
                             .n_ff = shape->n_ff,
                             .unit_heads = shape->unit_heads,
                             .kv_share = shape->n_heads / shape->n_kv_heads,
+                            .kv_row_bytes = model_kv_row_bytes(sh->model, &kv),
                             .unit_cols = shape->unit_cols,
                             .n_vocab = shape->n_vocab,
                             .context = sh->context,

@@ -190,7 +190,12 @@ static const struct group groups[] = {
          "with ascending `first`, until there are `n_pieces` hashes. The worker fetches what its\n"
          "store lacks and reports how far it is; when every worker of the plan has said that it\n"
          "is ready, each gets COMMIT. A later PLAN replaces one that is being prepared. A ring\n"
-         "message of the new epoch may overtake COMMIT and then stands for it.\n"},
+         "message of the new epoch may overtake COMMIT and then stands for it.\n"
+         "\n"
+         "INHERIT and CHECKPOINT have a worker take KV rows from others, by KV_ASK and KV_ROWS over\n"
+         "ring: for the plan that is ready, or into a copy beside the plan in force. A copy goes with\n"
+         "the plan; when that has broken, INHERIT may name it in the place of a worker that is lost.\n"
+         "CHECKPOINTED answers CHECKPOINT, but where an INHERIT has come between.\n"},
     {30, "## Requests (control)\n"
          "\n"
          "    coordinator  OPEN                                        CLOSE\n"

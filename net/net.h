@@ -10,7 +10,7 @@
 /* ---- limits ---------------------------------------------------------------------------------- */
 
 enum {
-    NET_WIRE_VERSION = 5,
+    NET_WIRE_VERSION = 6,
     NET_CLIENT_VERSION = 5,
     NET_NAME_MAX = 64, /* bytes of a peer's name with its NUL */
     NET_ENDPOINT_MAX = 128,
@@ -286,6 +286,7 @@ struct net_config {
     enum net_algorithm algorithm;
     enum net_policy policy;
     bool prefetch;
+    uint32_t checkpoint; /* positions between copies of KV rows; 0: there are none */
     uint32_t dwell_ms; /* between plans that the policy asks for */
     uint32_t horizon_ms;  /* within which a move is to pay */
     uint64_t move_budget; /* bytes an hour of moves that nothing forces; 0: no limit */

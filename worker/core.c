@@ -152,7 +152,7 @@ void worker_core_report(struct worker_core *c, struct worker_actions *out, uint3
         .total_bytes = ev == NULL ? 0 : ev->total_bytes,
         .fetched_bytes = ev == NULL ? 0 : ev->fetched_bytes,
         .planned_bytes = ev == NULL ? 0 : ev->planned_bytes,
-        .round = c->move.round != 0 ? c->move.round : c->move.done,
+        .round = c->move.round != 0 && !c->move.copies ? c->move.round : c->move.done,
         .moved_bytes = c->move.bytes,
         .reason = net_text_fit(a->text, 300),
     };
@@ -163,7 +163,10 @@ static void drop_next(struct worker_core *c)
 {
     c->prep = WORKER_PREP_NONE;
     c->next.epoch = 0;
-    c->move = (struct worker_move){0};
+    if (c->move.copies)
+        c->move.bytes = c->move.done = 0;
+    else
+        c->move = (struct worker_move){0};
 }
 
 void worker_core_prepare_failed(struct worker_core *c, struct worker_actions *out,
@@ -333,6 +336,7 @@ void worker_core_deactivate(struct worker_core *c, struct worker_actions *out)
     worker_core_log(out, "deactivate epoch=%llx", (unsigned long long)c->plan.epoch);
     c->plan.epoch = 0;
     drop_next(c);
+    c->move = (struct worker_move){0};
     worker_core_act(out, WORKER_ACT_DEACTIVATE);
 }
 
@@ -342,6 +346,7 @@ void worker_core_activate(struct worker_core *c, struct worker_actions *out)
     worker_core_ring_clear(c);
     c->plan = c->next;
     drop_next(c);
+    c->move = (struct worker_move){0};
     if (!worker_core_ring_init(c)) {
         c->plan.epoch = 0;
         worker_core_act(out, WORKER_ACT_DEACTIVATE);
@@ -469,6 +474,7 @@ static const struct {
     {NET_MSG_MANIFEST, IN_READY},
     {NET_MSG_STOCK, IN_READY},
     {NET_MSG_INHERIT, IN_READY},
+    {NET_MSG_CHECKPOINT, IN_READY},
     {NET_MSG_COMMIT, IN_READY},
     {NET_MSG_OPEN, IN_READY},
     {NET_MSG_CLOSE, IN_READY},
@@ -536,6 +542,9 @@ static void on_control(struct worker_core *c, const struct net_msg *m, struct wo
         break;
     case NET_MSG_INHERIT:
         worker_core_inherit(c, &m->u.INHERIT, out);
+        break;
+    case NET_MSG_CHECKPOINT:
+        worker_core_checkpoint(c, &m->u.CHECKPOINT, out);
         break;
     case NET_MSG_COMMIT:
         on_commit(c, m->u.COMMIT.epoch, out);

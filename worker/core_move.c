@@ -1,4 +1,4 @@
-/* The worker core: KV rows that are taken over from the plan in force.
+/* The worker core: KV rows that are taken over from the plan in force, or copied.
  *
  * Once a plan is ready, the coordinator may have its workers take the KV rows that their heads and
  * layers have under the plan in force, which serves on: rows of positions that have passed every
@@ -10,8 +10,13 @@
  * A round ends with PREPARED, like loading. COMMIT may come at any time: what has not arrived by
  * then is computed again from the tokens, by the canonical numerics to the same bits.
  *
- * Invariant: rows are asked for only while a plan waits, ready, and an answer is taken only where
- * exactly its rows are on their way from that donor. */
+ * CHECKPOINT is the same for one slot of one donor, into a copy beside the plan in force, and ends with
+ * CHECKPOINTED. When the donor is lost the copy is what INHERIT names in its place; the plan that was
+ * in force has broken then, and its rows and copies stay until another is. INHERIT goes before: it
+ * ends a round of copying without a word.
+ *
+ * Invariant: rows are asked for only while a plan waits, ready, or for a copy beside the plan in force,
+ * and an answer is taken only where it has the number of a question to that donor that is open. */
 #include "worker/core_private.h"
 
 #include <string.h>
@@ -61,6 +66,17 @@ static bool read_parts(const struct worker_core *c, const struct net_msg_INHERIT
 
 /* ---- taking ---------------------------------------------------------------------------------- */
 
+/* A round of copying is over: the coordinator is told, with a reason where it failed. */
+static void copied(struct worker_core *c, struct worker_actions *out, const char *why)
+{
+    struct worker_action *a = worker_core_act(out, WORKER_ACT_CONTROL);
+    snprintf(a->text, sizeof a->text, "%s", why);
+    a->msg.code = NET_MSG_CHECKPOINTED;
+    a->msg.u.CHECKPOINTED = (struct net_msg_CHECKPOINTED){c->move.from, c->move.round,
+                                                          net_text_fit(a->text, 300)};
+    c->move = (struct worker_move){.done = c->move.done, .bytes = c->move.bytes};
+}
+
 static bool is_self(const struct worker_core *c, const struct worker_move_part *p)
 {
     return strcmp(p->donor, c->id.name) == 0;
@@ -75,7 +91,10 @@ static void give_up(struct worker_core *c, struct worker_actions *out, const cha
     va_start(ap, fmt);
     vsnprintf(why, sizeof why, fmt, ap);
     va_end(ap);
-    worker_core_prepare_failed(c, out, why);
+    if (c->move.copies)
+        copied(c, out, why);
+    else
+        worker_core_prepare_failed(c, out, why);
 }
 
 /* What it holds itself, all layers of a slot at once. */
@@ -140,15 +159,19 @@ void worker_core_move_pump(struct worker_core *c, struct worker_actions *out)
     if (m->round == 0 || !all_linked(c))
         return;
     while (m->n_asked < WORKER_MOVE_WINDOW && next_rows(c, &r)) {
-        m->asked[m->n_asked++] = (struct worker_move_ask){m->part, r};
+        m->asked[m->n_asked++] = (struct worker_move_ask){++c->n_asked, m->part, r};
         struct worker_action *a = worker_core_act(out, WORKER_ACT_RING);
         a->peer = m->parts[m->part].donor;
         a->msg.code = NET_MSG_KV_ASK;
         a->msg.u.KV_ASK = (struct net_msg_KV_ASK){m->from, r.layer, r.head0, r.head1,
-                                                  r.slot,  r.first, r.rows};
+                                                  r.slot,  r.first, r.rows, c->n_asked};
     }
     if (m->n_asked > 0)
         return;
+    if (m->copies) {
+        copied(c, out, "");
+        return;
+    }
     m->done = m->round;
     m->round = 0;
     worker_core_report(c, out, 1, &c->loaded, "");
@@ -159,20 +182,19 @@ void worker_core_inherit(struct worker_core *c, const struct net_msg_INHERIT *m,
 {
     struct worker_move to = {
         .from = m->from, .round = m->round, .done = c->move.done, .bytes = c->move.bytes};
-    uint32_t own = 0;
+    bool own = false;
     if (m->epoch != c->next.epoch || c->prep != WORKER_PREP_READY || m->round == 0) {
         worker_core_log(out, "stale message=INHERIT epoch=%llx", (unsigned long long)m->epoch);
         return;
     }
     bool sound = read_slots(c, m, &to) && read_parts(c, m, &to);
     for (uint32_t i = 0; sound && i < to.n_parts; i++)
-        own += is_self(c, &to.parts[i]) ? 1u : 0u;
-    sound = sound && (own == 0 || (own == 1 && c->plan.epoch == to.from && !c->broken));
-    if (!sound) {
+        own = own || is_self(c, &to.parts[i]);
+    c->move = to;
+    if (!sound || (own && c->plan.epoch != to.from)) {
         give_up(c, out, "what it is to inherit does not fit its plans");
         return;
     }
-    c->move = to;
     for (uint32_t i = 0; i < to.n_parts; i++) {
         const struct worker_move_part *p = &c->move.parts[i];
         if (is_self(c, p))
@@ -180,6 +202,49 @@ void worker_core_inherit(struct worker_core *c, const struct net_msg_INHERIT *m,
         else if (!worker_core_is_linked(c, p->donor))
             worker_core_act(out, WORKER_ACT_CONNECT)->peer = p->donor;
     }
+}
+
+void worker_core_checkpoint(struct worker_core *c, const struct net_msg_CHECKPOINT *m,
+                            struct worker_actions *out)
+{
+    struct worker_move to = {.from = m->epoch,
+                             .copies = true,
+                             .round = m->round,
+                             .done = c->move.done,
+                             .bytes = c->move.bytes,
+                             .n_parts = 1,
+                             .n_slots = 1,
+                             .slots = {m->slot},
+                             .first = {m->first},
+                             .end = {m->end}};
+    struct worker_move_part *const p = &to.parts[0];
+    *p = (struct worker_move_part){"", m->layer0, m->layer1, m->head0, m->head1};
+    snprintf(p->donor, sizeof p->donor, "%.*s", (int)m->owner.len, (const char *)m->owner.ptr);
+    if (m->epoch != c->plan.epoch || c->plan.epoch == 0 || m->round == 0) {
+        worker_core_log(out, "stale message=CHECKPOINT epoch=%llx", (unsigned long long)m->epoch);
+        return;
+    }
+    if (p->donor[0] == 0) {
+        to.round = 0;
+        c->move = to;
+        worker_core_act(out, WORKER_ACT_KV_ROOM)->epoch = c->plan.epoch;
+        return;
+    }
+    c->move = to;
+    if (m->layer0 >= m->layer1 || m->layer1 > c->n_layers || m->head0 >= m->head1 ||
+        m->head1 > MODEL_HEADS_MAX || m->slot >= c->n_slots || m->first > m->end ||
+        m->end > c->context || is_self(c, p)) {
+        give_up(c, out, "what it is to copy makes no sense");
+        return;
+    }
+    if (m->begins != 0) {
+        struct worker_action *a = worker_core_act(out, WORKER_ACT_KV_ROOM);
+        a->epoch = c->plan.epoch;
+        a->kv_layers = m->layer1 - m->layer0;
+        a->kv = (struct model_kv_rows){.layer = m->layer0, .head0 = m->head0, .head1 = m->head1};
+    }
+    if (!worker_core_is_linked(c, p->donor))
+        worker_core_act(out, WORKER_ACT_CONNECT)->peer = c->move.parts[0].donor;
 }
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -190,7 +255,8 @@ void worker_core_kv_rows(struct worker_core *c, const char *peer, const struct n
     struct worker_move *v = &c->move;
     const struct model_kv_rows r = {m->layer, m->head0, m->head1, m->slot, m->first, m->rows};
     uint32_t i = 0;
-    while (i < v->n_asked && (memcmp(&v->asked[i].rows, &r, sizeof r) != 0 ||
+    while (i < v->n_asked && (v->asked[i].number != m->number ||
+                              memcmp(&v->asked[i].rows, &r, sizeof r) != 0 ||
                               strcmp(v->parts[v->asked[i].part].donor, peer) != 0))
         i++;
     if (v->round == 0 || m->epoch != v->from || i == v->n_asked)
@@ -200,9 +266,11 @@ void worker_core_kv_rows(struct worker_core *c, const char *peer, const struct n
         return;
     }
     memmove(&v->asked[i], &v->asked[i + 1], (--v->n_asked - i) * sizeof *v->asked);
-    v->bytes += m->kv.len;
-    worker_core_act(out, WORKER_ACT_KV_WRITE)->kv = r;
-    if (c->now_ms - v->said_ms >= (int64_t)c->heartbeat_ms) {
+    v->bytes += v->copies ? 0 : m->kv.len;
+    struct worker_action *a = worker_core_act(out, WORKER_ACT_KV_WRITE);
+    a->kv = r;
+    a->to_copy = v->copies;
+    if (!v->copies && c->now_ms - v->said_ms >= (int64_t)c->heartbeat_ms) {
         v->said_ms = c->now_ms;
         worker_core_report(c, out, 0, &c->loaded, "");
     }
@@ -215,7 +283,7 @@ void worker_core_kv_ask(struct worker_core *c, const char *peer, const struct ne
     a->peer = peer;
     a->epoch = m->epoch;
     a->kv = (struct model_kv_rows){m->layer, m->head0, m->head1, m->slot, m->first, m->rows};
-    a->has_rows = m->epoch != 0 && m->epoch == c->plan.epoch && !c->broken;
+    a->has_rows = m->epoch != 0 && m->epoch == c->plan.epoch;
 }
 
 void worker_core_move_lost(struct worker_core *c, const char *peer, const char *reason,
@@ -232,5 +300,6 @@ void worker_core_move_lost(struct worker_core *c, const char *peer, const char *
 void worker_core_move_failed(struct worker_core *c, struct worker_actions *out)
 {
     if (c->move.round > 0)
-        give_up(c, out, "KV rows that it is to inherit are not in its cache");
+        give_up(c, out, c->move.copies ? "it has no room for a copy"
+                                       : "KV rows that it is to inherit are not in its cache");
 }

@@ -57,19 +57,21 @@ struct worker_prompt_row {
     uint32_t slot, position;
 };
 
-/* KV rows being taken over for `next` (core_move.c). */
+/* KV rows being taken over for `next`, or copied beside `plan` (core_move.c). */
 enum { WORKER_MOVE_WINDOW = 4 };
 struct worker_move_part { /* layers [layer0, layer1), KV heads [head0, head1) that a donor has */
     char donor[NET_NAME_MAX];
     uint32_t layer0, layer1, head0, head1;
 };
 struct worker_move_ask { /* rows on their way from the donor of a part */
+    uint64_t number;
     uint32_t part;
     struct model_kv_rows rows;
 };
 struct worker_move {
     uint64_t from;        /* epoch of the plan in force */
-    uint32_t round, done; /* under way, 0: none; the last one that was finished */
+    bool copies;          /* for the case that the donor is lost: not for `next` */
+    uint32_t round, done; /* under way, 0: none; the last one of `next` that was finished */
     uint64_t bytes;       /* that came from others for `next` */
     uint32_t n_parts, n_slots, n_asked;
     struct worker_move_part parts[WORKER_STAGES_MAX];
@@ -89,6 +91,7 @@ struct worker_core {
         loaded; /* the LOADED event of `next`: its numbers are reported once linked */
     bool team_linked; /* the team connections of `next` are there */
     struct worker_move move;
+    uint64_t n_asked; /* counts questions for KV rows */
 
     size_t kv_row_bytes; /* of one KV head, K and V */
     uint32_t n_layers, n_embd, context, n_slots, heartbeat_ms, dead_ms, report_ms;
@@ -203,6 +206,8 @@ void worker_core_queue_remove(uint32_t *queue, uint32_t *n, uint32_t slot);
 /* core_move.c */
 void worker_core_inherit(struct worker_core *c, const struct net_msg_INHERIT *m,
                          struct worker_actions *out);
+void worker_core_checkpoint(struct worker_core *c, const struct net_msg_CHECKPOINT *m,
+                            struct worker_actions *out);
 void worker_core_kv_ask(struct worker_core *c, const char *peer, const struct net_msg_KV_ASK *m,
                         struct worker_actions *out);
 void worker_core_kv_rows(struct worker_core *c, const char *peer, const struct net_msg_KV_ROWS *m,

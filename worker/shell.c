@@ -301,6 +301,7 @@ static void shell_free(struct worker_shell *sh)
     worker_core_free(sh->core);
     worker_engine_free(sh->engine);
     worker_engine_free(sh->next_engine);
+    model_kv_copy_free(sh->copy);
     base_free(sh->now.hashes);
     base_free(sh->next.hashes);
     worker_shell_stock_free(sh);

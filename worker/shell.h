@@ -105,6 +105,7 @@ struct worker_shell {
     struct job *jobs, *pass_job; /* all; the one that serves every pass */
     struct worker_shard next, now;
     struct worker_engine *engine, *next_engine;
+    struct model_kv_copy *copy; /* of another worker's KV rows, beside the plan in force; NULL: none */
     bool kv_failed; /* KV rows that an action of this step named are not in the caches */
     int64_t progress_ms;
     struct worker_stock stock;
@@ -131,6 +132,7 @@ void worker_shell_load_now(struct worker_shell *sh, struct worker_load *out);
 void worker_shell_act(struct worker_shell *sh, const struct worker_actions *list,
                       const struct worker_event *ev);
 struct worker_link *worker_shell_link(struct worker_shell *sh, const char *peer, bool make);
+void worker_shell_drop_copy(struct worker_shell *sh); /* of another worker's KV rows, if there is one */
 /* shell_load.c */
 void worker_shell_card(struct worker_shell *sh, const struct net_msg_WELCOME *m);
 void worker_shell_prepare(struct worker_shell *sh, const struct net_msg_PLAN *m);

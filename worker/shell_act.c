@@ -121,21 +121,55 @@ static void send_summary(struct worker_shell *sh, const struct worker_action *a)
 
 /* ---- KV rows that move ----------------------------------------------------------------------- */
 
-/* All layers of the action, from the plan in force to the one that is ready; false: one of them has
- * not these rows. */
+void worker_shell_drop_copy(struct worker_shell *sh)
+{
+    model_kv_copy_free(sh->copy);
+    sh->copy = NULL;
+}
+
+static bool kv_room(struct worker_shell *sh, const struct worker_action *a)
+{
+    const struct model_exec_config c = {.n_slots = sh->n_slots, .context = sh->context, .kv = sh->kv};
+    struct err e = {0};
+    worker_shell_drop_copy(sh);
+    if (a->kv_layers == 0 || (sh->engine != NULL && sh->engine->epoch == a->epoch &&
+                              model_kv_copy_new(sh->model, &c, a->kv.layer, a->kv.layer + a->kv_layers,
+                                                a->kv.head0, a->kv.head1, &sh->copy, &e) == 0))
+        return true;
+    base_log(BASE_LOG_WARN, "checkpoint", "error=\"%s\"", e.text);
+    return false;
+}
+
+/* Bytes of rows that are here under plan `epoch`, in its cache or in the copy beside it; 0: they are
+ * not. */
+static size_t kv_bytes(const struct worker_shell *sh, uint64_t epoch, const struct model_kv_rows *r)
+{
+    if (sh->engine == NULL || sh->engine->epoch != epoch)
+        return 0;
+    const size_t bytes = model_kv_bytes(sh->engine->exec, r);
+    return bytes > 0 || sh->copy == NULL ? bytes : model_kv_copy_bytes(sh->copy, r);
+}
+
+static void kv_read(const struct worker_shell *sh, const struct model_kv_rows *r, uint8_t *out)
+{
+    if (model_kv_bytes(sh->engine->exec, r) > 0)
+        model_kv_read(sh->engine->exec, r, out);
+    else
+        model_kv_copy_read(sh->copy, r, out);
+}
+
+/* All layers of the action, to the plan that is ready; false: one of them has not these rows. */
 static bool kv_copy(struct worker_shell *sh, const struct worker_action *a)
 {
     struct model_kv_rows r = a->kv;
-    if (sh->engine == NULL || sh->next_engine == NULL || sh->engine->epoch != a->epoch)
-        return false;
-    const size_t bytes = model_kv_bytes(sh->engine->exec, &r);
-    uint8_t *rows = bytes > 0 ? base_alloc(bytes) : NULL;
+    const size_t bytes = kv_bytes(sh, a->epoch, &r);
+    uint8_t *rows = bytes > 0 && sh->next_engine != NULL ? base_alloc(bytes) : NULL;
     bool ok = rows != NULL;
     for (; ok && r.layer < a->kv.layer + a->kv_layers; r.layer++) {
-        ok = model_kv_bytes(sh->engine->exec, &r) == bytes &&
+        ok = kv_bytes(sh, a->epoch, &r) == bytes &&
              model_kv_bytes(sh->next_engine->exec, &r) == bytes;
         if (ok) {
-            model_kv_read(sh->engine->exec, &r, rows);
+            kv_read(sh, &r, rows);
             model_kv_write(sh->next_engine->exec, &r, rows);
         }
     }
@@ -145,27 +179,34 @@ static bool kv_copy(struct worker_shell *sh, const struct worker_action *a)
 
 static bool kv_write(struct worker_shell *sh, const struct worker_action *a, struct span kv)
 {
-    if (sh->next_engine == NULL || kv.len == 0 ||
-        model_kv_bytes(sh->next_engine->exec, &a->kv) != kv.len)
+    if (kv.len == 0)
+        return false;
+    if (a->to_copy) {
+        if (sh->copy == NULL || model_kv_copy_bytes(sh->copy, &a->kv) != kv.len)
+            return false;
+        model_kv_copy_write(sh->copy, &a->kv, kv.ptr);
+        return true;
+    }
+    if (sh->next_engine == NULL || model_kv_bytes(sh->next_engine->exec, &a->kv) != kv.len)
         return false;
     model_kv_write(sh->next_engine->exec, &a->kv, kv.ptr);
     return true;
 }
 
-static void kv_send(struct worker_shell *sh, const struct worker_action *a, net_peer to)
+static void kv_send(struct worker_shell *sh, const struct worker_action *a,
+                    const struct net_msg_KV_ASK *ask, net_peer to)
 {
     const struct model_kv_rows *r = &a->kv;
-    const struct worker_engine *g = a->has_rows ? sh->engine : NULL;
-    size_t bytes = g != NULL ? model_kv_bytes(g->exec, r) : 0;
+    size_t bytes = a->has_rows ? kv_bytes(sh, a->epoch, r) : 0;
     uint8_t *rows = bytes > 0 && bytes <= KV_ROWS_MAX ? base_alloc(bytes) : NULL;
     struct err e = {0};
     if (rows != NULL)
-        model_kv_read(g->exec, r, rows);
+        kv_read(sh, r, rows);
     else
         bytes = 0;
     const struct net_msg m = {.code = NET_MSG_KV_ROWS,
                               .u.KV_ROWS = {a->epoch, r->layer, r->head0, r->head1, r->slot,
-                                            r->first, r->rows, {rows, bytes}}};
+                                            r->first, r->rows, ask->number, {rows, bytes}}};
     /* One that does not get its answer gives up when the connection breaks, or later. */
     if (net_send(sh->net, to, &m, &e) != 0)
         base_log(BASE_LOG_WARN, "move", "peer=%s error=\"%s\"", a->peer, e.text);
@@ -262,6 +303,9 @@ static void act(struct worker_shell *sh, const struct worker_action *a,
     case WORKER_ACT_KEEP:
         keep(sh, a, &ev->msg->u.ROWS);
         break;
+    case WORKER_ACT_KV_ROOM:
+        sh->kv_failed = !kv_room(sh, a) || sh->kv_failed;
+        break;
     case WORKER_ACT_KV_COPY:
         sh->kv_failed = !kv_copy(sh, a) || sh->kv_failed;
         break;
@@ -269,7 +313,7 @@ static void act(struct worker_shell *sh, const struct worker_action *a,
         sh->kv_failed = !kv_write(sh, a, ev->msg->u.KV_ROWS.kv) || sh->kv_failed;
         break;
     case WORKER_ACT_KV_SEND:
-        kv_send(sh, a, ev->from);
+        kv_send(sh, a, &ev->msg->u.KV_ASK, ev->from);
         break;
     case WORKER_ACT_PASS:
         worker_shell_pass(sh, a->pass);

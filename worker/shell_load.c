@@ -409,7 +409,8 @@ void worker_shell_manifest(struct worker_shell *sh, const struct net_msg_MANIFES
         memcpy(sh->next.hashes + (size_t)m->first * NET_HASH_BYTES, m->hashes.ptr, m->hashes.len);
 }
 
-/* Can this slice run here at all? Said before a byte is shipped. */
+/* Can this slice run here at all? Said before a byte is shipped. Room that a copy takes comes last: who
+ * counts on its rows is told that they are not here. */
 static int check_memory(struct worker_shell *sh, const struct model_slice *s, uint32_t prompt_rows,
                         struct err *e)
 {
@@ -417,8 +418,13 @@ static int check_memory(struct worker_shell *sh, const struct model_slice *s, ui
     const struct model_memory mem =
         worker_engine_memory(sh->model, s, &sh->next.team, &c, prompt_rows);
     const uint64_t need = mem.weight_bytes + mem.kv_bytes + mem.scratch_bytes;
-    const uint64_t have = worker_memory_available("", sh->self.memory_bytes);
+    uint64_t have = worker_memory_available("", sh->self.memory_bytes);
     char a[24], b[24];
+    if (have != 0 && need > have && sh->copy != NULL) {
+        base_log(BASE_LOG_WARN, "checkpoint", "error=\"a plan needs the memory of a copy\"");
+        worker_shell_drop_copy(sh);
+        have = worker_memory_available("", sh->self.memory_bytes);
+    }
     if (have == 0 || need <= have)
         return 0;
     return err_set(e, ERR_NOMEM, "the plan needs %s here, there are %s", base_bytes_text(need, a),
@@ -508,6 +514,7 @@ void worker_shell_activate(struct worker_shell *sh, uint64_t epoch)
 {
     worker_exchange_force(sh->exchange, epoch);
     sh->serving = false;
+    worker_shell_drop_copy(sh);
     free_shard(sh, &sh->now, &sh->engine);
     sh->engine = sh->next_engine;
     sh->now = sh->next;
@@ -525,6 +532,7 @@ void worker_shell_deactivate(struct worker_shell *sh)
     worker_exchange_force(sh->exchange, 0);
     sh->serving = false;
     drop_shipment(sh);
+    worker_shell_drop_copy(sh);
     free_shard(sh, &sh->now, &sh->engine);
     free_shard(sh, &sh->next, &sh->next_engine);
 }

@@ -135,11 +135,15 @@ enum worker_action_type {
     WORKER_ACT_DEACTIVATE, /* no plan is in force */
     WORKER_ACT_KEEP, /* copy n_rows hidden states of the event's ROWS, from from_row on, into buffer
                         `to` from row `index` on */
+    WORKER_ACT_KV_ROOM,  /* have room beside the plan in force, `epoch`, for a copy of another worker's
+                            rows: kv_layers layers from kv.layer on, KV heads as in `kv`. The copy that
+                            there is goes; with 0 layers that is all. It also goes with the plan */
     WORKER_ACT_KV_COPY,  /* copy `kv`, and the same of kv_layers layers in all, from the cache of the
-                            plan in force, `epoch`, to that of the one that is ready */
-    WORKER_ACT_KV_WRITE, /* the event's KV_ROWS are rows `kv` of the plan that is ready */
-    WORKER_ACT_KV_SEND,  /* answer the event's KV_ASK with rows `kv` of the plan in force, or, where
-                            not has_rows or it has not all of them, with nothing */
+                            plan in force, `epoch`, or the copy beside it, to the plan that is ready */
+    WORKER_ACT_KV_WRITE, /* the event's KV_ROWS are rows `kv` of the plan that is ready, or, where
+                            to_copy, of the copy */
+    WORKER_ACT_KV_SEND,  /* answer the event's KV_ASK with rows `kv` of the plan in force or the copy,
+                            or, where not has_rows or neither has all of them, with nothing */
     WORKER_ACT_PASS, /* carry out `pass`; no other is running */
     WORKER_ACT_SEND_ROWS, /* send ROWS of kind `rows_kind` to `peer`: the rows of `pass` listed */
     WORKER_ACT_LOGITS,    /* send the summary of pass row `from_row` to the coordinator */
@@ -159,7 +163,7 @@ struct worker_action {
     struct worker_pass *pass;
     struct model_kv_rows kv;
     uint32_t kv_layers;
-    bool has_rows;
+    bool has_rows, to_copy;
     char text[200];
 };
 

@@ -20,6 +20,7 @@ struct shell {
     struct net_config config;
     enum net_code asked[NODES]; /* what each worker has not answered yet; 0: nothing */
     uint64_t epoch[NODES];      /* of the PLAN that it was sent last */
+    uint32_t round[NODES];      /* of INHERIT or CHECKPOINT */
     char peer[NODES][NET_NAME_MAX];
     uint64_t open, position; /* the last request that was opened, and its next token's place */
     uint64_t planning, incarnation;
@@ -47,6 +48,16 @@ static void on_sent(struct shell *h, const struct coord_action *a)
     } else if (m->code == NET_MSG_PLAN) {
         script_must(m->u.PLAN.epoch > h->epoch[a->node]);
         h->epoch[a->node] = m->u.PLAN.epoch;
+    } else if (m->code == NET_MSG_INHERIT) {
+        h->round[a->node] = m->u.INHERIT.round;
+    } else if (m->code == NET_MSG_CHECKPOINT) {
+        h->round[a->node] = m->u.CHECKPOINT.round;
+        script_must(m->u.CHECKPOINT.owner.len == 0 ||
+                    (m->u.CHECKPOINT.epoch == coord_core_epoch(h->core) &&
+                     m->u.CHECKPOINT.layer0 < m->u.CHECKPOINT.layer1 &&
+                     m->u.CHECKPOINT.head0 < m->u.CHECKPOINT.head1 &&
+                     m->u.CHECKPOINT.slot < h->config.slots &&
+                     m->u.CHECKPOINT.first < m->u.CHECKPOINT.end && m->u.CHECKPOINT.end <= CONTEXT));
     }
     if (m->code != NET_MSG_BEAT_BACK && m->code != NET_MSG_COMMIT && m->code != NET_MSG_OPEN &&
         m->code != NET_MSG_CLOSE)
@@ -146,8 +157,21 @@ static void answer(struct shell *h, uint32_t node)
                              .u.PREPARED = {.epoch = h->epoch[node],
                                             .state = 1 + (script_byte(h->script) == 0xff)}};
         break;
+    case NET_MSG_INHERIT:
+        m = (struct net_msg){.code = NET_MSG_PREPARED,
+                             .u.PREPARED = {.epoch = h->epoch[node],
+                                            .state = 1 + (script_byte(h->script) == 0xff),
+                                            .round = h->round[node]}};
+        break;
+    case NET_MSG_CHECKPOINT:
+        m = (struct net_msg){.code = NET_MSG_CHECKPOINTED,
+                             .u.CHECKPOINTED = {coord_core_epoch(h->core), h->round[node],
+                                                base_span_str(script_byte(h->script) == 0xff ? "no" : "")}};
+        break;
     default:
         h->asked[node] = asked;
+        m = (struct net_msg){.code = NET_MSG_REPORT, .u.REPORT = {.memory_free = 1u << 24}};
+        from_node(h, node, &m);
         m = (struct net_msg){.code = NET_MSG_BEAT, .u.BEAT = {.nonce = 1, .passes = h->position}};
         break;
     }
@@ -399,6 +423,8 @@ static const struct coord_model model = {.n_layers = LAYERS,
                                          .n_vocab = VOCAB,
                                          .unit_heads = 1,
                                          .unit_cols = 16,
+                                         .kv_share = 1,
+                                         .kv_row_bytes = 64,
                                          .context = CONTEXT,
                                          .file = "fuzz",
                                          .numerics = 7,
@@ -499,6 +525,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     snprintf(h.config.name, sizeof h.config.name, "fuzz");
     h.config.context = CONTEXT;
     h.config.slots = 1 + begin % 4;
+    h.config.checkpoint = begin / 4 % 3;
     h.config.queue = begin / 4 % 2 == 0 ? 4096 : 3;
     h.config.heartbeat_ms = 200;
     h.config.dead_ms = 3000;

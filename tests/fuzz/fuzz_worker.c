@@ -102,12 +102,18 @@ static void act(struct shell *h, const struct worker_action *a)
             snprintf(h->donor, sizeof h->donor, "%s", a->peer);
         }
         break;
+    case WORKER_ACT_KV_ROOM:
+        script_must(a->epoch == h->active && h->active != 0);
+        script_must(a->kv_layers <= LAYERS && a->kv.layer <= LAYERS - a->kv_layers &&
+                    (a->kv_layers == 0 || a->kv.head0 < a->kv.head1));
+        break;
     case WORKER_ACT_KV_COPY:
         script_must(a->epoch == h->active && h->active != 0 && h->loaded != 0);
         check_kv(h, &a->kv, a->kv_layers);
         break;
     case WORKER_ACT_KV_WRITE:
-        script_must(h->msg != NULL && h->msg->code == NET_MSG_KV_ROWS && h->loaded != 0);
+        script_must(h->msg != NULL && h->msg->code == NET_MSG_KV_ROWS &&
+                    (a->to_copy ? h->active : h->loaded) != 0);
         check_kv(h, &a->kv, 1);
         script_must(h->msg->u.KV_ROWS.kv.len ==
                     (size_t)KV_ROW_BYTES * a->kv.rows * (a->kv.head1 - a->kv.head0));
@@ -387,13 +393,37 @@ static void serve(struct shell *h, struct script *s, bool commit)
         on_control(h, s, &m);
 }
 
-/* A slot or two, and parts of whom it says has them. */
+/* Rows of another worker to be copied beside the plan in force. */
+static void checkpoint(struct shell *h, struct script *s)
+{
+    struct net_msg m;
+    script_fill(s, NET_MSG_CHECKPOINT, &m);
+    struct net_msg_CHECKPOINT *x = &m.u.CHECKPOINT;
+    x->epoch = h->active;
+    x->round = 1 + script_byte(s);
+    x->begins = script_byte(s) & 1;
+    x->owner = base_span_str(script_below(s, 5) == 0 ? "" : names[script_below(s, 4)]);
+    x->layer0 = script_below(s, LAYERS);
+    x->layer1 = script_below(s, LAYERS + 2);
+    x->head0 = script_below(s, 3);
+    x->head1 = script_below(s, 5);
+    x->slot = script_below(s, h->slots + 1);
+    x->first = script_below(s, 4);
+    x->end = script_below(s, h->context + 2);
+    on_control(h, s, &m);
+}
+
+/* A slot or two, and parts of whom it says has them; with no part and one slot, a copy instead. */
 static void inherit(struct shell *h, struct script *s)
 {
     struct net_msg m;
     script_fill(s, NET_MSG_INHERIT, &m);
     struct net_msg_INHERIT *x = &m.u.INHERIT;
     const uint32_t n_slots = 1 + script_below(s, 2), n_parts = script_below(s, 4);
+    if (n_parts == 0 && n_slots == 1) {
+        checkpoint(h, s);
+        return;
+    }
     uint8_t *p = script_take(s, 160);
     struct base_buf donors = {0};
     for (uint32_t i = 0; i < n_slots; i++) {
@@ -435,7 +465,7 @@ static void kv_rows(struct shell *h, struct script *s)
     memset(kv, how, len);
     m = (struct net_msg){.code = NET_MSG_KV_ROWS,
                          .u.KV_ROWS = {a->epoch, a->layer, a->head0, a->head1, a->slot, a->first,
-                                       a->rows, {kv, how < 0xf0 ? len : 0}}};
+                                       a->rows, a->number, {kv, how < 0xf0 ? len : 0}}};
     if (script_send(s, &m))
         step(h, (struct worker_event){.type = WORKER_EV_RING, .msg = &m, .peer = h->donor});
 }

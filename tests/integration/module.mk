@@ -18,6 +18,7 @@ INTEGRATION_TESTS = \
 	%D%/watch.sh \
 	%D%/restart.sh \
 	%D%/prefetch.sh \
+	%D%/checkpoint.sh \
 	%D%/reload.sh \
 	%D%/plan.sh \
 	%D%/reuse.sh \

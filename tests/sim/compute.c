@@ -382,12 +382,77 @@ void sim_compute_logits(struct sim *s, uint32_t w, const struct worker_action *a
 
 /* ---- KV rows that move ----------------------------------------------------------------------- */
 
-static bool has_rows(const struct sim *s, const struct sim_engine *e, const struct model_kv_rows *r,
-                     uint32_t n_layers)
+void sim_copy_free(struct sim_copy *k)
 {
-    return e != NULL && r->layer >= e->layer0 && n_layers > 0 && r->layer + n_layers <= e->layer1 &&
-           r->head0 >= e->head0 && r->head0 < r->head1 && r->head1 <= e->head1 &&
-           r->slot < s->setup.slots && r->rows > 0 && r->first + r->rows <= s->setup.context;
+    if (k == NULL)
+        return;
+    base_free(k->kv);
+    base_free(k);
+}
+
+/* Now and then a board has no memory for it after all. */
+void sim_compute_kv_room(struct sim *s, uint32_t w, const struct worker_action *a)
+{
+    struct sim_worker *k = &s->workers[w];
+    const size_t n = (size_t)a->kv_layers * SIM_UNITS * s->setup.slots * s->setup.context;
+    sim_copy_free(k->copy);
+    k->copy = NULL;
+    if (k->engine == NULL || k->engine->epoch != a->epoch ||
+        a->kv.layer + a->kv_layers > s->setup.n_layers || a->kv.head1 > SIM_UNITS) {
+        sim_fail(s, "%s is to copy what does not fit its plan", sim_name(s, SIM_WORKER0 + w));
+        return;
+    }
+    if (a->kv_layers == 0)
+        return;
+    k->kv_failed = s->setup.trouble && sim_draw(s, 5) == 0;
+    if (k->kv_failed)
+        return;
+    k->copy = base_zalloc(1, sizeof *k->copy);
+    *k->copy = (struct sim_copy){.epoch = a->epoch,
+                                 .layer0 = a->kv.layer,
+                                 .layer1 = a->kv.layer + a->kv_layers,
+                                 .head0 = a->kv.head0,
+                                 .head1 = a->kv.head1,
+                                 .kv = base_alloc(n * sizeof *k->copy->kv)};
+    for (size_t i = 0; i < n; i++)
+        k->copy->kv[i] = poison(a->epoch + i);
+}
+
+static bool are_within(const struct sim *s, const struct model_kv_rows *r, uint32_t layer0,
+                       uint32_t layer1, uint32_t head0, uint32_t head1)
+{
+    return r->layer >= layer0 && r->layer < layer1 && r->head0 >= head0 && r->head0 < r->head1 &&
+           r->head1 <= head1 && r->slot < s->setup.slots && r->rows > 0 &&
+           r->first + r->rows <= s->setup.context;
+}
+
+/* The rows of one unit in an engine; NULL: it has not all of them. */
+static uint64_t *rows_in(const struct sim *s, const struct sim_engine *e,
+                         const struct model_kv_rows *r, uint32_t unit)
+{
+    if (e == NULL || !are_within(s, r, e->layer0, e->layer1, e->head0, e->head1))
+        return NULL;
+    return kv_of(s, e, r->layer, unit, r->slot) + r->first;
+}
+
+static uint64_t *rows_in_copy(const struct sim *s, const struct sim_copy *k,
+                              const struct model_kv_rows *r, uint32_t unit)
+{
+    if (k == NULL || !are_within(s, r, k->layer0, k->layer1, k->head0, k->head1))
+        return NULL;
+    const size_t head = (size_t)(r->layer - k->layer0) * SIM_UNITS + unit;
+    return k->kv + (head * s->setup.slots + r->slot) * s->setup.context + r->first;
+}
+
+/* What a worker has under a plan, in its cache or in its copy. */
+static uint64_t *rows_under(const struct sim *s, uint32_t w, uint64_t epoch,
+                            const struct model_kv_rows *r, uint32_t unit)
+{
+    const struct sim_worker *k = &s->workers[w];
+    if (k->engine == NULL || k->engine->epoch != epoch)
+        return NULL;
+    uint64_t *rows = rows_in(s, k->engine, r, unit);
+    return rows != NULL ? rows : rows_in_copy(s, k->copy, r, unit);
 }
 
 static void has_more(struct sim_engine *e, const struct model_kv_rows *r)
@@ -399,49 +464,58 @@ static void has_more(struct sim_engine *e, const struct model_kv_rows *r)
 void sim_compute_kv_copy(struct sim *s, uint32_t w, const struct worker_action *a)
 {
     const struct sim_worker *k = &s->workers[w];
-    const struct model_kv_rows *r = &a->kv;
-    if (!has_rows(s, k->engine, r, a->kv_layers) || k->engine->epoch != a->epoch ||
-        !has_rows(s, k->next_engine, r, a->kv_layers)) {
-        sim_fail(s, "%s copies KV rows that it has not", sim_name(s, SIM_WORKER0 + w));
-        return;
-    }
-    for (uint32_t l = r->layer; l < r->layer + a->kv_layers; l++)
-        for (uint32_t u = r->head0; u < r->head1; u++)
-            memcpy(kv_of(s, k->next_engine, l, u, r->slot) + r->first,
-                   kv_of(s, k->engine, l, u, r->slot) + r->first, r->rows * sizeof(uint64_t));
-    has_more(k->next_engine, r);
+    struct model_kv_rows r = a->kv;
+    for (; r.layer < a->kv.layer + a->kv_layers; r.layer++)
+        for (uint32_t u = r.head0; u < r.head1; u++) {
+            const uint64_t *from = rows_under(s, w, a->epoch, &r, u);
+            uint64_t *to = rows_in(s, k->next_engine, &r, u);
+            if (from == NULL || to == NULL) {
+                sim_fail(s, "%s copies KV rows that it has not", sim_name(s, SIM_WORKER0 + w));
+                return;
+            }
+            memcpy(to, from, r.rows * sizeof *to);
+        }
+    has_more(k->next_engine, &a->kv);
 }
 
 void sim_compute_kv_write(struct sim *s, uint32_t w, const struct worker_action *a,
                           const struct net_msg_KV_ROWS *m)
 {
-    const struct sim_worker *k = &s->workers[w];
-    const struct model_kv_rows *r = &a->kv;
-    if (!has_rows(s, k->next_engine, r, 1)) {
-        sim_fail(s, "%s is given KV rows that it has no room for", sim_name(s, SIM_WORKER0 + w));
-        return;
-    }
-    const uint8_t *from = m->kv.ptr;
-    for (uint32_t u = r->head0; u < r->head1; u++)
-        for (uint32_t p = r->first; p < r->first + r->rows; p++, from += SIM_KV_ROW_BYTES)
-            memcpy(&kv_of(s, k->next_engine, r->layer, u, r->slot)[p], from, sizeof(uint64_t));
-    has_more(k->next_engine, r);
-    s->n_moved += r->rows;
-}
-
-void sim_compute_kv_send(struct sim *s, uint32_t w, const struct worker_action *a)
-{
-    static uint8_t kv[SIM_UNITS * SIM_CONTEXT_MAX * SIM_KV_ROW_BYTES];
     struct sim_worker *k = &s->workers[w];
     const struct model_kv_rows *r = &a->kv;
+    const uint8_t *from = m->kv.ptr;
+    for (uint32_t u = r->head0; u < r->head1; u++) {
+        uint64_t *to = a->to_copy ? rows_in_copy(s, k->copy, r, u) : rows_in(s, k->next_engine, r, u);
+        if (to == NULL) {
+            k->kv_failed = a->to_copy && k->copy == NULL;
+            if (!k->kv_failed)
+                sim_fail(s, "%s is given KV rows that it has no room for",
+                         sim_name(s, SIM_WORKER0 + w));
+            return;
+        }
+        for (uint32_t p = 0; p < r->rows; p++, from += SIM_KV_ROW_BYTES)
+            memcpy(&to[p], from, sizeof *to);
+    }
+    s->n_moved += r->rows;
+    s->n_copied += a->to_copy ? r->rows : 0;
+    if (!a->to_copy)
+        has_more(k->next_engine, r);
+}
+
+void sim_compute_kv_send(struct sim *s, uint32_t w, const struct worker_action *a,
+                         const struct net_msg_KV_ASK *ask)
+{
+    static uint8_t kv[SIM_UNITS * SIM_CONTEXT_MAX * SIM_KV_ROW_BYTES];
+    const struct model_kv_rows *r = &a->kv;
     size_t n = 0;
-    if (a->has_rows && has_rows(s, k->engine, r, 1))
-        for (uint32_t u = r->head0; u < r->head1; u++)
-            for (uint32_t p = r->first; p < r->first + r->rows; p++, n += SIM_KV_ROW_BYTES)
-                memcpy(kv + n, &kv_of(s, k->engine, r->layer, u, r->slot)[p], sizeof(uint64_t));
+    for (uint32_t u = r->head0; a->has_rows && u < r->head1; u++) {
+        const uint64_t *from = rows_under(s, w, a->epoch, r, u);
+        for (uint32_t p = 0; from != NULL && p < r->rows; p++, n += SIM_KV_ROW_BYTES)
+            memcpy(kv + n, &from[p], sizeof *from);
+    }
     const struct net_msg m = {.code = NET_MSG_KV_ROWS,
                               .u.KV_ROWS = {a->epoch, r->layer, r->head0, r->head1, r->slot,
-                                            r->first, r->rows, {kv, n}}};
+                                            r->first, r->rows, ask->number, {kv, n}}};
     for (uint32_t to = 0; to < s->setup.n_workers; to++)
         if (strcmp(a->peer, sim_name(s, SIM_WORKER0 + to)) == 0)
             sim_ring_answer(s, w, to, &m);

@@ -171,6 +171,7 @@ static void watch_epoch(struct sim *s)
                  epoch);
     if (epoch == 0)
         s->no_plan_since_us = s->now_us;
+    s->mends = s->epoch == 0;
     s->epoch_max = epoch > s->epoch_max ? epoch : s->epoch_max;
     s->epoch = epoch;
     memset(s->slot_owner, 0, sizeof s->slot_owner);
@@ -211,6 +212,7 @@ static void on_open(struct sim *s, uint32_t w, const struct net_msg_OPEN *m)
                  m->tokens.n);
     s->opened[m->slot] = (struct sim_open){m->epoch, m->request, m->start};
     s->n_reused += m->start;
+    s->n_saved += s->mends && s->commit_us == s->now_us ? m->start : 0;
     const uint32_t n_prompt = s->setup.requests[who].n_prompt,
                    known = m->start < n_prompt ? m->start : n_prompt;
     c->reused = c->opened && c->reused < known ? c->reused : known;
@@ -552,6 +554,7 @@ void sim_coord_start(struct sim *s)
                             .n_ff = SIM_UNITS * 16,
                             .unit_heads = 1,
                             .kv_share = 1,
+                            .kv_row_bytes = SIM_KV_ROW_BYTES,
                             .unit_cols = 16,
                             .n_vocab = SIM_VOCAB,
                             .context = s->setup.context,

@@ -96,7 +96,7 @@ plant 'KV rows are believed to be there before they have come' worker/core_move.
 # ---- the coordinator's
 
 plant 'requests are not opened again under a new plan' coordinator/core_plan.c \
-    '/^static void commit/,/^}/s/^    coord_core_requeue(c, true);$//'
+    '/^static void commit/,/^}/s/^    coord_core_requeue(c, c->move.held);$//'
 plant 'a plan is put in force before all are ready' coordinator/core_plan.c \
     's/if (coord_core_in_plan(&c->next, i) && !c->nodes\[i\].prepared)$/if (false)/'
 plant 'a request is replayed without its last token' coordinator/core_slot.c \
@@ -112,8 +112,16 @@ plant 'workers that are left out keep the plan before' coordinator/core_plan.c \
     '/^static void commit/,/^}/s/state == NODE_MEASURED)/state == NODE_MEASURED \&\& coord_core_in_plan(\&c->now, i))/'
 plant 'a request gets a slot whose KV rows are on their way' coordinator/core_move.c \
     's/return c->move.round > 0 \&\& c->move.end\[slot\] > 0;/return false \&\& slot < c->move.round;/'
-plant 'one KV row more than was taken is believed to be there' coordinator/core_move.c \
-    's/^    return c->move.held\[slot\];/    return c->move.held[slot] + (c->move.held[slot] > 0 ? 1 : 0);/'
+plant 'one KV row more than was taken is believed to be there' coordinator/core_slot.c \
+    's/^        r->n_rows = rows\[i\];$/        r->n_rows = rows[i] + (rows[i] > 0 ? 1 : 0);/'
+plant 'a copy of an earlier request in the slot is taken' coordinator/core_slot.c \
+    's/^        coord_core_checkpoint_cut(c, slot, same);$//'
+plant 'a request gets a slot whose rows are being copied' coordinator/core_slot.c \
+    's/ || coord_core_slot_copied(c, i))/)/'
+plant 'a copy is believed to have rows before they have come' coordinator/core_checkpoint.c \
+    's/^    y->begun = true;$/    y->rows[y->slot] = y->end;/'
+plant 'a copy is believed to have all rows of the lost worker' coordinator/core_move.c \
+    's/n = copy \&\& rows < n ? rows : n;/n = copy \&\& rows == 0 ? 0 : n;/'
 
 if test $missed -gt 0; then
     echo "$missed planted bugs were not found"

@@ -277,6 +277,7 @@ static void configure(struct sim *s)
     c->objective = w->throughput ? 1.0 : 0.0;
     c->use_all = w->use_all;
     c->prefetch = w->ahead;
+    c->checkpoint = w->checkpoint;
     c->remeasure_ms = w->remeasure_ms;
     c->n_workers = w->grow_us > 0 ? w->n_workers - 1 : w->n_workers;
     for (uint32_t i = 0; i < w->n_workers; i++) {

@@ -99,6 +99,7 @@ struct sim_setup {
     bool in_order; /* plans take all workers in order with even shares; otherwise they are drawn */
     bool teams;    /* plans may have stages of several workers */
     bool ahead;            /* plans for the loss of a worker are made beforehand */
+    uint32_t checkpoint;   /* KV rows are copied to others every so many positions; 0: never */
     uint32_t remeasure_ms; /* links are measured again so often, and differ; 0: never */
     uint32_t output_first_in; /* the output is on the first stage once in so many plans; 0: never */
     bool trouble;          /* now and then profiling or loading fails */
@@ -255,6 +256,13 @@ struct sim_engine {
         sent; /* prompt rows received; taken up and dropped, as STARTED said; sent on */
 };
 
+/* A copy of another worker's KV rows, beside a plan in force. */
+struct sim_copy {
+    uint64_t epoch;
+    uint32_t layer0, layer1, head0, head1;
+    uint64_t *kv; /* as an engine's */
+};
+
 struct sim_worker {
     struct worker_core *core; /* NULL: no process */
     uint64_t process;         /* counts them */
@@ -274,6 +282,8 @@ struct sim_worker {
     uint32_t next_n_team, next_me, next_team[SIM_WORKERS_MAX];
     uint64_t done_bytes, total_bytes, fetched_bytes;
     struct sim_engine *engine, *next_engine;
+    struct sim_copy *copy;
+    bool kv_failed; /* rows or room that an action of this step named are not there */
     /* computing */
     struct worker_pass *pass;
     int64_t pass_us, pass_until_us, profile_until_us, test_until_us;
@@ -344,6 +354,9 @@ struct sim {
     struct sim_open opened[SIM_SLOTS_MAX]; /* last in the slot */
     uint64_t n_reused;                     /* rows that requests were opened behind */
     uint64_t n_moved; /* KV rows of a layer that a worker took from another */
+    uint64_t n_copied; /* those of them that went into copies */
+    uint64_t n_saved;  /* rows that requests went on behind when their plan had broken */
+    bool mends;        /* the plan in force follows one that broke */
 
     struct worker_actions *actions;
     struct sim_worker workers[SIM_WORKERS_MAX];
@@ -402,10 +415,13 @@ void sim_compute_keep(struct sim *s, uint32_t w, const struct worker_action *a,
 void sim_compute_pass(struct sim *s, uint32_t w, struct worker_pass *p);
 /* KV rows that move: from the plan in force to the one that is ready; from a message to the latter;
  * into an answer. */
+void sim_compute_kv_room(struct sim *s, uint32_t w, const struct worker_action *a);
+void sim_copy_free(struct sim_copy *k);
 void sim_compute_kv_copy(struct sim *s, uint32_t w, const struct worker_action *a);
 void sim_compute_kv_write(struct sim *s, uint32_t w, const struct worker_action *a,
                           const struct net_msg_KV_ROWS *m);
-void sim_compute_kv_send(struct sim *s, uint32_t w, const struct worker_action *a);
+void sim_compute_kv_send(struct sim *s, uint32_t w, const struct worker_action *a,
+                         const struct net_msg_KV_ASK *m);
 /* The member of the pass's team that cannot take part just now; SIM_WORKERS_MAX: all do. */
 uint32_t sim_compute_absent(const struct sim *s, uint32_t w);
 void sim_compute_send_rows(struct sim *s, uint32_t w, const struct worker_action *a);

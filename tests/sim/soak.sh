@@ -38,7 +38,7 @@ sed -n 's/^# worlds=/worlds=/p' "$work"/*.out | awk -v took="$took" -v seeds="$s
             if (f[1] == "worst_s") {
                 if (f[2] > worst) { worst = f[2]; split($(i + 1), g, "="); seed = g[2] }
             } else if (f[1] != "worst_seed") {
-                if (!(f[1] in sum) && i > 3 && f[1] != "moved_rows") names[++n] = f[1]
+                if (!(f[1] in sum) && i > 3 && f[1] !~ /_rows$/) names[++n] = f[1]
                 sum[f[1]] += f[2]
             }
         }
@@ -46,7 +46,8 @@ sed -n 's/^# worlds=/worlds=/p' "$work"/*.out | awk -v took="$took" -v seeds="$s
     END {
         printf "seeds %d to %d: %d runs (every tenth world runs twice), %.1f million events, %d s\n",
             first, first + seeds - 1, sum["worlds"], sum["events"] / 1e6, took
-        printf "plans put in force: %d, KV rows moved: %d\nfaults:", sum["plans"], sum["moved_rows"]
+        printf "plans put in force: %d, KV rows moved: %d, copied: %d, texts went on behind %d\nfaults:",
+            sum["plans"], sum["moved_rows"] - sum["copied_rows"], sum["copied_rows"], sum["saved_rows"]
         for (i = 1; i <= n; i++) printf "%s %s %d", (i > 1 ? "," : ""), names[i], sum[names[i]]
         printf "\nlongest from the last fault to the end of all requests: %.1f s (seed %d)\n", worst, seed
     }'

@@ -47,6 +47,8 @@ static void show_tail(const struct sim *s)
 
 static uint64_t reused; /* KV rows, by requests that began behind them */
 static uint64_t moved;  /* KV rows of a layer, from worker to worker */
+static uint64_t copied; /* those of them that went into copies */
+static uint64_t saved;  /* rows that requests went on behind when their plan had broken */
 static uint64_t n_worlds, n_events, n_plans, n_faults[SIM_N_FAULTS];
 static int64_t worst_us; /* from the last fault's end, or the last request, to the end of all */
 static uint64_t worst_seed;
@@ -72,8 +74,9 @@ static void report(void)
     for (int i = 0; i < SIM_N_FAULTS; i++)
         fprintf(stderr, " %s=%llu", sim_fault_name((enum sim_fault_kind)i),
                 (unsigned long long)n_faults[i]);
-    fprintf(stderr, " moved_rows=%llu worst_s=%.1f worst_seed=%llu\n",
-            (unsigned long long)moved, (double)worst_us / 1e6, (unsigned long long)worst_seed);
+    fprintf(stderr, " moved_rows=%llu copied_rows=%llu saved_rows=%llu worst_s=%.1f worst_seed=%llu\n",
+            (unsigned long long)moved, (unsigned long long)copied, (unsigned long long)saved,
+            (double)worst_us / 1e6, (unsigned long long)worst_seed);
 }
 
 /* The world's trace hash. A broken promise ends the test with the trace's tail. */
@@ -91,6 +94,8 @@ static uint64_t run_seed(uint64_t seed, unsigned how)
     const uint64_t hash = s->trace_hash;
     reused += s->n_reused;
     moved += s->n_moved;
+    copied += s->n_copied;
+    saved += s->n_saved;
     if (good) {
         count(s);
         sim_free(s);
@@ -127,9 +132,10 @@ static void every_seed_keeps_every_promise(void **state)
     if (environment("SIM_REPORT", 0) != 0)
         report();
     /* Otherwise these worlds say nothing about KV rows that outlive their request or plan. */
-    if (n >= 100 && (reused < 5 * n || moved < 50 * n))
-        fail_msg("only %llu rows were reused and %llu moved in %llu worlds",
-                 (unsigned long long)reused, (unsigned long long)moved, (unsigned long long)n);
+    if (n >= 100 && (reused < 5 * n || moved - copied < 50 * n || copied < 50 * n || saved < 2 * n))
+        fail_msg("only %llu rows were reused, %llu moved, %llu copied, and %llu saved in %llu worlds",
+                 (unsigned long long)reused, (unsigned long long)(moved - copied),
+                 (unsigned long long)copied, (unsigned long long)saved, (unsigned long long)n);
 }
 
 /* ---- scenarios ------------------------------------------------------------------------------- */

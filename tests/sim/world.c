@@ -337,6 +337,50 @@ static void mood_restarts(struct sim_setup *w, uint64_t *rng)
     }
 }
 
+/* Long texts whose KV rows are copied, and losses that strike when some are. */
+static void mood_copies(struct sim_setup *w, uint64_t *rng)
+{
+    static const enum net_code moments[] = {NET_MSG_TOKENS, NET_MSG_CHECKPOINTED, NET_MSG_KV_ASK,
+                                            NET_MSG_OPEN, NET_MSG_INHERIT};
+    static const enum sim_fault_kind kinds[] = {SIM_KILL, SIM_KILL, SIM_POWER_OFF, SIM_LINK, SIM_FREEZE};
+    const bool busy = once_in(rng, 2); /* one text follows the other in a slot */
+    w->pass_us = between(rng, 5 * MS, 40 * MS);
+    w->latency_us = busy ? between(rng, 10 * MS, 60 * MS) : w->latency_us;
+    w->slots = busy ? number(rng, 1, 2) : w->slots;
+    w->context = number(rng, 48, SIM_CONTEXT_MAX);
+    w->bad_one_in = 0;
+    for (uint32_t i = 0; i < w->n_workers; i++) {
+        w->layers_max[i] = w->n_layers;
+        w->start_us[i] = between(rng, 0, 500 * MS);
+        w->foreign[i] = false;
+    }
+    w->grow_us = 0;
+    for (uint32_t i = 0; i < w->n_requests; i++) {
+        struct sim_request *r = &w->requests[i];
+        r->n_prompt = r->n_prompt < w->context / 2 ? r->n_prompt : w->context / 2;
+        r->n = once_in(rng, 3) ? r->n : busy ? number(rng, 6, 30) : UINT32_MAX;
+        r->flags = once_in(rng, 10) ? r->flags : 0;
+        r->way = once_in(rng, 4) ? r->way : SIM_READS;
+    }
+    w->n_faults = number(rng, 1, 4);
+    for (uint32_t i = 0; i < w->n_faults; i++) {
+        struct sim_fault *f = &w->faults[i];
+        draw_fault(w, f, rng);
+        f->kind = w->n_workers > 1 ? kinds[number(rng, 0, sizeof kinds / sizeof *kinds - 1)] : SIM_KILL;
+        f->on = moments[number(rng, 0, sizeof moments / sizeof *moments - 1)];
+        f->nth = number(rng, 1, f->on == NET_MSG_TOKENS ? 400 : f->on == NET_MSG_INHERIT ? 12 : 60);
+        f->at_us = between(rng, 0, 50 * MS);
+    }
+}
+
+/* A share of the worlds has copies, drawn last of all: the others are as they were without. */
+static void draw_copies(struct sim_setup *w, uint64_t *rng)
+{
+    w->checkpoint = once_in(rng, 2) ? number(rng, 1, once_in(rng, 2) ? 3 : 12) : 0;
+    if (w->checkpoint > 0 && once_in(rng, 2))
+        mood_copies(w, rng);
+}
+
 void sim_setup_draw(struct sim_setup *w, uint64_t seed)
 {
     static void (*const moods[])(struct sim_setup * w, uint64_t * rng) = {
@@ -362,6 +406,7 @@ void sim_setup_draw(struct sim_setup *w, uint64_t seed)
     w->output_first_in = number(&rng, 0, 3);
     w->tears = once_in(&rng, 3);
     w->ahead = seed % 2 == 1;
+    draw_copies(w, &rng);
 }
 
 /* Equal workers and quick links; requests of four tokens that ask for as much as the context holds.

@@ -281,8 +281,15 @@ UNIT_TESTS += %D%/test_explain
 %C%_test_explain_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_explain_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
 
+COORD_FIXTURE = %D%/coord_fixture.c %D%/coord_fixture.h
+
+UNIT_TESTS += %D%/test_moves
+%C%_test_moves_SOURCES = %D%/test_moves.c $(COORD_FIXTURE)
+%C%_test_moves_CFLAGS = $(UNIT_CFLAGS)
+%C%_test_moves_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
+
 UNIT_TESTS += %D%/test_teams
-%C%_test_teams_SOURCES = %D%/test_teams.c
+%C%_test_teams_SOURCES = %D%/test_teams.c $(COORD_FIXTURE)
 %C%_test_teams_CFLAGS = $(UNIT_CFLAGS)
 %C%_test_teams_LDADD = $(COORD_LIBS) $(CMOCKA_LIBS)
 

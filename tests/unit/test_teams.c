@@ -1,70 +1,10 @@
 /* The coordinator core and a plan of teams, by hand: who is told what, that a plan comes into force
  * when its last member is ready and goes with any of them, and what status says. The simulator does
  * the same with everything at once; here each sentence has its own line. */
-#include "coordinator/coordinator.h"
+#include "tests/unit/coord_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-enum { N_WORKERS = 4, N_LAYERS = 6, UNITS = 4, UNIT_HEADS = 2, UNIT_COLS = 64, N_FF = 250 };
-
-static struct net_config config; /* too large for a stack */
-static struct coord_core *core;
-static struct coord_actions actions;
-static struct part_plan plan;
-static int64_t now_ms;
-static uint64_t serial;
-static double now_latency_s;
-static bool now_fits;
-static struct coord_move_cost move_cost;
-
-static struct span text(void *arg, int32_t token)
-{
-    (void)arg;
-    (void)token;
-    return base_span_str("x");
-}
-
-/* Tells apart who holds what. */
-static uint32_t n_pieces(void *arg, const struct coord_shard *s)
-{
-    (void)arg;
-    return 1 +
-           (s->layer1 - s->layer0) *
-               (s->part.head1 - s->part.head0 + 10 * (s->part.ff1 - s->part.ff0)) +
-           (s->embed ? 1000u : 0u) + (s->output ? 2000u : 0u) +
-           10000 * (s->part.run1 - s->part.run0);
-}
-
-static void step(struct coord_event ev)
-{
-    ev.now_ms = ++now_ms;
-    coord_core_step(core, &ev, &actions);
-    assert_null(coord_core_invariant(core));
-    for (uint32_t i = 0; i < actions.n; i++)
-        if (actions.list[i].type == COORD_ACT_PLAN)
-            serial = actions.list[i].serial;
-}
-
-static void says(uint32_t node, struct net_msg m)
-{
-    step((struct coord_event){.type = COORD_EV_NODE, .node = node, .msg = &m});
-}
-
-/* The message of this code to the node in the last step; NULL: none. */
-static const struct net_msg *told(uint32_t node, enum net_code code)
-{
-    for (uint32_t i = 0; i < actions.n; i++)
-        if (actions.list[i].type == COORD_ACT_NODE && actions.list[i].node == node &&
-            actions.list[i].msg.code == code)
-            return &actions.list[i].msg;
-    return NULL;
-}
 
 static const struct coord_action *manifest_of(uint32_t node)
 {
@@ -72,151 +12,6 @@ static const struct coord_action *manifest_of(uint32_t node)
         if (actions.list[i].type == COORD_ACT_MANIFEST && actions.list[i].node == node)
             return &actions.list[i];
     return NULL;
-}
-
-static bool logged(const char *part)
-{
-    for (uint32_t i = 0; i < actions.n; i++)
-        if (actions.list[i].type == COORD_ACT_LOG && strstr(actions.list[i].text, part) != NULL)
-            return true;
-    return false;
-}
-
-static void profile(uint32_t node)
-{
-    static double layers[COORD_BATCHES * N_LAYERS];
-    static const double few[COORD_BATCHES] = {1e-6, 2e-6, 3e-6};
-    uint8_t rows[COORD_BATCHES * sizeof(uint32_t)];
-    for (uint32_t i = 0; i < COORD_BATCHES; i++)
-        net_put_u32(rows, i, 1 + 3 * i);
-    for (uint32_t i = 0; i < COORD_BATCHES * N_LAYERS; i++)
-        layers[i] = 1e-3;
-    says(node, (struct net_msg){
-                   .code = NET_MSG_PROFILED,
-                   .u.PROFILED = {.rows = {rows, COORD_BATCHES},
-                                  .attention = net_list_f64(layers, COORD_BATCHES * N_LAYERS),
-                                  .ffn = net_list_f64(layers, COORD_BATCHES * N_LAYERS),
-                                  .attention_fixed = net_list_f64(few, COORD_BATCHES),
-                                  .ffn_fixed = net_list_f64(few, COORD_BATCHES),
-                                  .embed = net_list_f64(few, COORD_BATCHES),
-                                  .output = net_list_f64(few, COORD_BATCHES),
-                                  .throttle = 1,
-                                  .memory_bytes = 1u << 30}});
-}
-
-/* All workers come, and are measured; the links one after the other as the core asks. */
-static void meet(void)
-{
-    for (uint32_t i = 0; i < N_WORKERS; i++) {
-        step((struct coord_event){.type = COORD_EV_NODE_UP, .node = i});
-        says(i, (struct net_msg){
-                    .code = NET_MSG_HELLO,
-                    .u.HELLO = {.wire = NET_WIRE_VERSION, .numerics = 1, .team_port = 9000 + i}});
-        says(i, (struct net_msg){.code = NET_MSG_READY, .u.READY = {1}});
-    }
-    for (uint32_t i = 0; i < N_WORKERS; i++)
-        profile(i);
-    for (bool asked = true; asked;) {
-        asked = false;
-        for (uint32_t i = 0; i < N_WORKERS && !asked; i++) {
-            const struct net_msg *m = told(i, NET_MSG_TEST_LINK);
-            if (m == NULL)
-                continue;
-            char peer[NET_NAME_MAX];
-            snprintf(peer, sizeof peer, "%.*s", (int)m->u.TEST_LINK.peer.len,
-                     (const char *)m->u.TEST_LINK.peer.ptr);
-            asked = true;
-            assert_true(m->u.TEST_LINK.peer.len > 0);
-            says(i, (struct net_msg){
-                        .code = NET_MSG_LINK_TESTED,
-                        .u.LINK_TESTED = {base_span_str(peer), 1e-3, 1e8, 1e8, base_span_str("")}});
-        }
-    }
-}
-
-static int setup(void **state)
-{
-    struct coord_model m = {.n_layers = N_LAYERS,
-                            .n_ff = N_FF,
-                            .unit_heads = UNIT_HEADS,
-                            .unit_cols = UNIT_COLS,
-                            .kv_share = 2 * UNIT_HEADS,
-                            .n_vocab = 100,
-                            .context = 64,
-                            .numerics = 1,
-                            .text = text,
-                            .n_pieces = n_pieces};
-    (void)state;
-    memset(&config, 0, sizeof config);
-    config = (struct net_config){.slots = 2,
-                                 .queue = 4,
-                                 .heartbeat_ms = 500,
-                                 .report_ms = 1000,
-                                 .horizon_ms = 60000,
-                                 .dead_ms = 3000,
-                                 .wire = NET_SUMS_F16,
-                                 .n_workers = N_WORKERS};
-    for (uint32_t i = 0; i < N_WORKERS; i++) {
-        config.workers[i].layer0 = config.workers[i].layer1 = -1;
-        snprintf(config.workers[i].name, NET_NAME_MAX, "w%u", i);
-    }
-    now_ms = 1000;
-    serial = 0;
-    now_latency_s = 0;
-    now_fits = true;
-    move_cost = (struct coord_move_cost){0};
-    return coord_core_new(&config, &m, 1, 7700, &core, NULL);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    coord_core_free(core);
-    return 0;
-}
-
-/* w2 and w0 (which has no columns) hold layers 0-3 as a mesh, w3 leads and has the output matrix
- * with w1, which holds nothing else than heads, as a star. */
-static void two_teams(void)
-{
-    memset(&plan, 0, sizeof plan);
-    plan.n_stages = 2;
-    plan.latency_s = 0.01;
-    plan.stages[0] =
-        (struct part_stage){0, 4, PART_MESH, 2, {{2, 0, 3, 0, 4, 0, 0}, {0, 3, 4, 4, 4, 0, 0}}};
-    plan.stages[1] =
-        (struct part_stage){4, 6, PART_STAR, 2, {{3, 0, 1, 0, 4, 0, 2}, {1, 1, 4, 4, 4, 2, 5}}};
-}
-
-static void answer(void)
-{
-    const double stage_s[PART_DEVICES_MAX] = {0.006, 0.004};
-    step((struct coord_event){.type = COORD_EV_PLANNED,
-                              .ok = true,
-                              .serial = serial,
-                              .plan = &plan,
-                              .stage_s = stage_s,
-                              .stage_batch_s = stage_s,
-                              .batch_rate = 100,
-                              .now_latency_s = now_latency_s,
-                              .now_batch_rate = 100,
-                              .now_fits = now_fits,
-                              .move = move_cost,
-                              .chunk = 32,
-                              .groups = 1});
-}
-
-static void ready(uint32_t node, uint64_t epoch)
-{
-    says(node, (struct net_msg){.code = NET_MSG_PREPARED,
-                                .u.PREPARED = {.epoch = epoch, .state = 1, .planned_bytes = 7}});
-}
-
-static void is_list(struct net_list l, uint32_t n, const uint32_t *want)
-{
-    assert_int_equal(l.n, n);
-    for (uint32_t i = 0; i < n; i++)
-        assert_int_equal(net_u32_at(l, i), want[i]);
 }
 
 static void test_members_are_told(void **state)
@@ -266,22 +61,6 @@ static void test_members_are_told(void **state)
     assert_true(manifest_of(3)->shard.output && manifest_of(2)->shard.embed);
     assert_true(logged("planned name=w0 stage=0 layers=0-3 team=mesh heads=2 columns=0 runs=0"));
     assert_true(logged("planned name=w3 stage=1 layers=4-5 team=star heads=2 columns=250 runs=2"));
-}
-
-static uint64_t serve(void)
-{
-    meet();
-    two_teams();
-    answer();
-    const uint64_t epoch = told(0, NET_MSG_PLAN)->u.PLAN.epoch;
-    for (uint32_t i = 0; i < N_WORKERS; i++) {
-        assert_true(coord_core_epoch(core) == 0);
-        ready(i, epoch);
-    }
-    assert_true(coord_core_epoch(core) == epoch);
-    for (uint32_t i = 0; i < N_WORKERS; i++)
-        assert_non_null(told(i, NET_MSG_COMMIT));
-    return epoch;
 }
 
 static void test_the_last_member_commits(void **state)
@@ -478,49 +257,6 @@ static void test_the_plan_before_is_as_good(void **state)
     }
 }
 
-/* ---- KV rows that move ----------------------------------------------------------------------- */
-
-static const uint8_t request_id[16] = {9};
-
-/* A request with a prompt of three tokens; its number. */
-static uint64_t ask(void)
-{
-    static const int32_t tokens[] = {5, 6, 7};
-    const struct net_msg m = {.code = NET_MSG_SUBMIT,
-                              .u.SUBMIT = {.version = NET_CLIENT_VERSION,
-                                           .id = request_id,
-                                           .n = 40,
-                                           .top_p = 1,
-                                           .repeat_penalty = 1,
-                                           .prompt = {(const uint8_t *)"abc", 3}}};
-    step((struct coord_event){.type = COORD_EV_CLIENT, .client = 9, .msg = &m});
-    step((struct coord_event){.type = COORD_EV_READ,
-                              .ok = true,
-                              .serial = 1,
-                              .tokens = tokens,
-                              .n_tokens = 3,
-                              .prompt_bytes = 3});
-    assert_non_null(told(2, NET_MSG_OPEN));
-    return told(2, NET_MSG_OPEN)->u.OPEN.request;
-}
-
-static void token(uint64_t epoch, uint64_t number, uint32_t position)
-{
-    uint8_t request[8], at[4], id[4];
-    net_put_u64(request, 0, number);
-    net_put_u32(at, 0, position);
-    net_put_u32(id, 0, 8);
-    says(3, (struct net_msg){.code = NET_MSG_TOKENS,
-                             .u.TOKENS = {epoch, {request, 1}, {at, 1}, {id, 1}}});
-}
-
-static void drain(const char *name, uint32_t on)
-{
-    const struct net_msg m = {.code = NET_MSG_DRAIN,
-                              .u.DRAIN = {NET_CLIENT_VERSION, base_span_str(name), on}};
-    step((struct coord_event){.type = COORD_EV_CLIENT, .client = 9, .msg = &m});
-}
-
 static const struct net_msg_STATUS *status(void)
 {
     const struct net_msg ask = {.code = NET_MSG_ASK_STATUS, .u.ASK_STATUS = {NET_CLIENT_VERSION}};
@@ -558,132 +294,6 @@ static void test_a_move_has_a_price(void **state)
         assert_true((s->stays.len > 0) == (k == DEAR));
         /* By today's numbers, though nothing has changed. */
         assert_true(k != DEAR || (s->ms_predicted > 19.9 && s->ms_predicted < 20.1));
-        teardown(NULL);
-        setup(NULL);
-    }
-}
-
-static void has(uint64_t epoch, uint32_t node, uint32_t round)
-{
-    says(node, (struct net_msg){.code = NET_MSG_PREPARED,
-                                .u.PREPARED = {.epoch = epoch, .state = 1, .round = round}});
-}
-
-struct part {
-    const char *donor;
-    uint32_t layer0, layer1, head0, head1;
-};
-
-static void inherits(uint32_t node, uint32_t round, uint32_t first, uint32_t end,
-                     const struct part *parts, uint32_t n)
-{
-    const struct net_msg *m = told(node, NET_MSG_INHERIT);
-    assert_non_null(m);
-    assert_true(net_msg_bytes(m) > 0);
-    const struct net_msg_INHERIT *p = &m->u.INHERIT;
-    assert_int_equal(p->round, round);
-    is_list(p->slots, 1, (const uint32_t[]){0});
-    is_list(p->first, 1, &first);
-    is_list(p->end, 1, &end);
-    assert_int_equal(p->donors.n, n);
-    for (uint32_t i = 0; i < n; i++) {
-        assert_true(base_span_is(net_str_at(p->donors, i), parts[i].donor));
-        assert_int_equal(net_u32_at(p->layer0, i), parts[i].layer0);
-        assert_int_equal(net_u32_at(p->layer1, i), parts[i].layer1);
-        assert_int_equal(net_u32_at(p->head0, i), parts[i].head0);
-        assert_int_equal(net_u32_at(p->head1, i), parts[i].head1);
-    }
-}
-
-/* w1 and w3 take over all layers; four query heads share a KV head, of which w2 has both, w0 and w3
- * one each, and w1 both. */
-static void two_are_left(void)
-{
-    memset(&plan, 0, sizeof plan);
-    plan.n_stages = 1;
-    plan.latency_s = 0.02;
-    plan.stages[0] =
-        (struct part_stage){0, 6, PART_STAR, 2, {{1, 0, 2, 0, 4, 0, 5}, {3, 2, 4, 4, 4, 5, 5}}};
-}
-
-static void test_rows_go_where_they_are_needed(void **state)
-{
-    static const struct part of_1[] = {{"w2", 0, 4, 0, 1}, {"w1", 4, 6, 0, 1}},
-                             of_3[] = {{"w2", 0, 4, 1, 2}, {"w1", 4, 6, 1, 2}};
-    (void)state;
-    const uint64_t epoch = serve(), number = ask();
-    token(epoch, number, 3);
-    drain("w2", 1);
-    two_are_left();
-    answer();
-    const uint64_t next = told(1, NET_MSG_PLAN)->u.PLAN.epoch;
-    has(next, 1, 0);
-    token(epoch, number, 4); /* the plan in force serves */
-    has(next, 3, 0);
-    inherits(1, 1, 0, 4, of_1, 2);
-    inherits(3, 1, 0, 4, of_3, 2);
-    for (uint32_t position = 5; position < 10; position++)
-        token(epoch, number, position);
-    has(next, 1, 1);
-    has(next, 3, 0); /* old news */
-    assert_true(coord_core_epoch(core) == epoch);
-    has(next, 3, 1);
-    inherits(1, 2, 4, 9, of_1, 2);
-    token(epoch, number, 10);
-    has(next, 3, 2);
-    has(next, 1, 2);
-    /* One row more is not worth a round; the last one begins with the next token. */
-    assert_true(coord_core_epoch(core) == epoch);
-    token(epoch, number, 11);
-    inherits(1, 3, 9, 11, of_1, 2);
-    has(next, 3, 3);
-    has(next, 1, 3);
-    assert_true(coord_core_epoch(core) == next);
-    assert_non_null(told(2, NET_MSG_COMMIT));
-    const struct net_msg_OPEN *o = &told(1, NET_MSG_OPEN)->u.OPEN;
-    assert_int_equal(o->slot, 0);
-    assert_int_equal(o->start, 11);
-    assert_int_equal(o->tokens.n, 12);
-    assert_true(o->request != number);
-    token(next, o->request, 12);
-    assert_true(logged("resumed order=1 pause_ms=") && logged(" rows=12 run=1"));
-}
-
-/* Who cannot take rows is left out, and the plan in force serves on; who had them and dies takes
- * nothing but time. */
-static void test_a_move_that_fails(void **state)
-{
-    (void)state;
-    for (int k = 0; k < 2; k++) {
-        const uint64_t epoch = serve(), number = ask();
-        token(epoch, number, 3);
-        drain("w2", 1);
-        two_are_left();
-        answer();
-        const uint64_t next = told(1, NET_MSG_PLAN)->u.PLAN.epoch;
-        has(next, 1, 0);
-        has(next, 3, 0);
-        assert_non_null(told(1, NET_MSG_INHERIT));
-        if (k == 0) {
-            says(3, (struct net_msg){.code = NET_MSG_PREPARED,
-                                     .u.PREPARED = {.epoch = next,
-                                                    .state = 2,
-                                                    .reason = base_span_str("it is gone")}});
-            assert_true(coord_core_epoch(core) == epoch);
-            token(epoch, number, 4);
-            /* What is to be empty becomes so, however much slower that is. */
-            for (int64_t until = now_ms + 2100; now_ms < until;)
-                step((struct coord_event){.type = COORD_EV_TICK});
-            plan.stages[0].n_members = 1;
-            plan.stages[0].members[0] = (struct part_member){1, 0, 4, 0, 4, 0, 5};
-            answer();
-            assert_non_null(told(1, NET_MSG_PLAN));
-        } else {
-            step((struct coord_event){.type = COORD_EV_NODE_DOWN, .node = 2, .reason = "power"});
-            assert_true(coord_core_epoch(core) == next);
-            assert_int_equal(told(1, NET_MSG_OPEN)->u.OPEN.start, 0);
-            assert_int_equal(told(1, NET_MSG_OPEN)->u.OPEN.tokens.n, 4);
-        }
         teardown(NULL);
         setup(NULL);
     }
@@ -747,8 +357,6 @@ int main(void)
         TEST(test_standing_still_is_nobodys_silence),
         TEST(test_the_plan_before_is_as_good),
         TEST(test_a_move_has_a_price),
-        TEST(test_rows_go_where_they_are_needed),
-        TEST(test_a_move_that_fails),
         TEST(test_a_drain_that_cannot_be),
         TEST(test_status_counts),
     };
