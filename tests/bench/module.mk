@@ -6,7 +6,7 @@ CLEANFILES += $(BENCHES)
 .PHONY: bench
 bench: $(BENCHES) tests/tools/make_model$(EXEEXT) shoal$(EXEEXT)
 
-EXTRA_DIST += %D%/arm_mca.sh %D%/drain.sh %D%/engine.sh %D%/lab.sh %D%/lab_lib.sh %D%/peers.sh %D%/pipeline.sh %D%/planner.sh %D%/pressure.sh
+EXTRA_DIST += %D%/arm_mca.sh %D%/checkpoint.sh %D%/drain.sh %D%/engine.sh %D%/lab.sh %D%/lab_lib.sh %D%/peers.sh %D%/pipeline.sh %D%/planner.sh %D%/pressure.sh
 
 BENCHES += %D%/bench_matmul
 %C%_bench_matmul_SOURCES = %D%/bench_matmul.c
