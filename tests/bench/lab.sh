@@ -48,7 +48,7 @@ json()
 eight()
 {
     for n in 1 2 3 4 5 6 7 8; do
-        echo "$n boats of run $2"
+        echo "$2$n boats" # nothing of it was read before, so both times have it in them
     done >"$work/prompts"
     begun=$(clock | tail -n 1)
     ask generate -q -c "$work/cluster.ini" --prompts "$work/prompts" -n "$1" --temperature 0 --json >"$work/answer"
