@@ -109,6 +109,7 @@ static void commit(struct coord_core *c, struct coord_actions *out)
     coord_core_checkpoint_begin(c);
     coord_core_forecast_forget(c);
     c->stalled_ms = c->now_ms;
+    c->again_ms = c->now_ms; /* no request has a slot now, but links are not idle: all come back */
     c->waits[0] = 0;
     drop_next(c);
     c->plan_forced = false; /* whatever asked for a new plan has one */

@@ -220,7 +220,7 @@ struct coord_core {
     bool link_tried[NET_WORKERS_MAX]
                    [NET_WORKERS_MAX + 1]; /* [from][to]; the last column is the coordinator */
     struct task task;
-    int64_t again_ms;    /* when a link was last measured again */
+    int64_t again_ms;    /* when a link was last measured again, or a plan began */
     uint32_t again_next; /* the next pair, counted through [from][to] */
     /* How the policy finds workers beside their profile: so many times slower, and their share of the
      * time; 0: as measured. */

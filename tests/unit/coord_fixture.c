@@ -215,6 +215,22 @@ uint64_t serve(void)
     return epoch;
 }
 
+void coordinators_links(void)
+{
+    for (uint32_t i = 0; i < N_WORKERS; i++) {
+        const struct net_msg *m = told(i, NET_MSG_TEST_LINK);
+        const uint64_t asked = serial;
+        assert_non_null(m);
+        assert_int_equal(m->u.TEST_LINK.peer.len, 0);
+        says(i, (struct net_msg){
+                    .code = NET_MSG_LINK_TESTED,
+                    .u.LINK_TESTED = {base_span_str(""), 1e-3, 1e8, 1e8, base_span_str("")}});
+        assert_true(serial == asked);
+    }
+    for (uint32_t i = 0; i < N_WORKERS; i++)
+        assert_null(told(i, NET_MSG_TEST_LINK));
+}
+
 void drain(const char *name, uint32_t on)
 {
     const struct net_msg m = {.code = NET_MSG_DRAIN,

@@ -38,6 +38,8 @@ void answer(void);
 void ready(uint32_t node, uint64_t epoch);
 void is_list(struct net_list l, uint32_t n, const uint32_t *want);
 uint64_t serve(void);
+/* Once a plan serves, each worker's link to the coordinator is tested; no plan depends on it. */
+void coordinators_links(void);
 void drain(const char *name, uint32_t on);
 
 #endif

@@ -166,15 +166,6 @@ static void test_a_move_that_fails(void **state)
     }
 }
 
-/* ---- KV rows that are copied ----------------------------------------------------------------- */
-
-static void report_memory(const uint64_t free[N_WORKERS])
-{
-    for (uint32_t i = 0; i < N_WORKERS; i++)
-        says(i,
-             (struct net_msg){.code = NET_MSG_REPORT, .u.REPORT = {.memory_free = free[i]}});
-}
-
 /* Time passes, and everybody is heard who is there. */
 static void pass_ms(int64_t ms)
 {
@@ -183,6 +174,44 @@ static void pass_ms(int64_t ms)
     step((struct coord_event){.type = COORD_EV_CLIENT, .client = 9, .msg = &m});
     for (uint32_t i = 0; i < N_WORKERS; i++)
         says(i, (struct net_msg){.code = NET_MSG_BEAT, .u.BEAT = {.nonce = 1}});
+}
+
+/* No request has a slot in the moment in which a plan begins. That is not the time to test links, however
+ * long ago the last test is: the requests come back at once. */
+static void test_links_rest_when_a_plan_begins(void **state)
+{
+    (void)state;
+    const uint64_t epoch = serve();
+    coordinators_links();
+    const uint64_t number = ask();
+    config.remeasure_ms = 5000;
+    step((struct coord_event){.type = COORD_EV_CONFIG, .config = &config});
+    step((struct coord_event){.type = COORD_EV_PLANNED, .serial = serial, .reason = "no"});
+    token(epoch, number, 3);
+    pass_ms(6000);
+    drain("w2", 1);
+    two_are_left();
+    answer();
+    const uint64_t next = told(1, NET_MSG_PLAN)->u.PLAN.epoch;
+    for (uint32_t round = 0; round < 2; round++) {
+        has(next, 1, round);
+        has(next, 3, round);
+    }
+    token(epoch, number, 4);
+    has(next, 1, 2);
+    has(next, 3, 2);
+    assert_true(coord_core_epoch(core) == next);
+    for (uint32_t i = 0; i < N_WORKERS; i++)
+        assert_null(told(i, NET_MSG_TEST_LINK));
+}
+
+/* ---- KV rows that are copied ----------------------------------------------------------------- */
+
+static void report_memory(const uint64_t free[N_WORKERS])
+{
+    for (uint32_t i = 0; i < N_WORKERS; i++)
+        says(i,
+             (struct net_msg){.code = NET_MSG_REPORT, .u.REPORT = {.memory_free = free[i]}});
 }
 
 /* A request with three rows, under a plan whose keepers have been found among those with memory: each
@@ -360,6 +389,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_rows_go_where_they_are_needed),
         TEST(test_a_move_that_fails),
+        TEST(test_links_rest_when_a_plan_begins),
         TEST(test_rows_are_copied),
         TEST(test_a_copy_stands_in_for_the_lost),
         TEST(test_memory_goes_before_copies),

@@ -182,19 +182,6 @@ static void test_standing_still_is_nobodys_silence(void **state)
     }
 }
 
-/* Once a plan serves, each worker's link to the coordinator; no plan depends on it. */
-static void coordinators_links(void)
-{
-    for (uint32_t i = 0; i < N_WORKERS; i++) {
-        const struct net_msg *m = told(i, NET_MSG_TEST_LINK);
-        assert_non_null(m);
-        assert_int_equal(m->u.TEST_LINK.peer.len, 0);
-        assert_false(asks_for_a_plan(i, "", 1e-3, 1e8));
-    }
-    for (uint32_t i = 0; i < N_WORKERS; i++)
-        assert_null(told(i, NET_MSG_TEST_LINK));
-}
-
 static void test_links_are_measured_again(void **state)
 {
     uint32_t node;
