@@ -45,6 +45,8 @@ void worker_shell_stock(struct worker_shell *sh, const struct net_msg_STOCK *m)
         s->wanted[k] = true;
     }
     s->more = true;
+    base_log(BASE_LOG_INFO, "stock", "epoch=%llx wanted=%u", (unsigned long long)m->epoch,
+             m->pieces.n);
 }
 
 /* Begin to fetch it, where there is something new and no plan is under way. */
@@ -110,9 +112,9 @@ void worker_shell_stock_pump(struct worker_shell *sh)
         return;
     worker_loader_progress(sh->loader, &done, &total, &fetched);
     if (state == WORKER_LOADER_DONE)
-        base_log(BASE_LOG_INFO, "stock", "epoch=%llx bytes=%llu fetched=%llu",
+        base_log(BASE_LOG_INFO, "stock", "epoch=%llx bytes=%llu fetched=%llu more=%d",
                  (unsigned long long)sh->stock.epoch, (unsigned long long)total,
-                 (unsigned long long)fetched);
+                 (unsigned long long)fetched, sh->stock.more ? 1 : 0);
     else
         base_log(BASE_LOG_WARN, "stock", "error=\"%s\"", reason);
     sh->stock.asked_s = 0;

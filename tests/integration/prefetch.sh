@@ -13,12 +13,12 @@ n_forecasts()
     grep -c 'forecast without=.* predicted_ms=' "$lab/coordinator.log" || :
 }
 
-# Every worker's last word on its stock is that it is there.
+# Every worker's last word on its stock is that it is there, and that it knows of no more.
 stocked()
 {
     test "$(n_forecasts)" -ge 3 || return 1
     for name in $workers; do
-        grep ' stock' "$lab/$name.log" | tail -n 1 | grep -q 'fetched=' || return 1
+        grep ' stock' "$lab/$name.log" | tail -n 1 | grep -q 'fetched=.* more=0' || return 1
     done
 }
 
