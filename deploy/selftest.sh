@@ -88,7 +88,7 @@ build_and_check()
     make -j"$jobs" check >check.out 2>&1 || rc=$?
     say "$name: slowest, in seconds: $(slowest)"
     test "$rc" -ne 0 || return 0
-    if ! find . -name '*.trs' -exec cat {} + | grep -q -E '^:test-result: (FAIL|ERROR|XPASS)'; then
+    if ! grep -r -q -E --include='*.trs' '^:test-result: (FAIL|ERROR|XPASS)' .; then
         tail -n 60 check.out
         say "$name: make check FAILED, but no test did"
         broken=$((broken + 1))
