@@ -66,6 +66,11 @@ static bool read_parts(const struct worker_core *c, const struct net_msg_INHERIT
 
 /* ---- taking ---------------------------------------------------------------------------------- */
 
+static void end_round(struct worker_core *c)
+{
+    c->move = (struct worker_move){.done = c->move.done, .bytes = c->move.bytes};
+}
+
 /* A round of copying is over: the coordinator is told, with a reason where it failed. */
 static void copied(struct worker_core *c, struct worker_actions *out, const char *why)
 {
@@ -74,7 +79,7 @@ static void copied(struct worker_core *c, struct worker_actions *out, const char
     a->msg.code = NET_MSG_CHECKPOINTED;
     a->msg.u.CHECKPOINTED = (struct net_msg_CHECKPOINTED){c->move.from, c->move.round,
                                                           net_text_fit(a->text, 300)};
-    c->move = (struct worker_move){.done = c->move.done, .bytes = c->move.bytes};
+    end_round(c);
 }
 
 static bool is_self(const struct worker_core *c, const struct worker_move_part *p)
@@ -290,11 +295,16 @@ void worker_core_move_lost(struct worker_core *c, const char *peer, const char *
                            struct worker_actions *out)
 {
     const struct worker_move *m = &c->move;
-    for (uint32_t i = 0; m->round > 0 && i < m->n_parts; i++)
-        if (strcmp(m->parts[i].donor, peer) == 0) {
+    for (uint32_t i = 0; m->round > 0 && i < m->n_parts; i++) {
+        if (strcmp(m->parts[i].donor, peer) != 0)
+            continue;
+        /* What has been copied is for this very case; the coordinator hears of the loss, too. */
+        if (m->copies)
+            end_round(c);
+        else
             give_up(c, out, "its KV rows cannot be had from %s: %.120s", peer, reason);
-            return;
-        }
+        return;
+    }
 }
 
 void worker_core_move_failed(struct worker_core *c, struct worker_actions *out)
