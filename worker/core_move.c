@@ -196,7 +196,7 @@ void worker_core_inherit(struct worker_core *c, const struct net_msg_INHERIT *m,
     for (uint32_t i = 0; sound && i < to.n_parts; i++)
         own = own || is_self(c, &to.parts[i]);
     c->move = to;
-    if (!sound || (own && c->plan.epoch != to.from)) {
+    if (!sound || (own && (to.from == 0 || to.from != c->plan.epoch))) {
         give_up(c, out, "what it is to inherit does not fit its plans");
         return;
     }

@@ -108,19 +108,26 @@ static struct worker_core *ready_worker(uint32_t stage)
     return c;
 }
 
-static struct worker_core *worker_at(uint32_t stage, bool output_first, enum model_wire wire)
+/* Its plan is loaded, and waits for COMMIT. */
+static struct worker_core *loaded_worker(uint32_t stage, bool output_first, enum model_wire wire)
 {
     static const uint8_t hash[NET_HASH_BYTES];
     struct worker_core *c = ready_worker(stage);
     const struct net_msg p = plan(stage, output_first, wire),
                          manifest = {.code = NET_MSG_MANIFEST,
-                                     .u.MANIFEST = {EPOCH, 0, {hash, sizeof hash}}},
-                         commit = {.code = NET_MSG_COMMIT, .u.COMMIT = {EPOCH}};
+                                     .u.MANIFEST = {EPOCH, 0, {hash, sizeof hash}}};
     control(c, &p);
     control(c, &manifest);
     for (int i = 0; i < STAGES; i++)
         step(c, (struct worker_event){.type = WORKER_EV_RING_UP, .peer = ring[i]});
     step(c, (struct worker_event){.type = WORKER_EV_LOADED, .epoch = EPOCH, .ok = true});
+    return c;
+}
+
+static struct worker_core *worker_at(uint32_t stage, bool output_first, enum model_wire wire)
+{
+    const struct net_msg commit = {.code = NET_MSG_COMMIT, .u.COMMIT = {EPOCH}};
+    struct worker_core *c = loaded_worker(stage, output_first, wire);
     control(c, &commit);
     assert_int_equal(worker_core_epoch(c), EPOCH);
     return c;
@@ -474,6 +481,35 @@ static void plans_say_where_the_output_is(void **state)
             }
 }
 
+/* Rows of a worker's own are those of the plan in force, where there is one. */
+static void nothing_is_inherited_of_no_plan(void **state)
+{
+    uint8_t at[4][4], name[9];
+    (void)state;
+    struct worker_core *c = loaded_worker(0, false, MODEL_WIRE_EXACT);
+    net_put_u32(at[0], 0, 0);
+    net_put_u32(at[1], 0, 5);
+    net_put_u32(at[2], 0, 2);
+    net_put_u32(at[3], 0, 1);
+    net_put_u32(name, 0, 5);
+    memcpy(name + 4, ring[0], 5);
+    const struct net_msg m = {.code = NET_MSG_INHERIT,
+                              .u.INHERIT = {.epoch = EPOCH,
+                                            .round = 1,
+                                            .slots = {at[0], 1},
+                                            .first = {at[0], 1},
+                                            .end = {at[1], 1},
+                                            .donors = {name, 1},
+                                            .layer0 = {at[0], 1},
+                                            .layer1 = {at[2], 1},
+                                            .head0 = {at[0], 1},
+                                            .head1 = {at[3], 1}}};
+    control(c, &m);
+    assert_null(action(WORKER_ACT_KV_COPY));
+    assert_int_equal(sent(WORKER_ACT_CONTROL, NET_MSG_PREPARED)->u.PREPARED.state, 2);
+    worker_core_free(c);
+}
+
 /* Who keeps another's KV rows says that a copy is not to be counted on where it cannot be written, but
  * not where the other is lost in the middle of a round: the rows before it are for that very case. */
 static void a_copy_outlives_whom_it_is_of(void **state)
@@ -513,6 +549,7 @@ int main(void)
         cmocka_unit_test(sampling_out_of_range_fails_the_request),
         cmocka_unit_test(the_last_stage_sends_back_what_is_wanted),
         cmocka_unit_test(plans_say_where_the_output_is),
+        cmocka_unit_test(nothing_is_inherited_of_no_plan),
         cmocka_unit_test(a_copy_outlives_whom_it_is_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
