@@ -82,13 +82,14 @@ uint32_t coord_columns(uint32_t n_ff, uint32_t unit_cols, uint32_t unit0, uint32
 /* Positions of a slot: as configured, otherwise the model's own, at most 4096. */
 uint32_t coord_context(const struct net_config *c, const struct model *m);
 
-/* Solve for the nodes in `present`: the plan and its left_out come back by node. Codes of
- * part_plan_solve; ERR_RANGE for a pin that this model has no heads for. `now`, the plan in force
- * or the last one that was, by node, or NULL, is costed beside it. */
+/* What a move from one plan to another takes. */
 struct coord_move_cost {
     double ship_bytes, ship_s; /* weights, at most: workers have those of the plan that they leave */
     double kv_bytes, kv_s;     /* KV rows of full caches */
 };
+/* Solve for the nodes in `present`: the plan and its left_out come back by node. Codes of
+ * part_plan_solve; ERR_RANGE for a pin that this model has no heads for. `now`, the plan in force
+ * or the last one that was, by node, or NULL, is costed beside it. */
 struct coord_solution {
     struct part_plan plan;
     double stage_s[PART_DEVICES_MAX];        /* predicted seconds of a pass of one row */
@@ -107,6 +108,10 @@ struct coord_solution {
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
                 const struct coord_profile *p, uint32_t present, const struct part_plan *now,
                 struct coord_solution *out, struct err *e);
+/* KV heads [*head0, *head1) that a member's query heads read, where `share` of these read one KV head and
+ * `width` are one head unit; *head0 == *head1: none. */
+void coord_kv_heads(uint32_t share, uint32_t width, const struct part_member *m, uint32_t *head0,
+                    uint32_t *head1);
 /* What it takes to go from one plan to another, both by node (coordinator/move_cost.c). */
 void coord_move_cost(const struct coord_blocks *b, const struct coord_profile *p,
                      const struct part_plan *from, const struct part_plan *to,

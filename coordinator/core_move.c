@@ -58,9 +58,7 @@ bool coord_core_slot_moves(const struct coord_core *c, uint32_t slot)
 void coord_core_kv_heads(const struct coord_core *c, const struct part_member *m, uint32_t *head0,
                          uint32_t *head1)
 {
-    const uint32_t share = c->model.kv_share, width = c->model.unit_heads;
-    *head0 = m->head0 * width / share;
-    *head1 = m->head0 < m->head1 ? (m->head1 * width - 1) / share + 1 : *head0;
+    coord_kv_heads(c->model.kv_share, c->model.unit_heads, m, head0, head1);
 }
 
 /* Who has a KV head of a stage's layers under the plan that rows are of: a member that is left, the

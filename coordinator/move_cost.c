@@ -27,13 +27,18 @@ struct span_of {
     uint32_t first, end;
 };
 
-/* KV heads that a member's query heads read. */
+void coord_kv_heads(uint32_t share, uint32_t width, const struct part_member *m, uint32_t *head0,
+                    uint32_t *head1)
+{
+    *head0 = m->head0 * width / share;
+    *head1 = m->head0 < m->head1 ? (m->head1 * width - 1) / share + 1 : *head0;
+}
+
 static struct span_of kv_heads(const struct coord_blocks *b, const struct part_member *m)
 {
-    const uint32_t share = b->n_heads / b->n_kv_heads, width = b->unit_heads;
-    const uint32_t first = m->head0 * width / share;
-    return (struct span_of){first,
-                            m->head0 < m->head1 ? (m->head1 * width - 1) / share + 1 : first};
+    struct span_of s;
+    coord_kv_heads(b->n_heads / b->n_kv_heads, b->unit_heads, m, &s.first, &s.end);
+    return s;
 }
 
 /* Bytes of weights of `to` that are not in `from`. */

@@ -70,6 +70,17 @@ static void test_slice_pieces(void **state)
     model_close(m);
 }
 
+static struct model_exec_config config_of(uint32_t n_slots, uint32_t context, uint32_t max_rows,
+                                          unsigned n_threads)
+{
+    return (struct model_exec_config){.n_slots = n_slots,
+                                      .context = context,
+                                      .max_rows = max_rows,
+                                      .kv = KERN_KV_F16,
+                                      .n_threads = n_threads,
+                                      .kernels = kern_table_select(NULL)};
+}
+
 /* Runs of the output matrix with and without the final norm, with and without layers. */
 static void test_output_pieces(void **state)
 {
@@ -80,12 +91,7 @@ static void test_output_pieces(void **state)
     struct model *m = must_open(&c);
     struct err e = {0};
     uint32_t n[64], n_runs = model_shape(m)->n_vocab_runs;
-    struct model_exec_config config = {.n_slots = 3,
-                                       .context = 100,
-                                       .max_rows = 16,
-                                       .kv = KERN_KV_F16,
-                                       .n_threads = 1,
-                                       .kernels = kern_table_select(NULL)};
+    struct model_exec_config config = config_of(3, 100, 16, 1);
     assert_true(n_runs >= 3);
     const struct model_piece final = {MODEL_PIECE_FINAL, 0, 0}, middle = {MODEL_PIECE_OUTPUT, 0, 1};
     struct model_slice s = model_slice_part(0, 0, 0, 0, 0, 0, 1, 2, false, false);
@@ -113,12 +119,7 @@ static void test_memory_figures(void **state)
     c.rope_factors = true;
     struct model *m = must_open(&c);
     struct model_slice whole = model_slice_layers(m, 0, 2), first = model_slice_layers(m, 0, 1);
-    struct model_exec_config config = {.n_slots = 3,
-                                       .context = 100,
-                                       .max_rows = 16,
-                                       .kv = KERN_KV_F16,
-                                       .n_threads = 1,
-                                       .kernels = kern_table_select(NULL)};
+    struct model_exec_config config = config_of(3, 100, 16, 1);
     struct model_memory a = model_slice_memory(m, &whole, &config),
                         b = model_slice_memory(m, &first, &config);
     uint64_t weights = 0;
@@ -148,12 +149,7 @@ static void test_exec_refusals(void **state)
     struct model *m = must_open(&c);
     struct tiny_store store = tiny_store_make(m);
     struct model_slice whole = model_slice_layers(m, 0, 2);
-    struct model_exec_config config = {.n_slots = 1,
-                                       .context = 16,
-                                       .max_rows = 4,
-                                       .kv = KERN_KV_F16,
-                                       .n_threads = 2,
-                                       .kernels = kern_table_select(NULL)},
+    struct model_exec_config config = config_of(1, 16, 4, 2),
                              bad = config;
     struct model_exec *x = NULL;
     struct err e = {0};
@@ -200,12 +196,7 @@ static void test_rope_factors_checked(void **state)
     struct model *m = must_open(&c);
     struct tiny_store store = tiny_store_make(m);
     struct model_slice whole = model_slice_layers(m, 0, 2);
-    struct model_exec_config config = {.n_slots = 1,
-                                       .context = 16,
-                                       .max_rows = 4,
-                                       .kv = KERN_KV_F16,
-                                       .n_threads = 1,
-                                       .kernels = kern_table_select(NULL)};
+    struct model_exec_config config = config_of(1, 16, 4, 1);
     struct model_exec *x = NULL;
     struct err e = {0};
     assert_int_equal(model_exec_new(m, &whole, &config, tiny_store_get, &store, &x, &e), ERR_RANGE);
