@@ -127,10 +127,13 @@ int model_gguf_writer_bytes(struct gguf_writer *w, struct base_buf *out,
                             struct err *e); /* memory */
 void model_gguf_writer_free(struct gguf_writer *w);
 
-/* ---- to a smaller type (model/quantise.c) ---------------------------------------------------- */
+/* ---- to a smaller type (model/quantise*.c) --------------------------------------------------- */
 
 struct model_quantise {
-    const char *type; /* model_quantise_type */
+    /* A model_quantise_type for all matrices, or one for each layer's: "Q8_0*4,Q4_K*18", choices
+     * that add up to the layers; "keep" leaves a layer's as they are, and the embedding and the
+     * output matrix are then Q8_0. */
+    const char *type;
     unsigned n_threads;
     bool (*stop)(void); /* asked now and then; true ends it with ERR_CANCELLED */
 };
@@ -139,9 +142,12 @@ struct model_quantised {
     uint64_t bytes_before, bytes_after; /* of tensor data */
     uint32_t n_matrices;
     uint32_t n_others; /* of them: whose rows are not whole blocks of their type */
+    double loss;       /* of the layers, as in model_quantise_losses, but the root of their mean */
 };
-/* i-th type that there is, or NULL past the end. */
+/* i-th type that there is, or choice for a layer, the finest first; NULL past the end. */
+enum { MODEL_QUANTISE_CHOICES = 5 };
 const char *model_quantise_type(unsigned i);
+const char *model_quantise_choice(unsigned i);
 /* Write the F32, F16 or BF16 file `in` (its parts) as one file `out` with the matrices of the type.
  * `out` is put into place when it is complete and replaces what was there; it may not be `in`.
  * ERR_USAGE for a type that is none, ERR_UNSUPPORTED with the tensor where its type is another one,
@@ -149,6 +155,14 @@ const char *model_quantise_type(unsigned i);
  * ERR_CANCELLED, ERR_IO, ERR_NOTFOUND, ERR_FORMAT, ERR_NOMEM. */
 int model_quantise_file(const char *in, const char *out, const struct model_quantise *c,
                         struct model_quantised *done, struct err *e);
+/* The shapes of the file that would be written: a model as from a card. The same codes. */
+struct model;
+int model_quantised_open(const struct gguf *g, const char *type, struct model **out, struct err *e);
+/* loss[choice][layer]: squared norm of the difference that the choice makes to a layer's matrices by
+ * their squared norm, from a sample of the rows of large ones. `path` is for errors, c->type is not
+ * read. The same codes; ERR_RANGE, too, where a layer is all zeros. */
+int model_quantise_losses(const char *path, const struct gguf *g, const struct model_quantise *c,
+                          double loss[MODEL_QUANTISE_CHOICES][MODEL_LAYERS_MAX], struct err *e);
 
 /* ---- tokenizer (model/tokenizer*.c) ---------------------------------------------------------- */
 

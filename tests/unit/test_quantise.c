@@ -1,6 +1,7 @@
-/* Quantising: errors of the encoders on data of several kinds, edge cases, what is exact; and whole
- * files, their types, metadata and refusals. The blocks are decoded here, from the format's
- * description. */
+/* Quantising: errors of the encoders on data of several kinds, edge cases, what is exact; whole files,
+ * their types, metadata and refusals; lists of a type for each layer, and what types cost the layers'
+ * weights. The blocks are decoded here, from the format's description. */
+#include "model/gguf.h"
 #include "model/quantise.h"
 #include "tests/tools/make_model.h"
 #include "tests/unit/tiny_model.h"
@@ -16,7 +17,7 @@
 
 #include <cmocka.h>
 
-enum { Q4_0 = 2, Q8_0 = 8, Q4_K = 12, Q6_K = 14, N_TYPES = 4 };
+enum { N_TYPES = 4 };
 
 /* ---- decoding -------------------------------------------------------------------------------- */
 
@@ -359,6 +360,162 @@ static void test_threads(void **state)
     base_free(five);
 }
 
+/* ---- a type for each layer ------------------------------------------------------------------- */
+
+/* Squared relative error of a layer's matrices in `out`, decoded here. */
+static double layer_loss(const struct gguf *in, const struct gguf *out, unsigned layer)
+{
+    double error = 0, all = 0;
+    char name[16];
+    snprintf(name, sizeof name, "blk.%u.", layer);
+    for (size_t i = 0; i < model_gguf_n_tensors(in); i++) {
+        const struct gguf_tensor *a = model_gguf_tensor_at(in, i),
+                                 *b = model_gguf_tensor_at(out, i);
+        if (a->n_dims == 1 || memcmp(a->name.ptr, name, strlen(name)) != 0)
+            continue;
+        for (uint64_t k = 0; k < a->dims[0] * a->dims[1]; k++)
+            all += (double)gguf_le_f32(a->data + 4 * k) * (double)gguf_le_f32(a->data + 4 * k);
+        for (unsigned t = 0; t < N_TYPES; t++)
+            for (uint64_t k = 0; b->ggml_type == types[t].ggml && k < a->dims[0] * a->dims[1];
+                 k += types[t].cols) {
+                float x[256], back[256];
+                memcpy(x, a->data + 4 * k, 4 * types[t].cols);
+                types[t].decode(b->data + k / types[t].cols * types[t].bytes, back);
+                for (unsigned c = 0; c < types[t].cols; c++)
+                    error += ((double)x[c] - (double)back[c]) * ((double)x[c] - (double)back[c]);
+            }
+    }
+    return error / all;
+}
+
+/* The shapes that were foretold are those of the file. */
+static void same_shapes(const struct gguf *in, const char *list, const char *path)
+{
+    struct model *foretold = NULL, *real = NULL;
+    struct err e = {0};
+    if (model_quantised_open(in, list, &foretold, &e) != 0 || model_open(path, &real, &e) != 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(model_n_pieces(foretold), model_n_pieces(real));
+    for (uint32_t i = 0; i < model_n_pieces(real); i++)
+        assert_int_equal(model_piece_bytes(foretold, model_piece_at(foretold, i)),
+                         model_piece_bytes(real, model_piece_at(real, i)));
+    model_close(foretold);
+    model_close(real);
+}
+
+static void test_lists(void **state)
+{
+    struct folder *f = *state;
+    static const struct {
+        const char *list;
+        uint32_t layers[3], file_type;
+    } want[] = {
+        {"Q4_K*3", {Q4_K, Q4_K, Q4_K}, 14},
+        {"Q6_K*1,keep*1,Q4_0*1", {Q6_K, 0, Q4_0}, 18},
+        {"Q4_0*1,Q8_0*2", {Q4_0, Q8_0, Q8_0}, 7},
+    };
+    make(f, "llama", "F32");
+    struct gguf *in = open_file(f->in);
+    for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        const struct model_quantise c = {.type = want[i].list, .n_threads = 2};
+        struct model_quantised done;
+        struct err e = {0};
+        uint32_t u = 0;
+        double sum = 0;
+        if (model_quantise_file(f->in, f->out, &c, &done, &e) != 0)
+            fail_msg("%s", e.text);
+        struct gguf *g = open_file(f->out);
+        for (unsigned l = 0; l < 3; l++) {
+            char name[40];
+            snprintf(name, sizeof name, "blk.%u.ffn_down.weight", l);
+            assert_int_equal(type_of(g, name), want[i].layers[l]);
+            snprintf(name, sizeof name, "blk.%u.attn_q.weight", l);
+            assert_int_equal(type_of(g, name), want[i].layers[l]);
+            sum += layer_loss(in, g, l);
+        }
+        assert_int_equal(type_of(g, "token_embd.weight"), Q8_0);
+        assert_int_equal(type_of(g, "output.weight"), Q8_0);
+        assert_int_equal(model_gguf_u32(g, "general.file_type", &u, &e), 0);
+        assert_int_equal(u, want[i].file_type);
+        assert_true(fabs(done.loss - sqrt(sum / 3)) < 1e-6);
+        same_shapes(in, want[i].list, f->out);
+        model_gguf_close(g);
+    }
+    model_gguf_close(in);
+}
+
+static void test_bad_lists(void **state)
+{
+    struct folder *f = *state;
+    static const char *const bad[] = {
+        "Q8_0*2",
+        "Q8_0*4",
+        "Q8_0*3,",
+        ",Q8_0*3",
+        "Q8_0*3,,",
+        "Q8_0*1,*2",
+        "Q8_0*-3",
+        "Q8_0*0x3",
+        "Q9*3",
+        "Q4_K_M*3",
+        "Q8_0,Q8_0,Q8_0",
+        "Q8_0*2,keep",
+        "*3",
+        "Q8_0*",
+        "Q8_0 *3",
+        "Q8_0*3 ",
+        "keep",
+        "Q8_0*18446744073709551617",
+        "Q8_0*1,AVERYLONGNAMEFORATYPE*2",
+    };
+    struct err e = {0};
+    make(f, "llama", "F32");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (quantise(f, bad[i], 1, &e) != ERR_USAGE)
+            fail_msg("%s is taken for a list", bad[i]);
+        assert_int_equal(access(f->out, F_OK), -1);
+    }
+}
+
+/* What is foretold of small matrices is what comes; of large ones a sample speaks for all. */
+static void test_losses(void **state)
+{
+    struct folder *f = *state;
+    static double loss[MODEL_QUANTISE_CHOICES][MODEL_LAYERS_MAX];
+    static double again[MODEL_QUANTISE_CHOICES][MODEL_LAYERS_MAX];
+    struct model_quantise c = {.n_threads = 3};
+    struct model_quantised done;
+    struct err e = {0};
+    struct tiny_model m = tiny_model_default(KERN_F32);
+    m.n_embd = 256;
+    m.head_dim = 64;
+    for (int large = 0; large < 2; large++) {
+        m.n_ff = large ? 5120 : 512;
+        assert_true(tiny_model_write(&m, f->in, &e));
+        struct gguf *in = open_file(f->in);
+        c.n_threads = 3;
+        assert_int_equal(model_quantise_losses(f->in, in, &c, loss, &e), 0);
+        c.n_threads = 1;
+        assert_int_equal(model_quantise_losses(f->in, in, &c, again, &e), 0);
+        assert_memory_equal(loss, again, sizeof loss);
+        for (unsigned k = 0; k < MODEL_QUANTISE_CHOICES; k++) {
+            char list[24];
+            snprintf(list, sizeof list, "%s*2", model_quantise_choice(k));
+            c.type = list;
+            assert_int_equal(model_quantise_file(f->in, f->out, &c, &done, &e), 0);
+            struct gguf *out = open_file(f->out);
+            for (unsigned l = 0; l < 2; l++) {
+                const double real = k == 0 ? 0 : layer_loss(in, out, l);
+                if (fabs(loss[k][l] - real) > (large ? 0.05 : 1e-6) * real)
+                    fail_msg("%s, layer %u: %g instead of %g", list, l, loss[k][l], real);
+                assert_true(k == 0 || loss[k][l] > loss[k - 1][l]);
+            }
+            model_gguf_close(out);
+        }
+        model_gguf_close(in);
+    }
+}
+
 /* ---- refusals -------------------------------------------------------------------------------- */
 
 static void spoil(void *arg, const char *tensor, float *values, uint64_t n)
@@ -438,6 +595,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_fallback, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_large, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_threads, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_lists, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_bad_lists, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_losses, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_refusals, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_stopped, make_folder, remove_folder),
     };
