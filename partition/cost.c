@@ -377,29 +377,25 @@ double part_hop_seconds(const struct part_problem *p, const struct part_plan *pl
                : p->lat_s[from][to] + hop_bytes(p, plan, stage, rows, false) / p->rate[from][to];
 }
 
-/* What a pass of `rows` rows costs the ring. */
-struct ring {
-    double sum_s, slowest_s; /* all stages and links; the slowest stage or link */
-};
-
-static struct ring ring_of(const struct part_problem *p, const struct part_plan *plan, double rows,
-                           bool prompt)
+struct part_ring part_ring_of(const struct part_problem *p, const struct part_plan *plan,
+                              struct part_pass pass)
 {
-    struct ring r = {0.0, 0.0};
+    struct part_ring r = {0.0, 0.0, 0.0};
     for (uint32_t k = 0; k < plan->n_stages; k++) {
         const struct part_stage *s = &plan->stages[k];
         const uint32_t from = s->members[0].device;
         const bool closes = k + 1 == plan->n_stages;
         const uint32_t to = plan->stages[closes ? 0 : k + 1].members[0].device;
-        const double seconds = stage_seconds(p, s, (struct part_pass){rows, prompt});
+        const double seconds = stage_seconds(p, s, pass);
         r.sum_s += seconds;
         r.slowest_s = fmax(r.slowest_s, seconds);
         if (from == to)
             continue;
-        const double bytes = hop_bytes(p, plan, k, rows, prompt);
-        r.sum_s += p->lat_s[from][to] + bytes / p->rate[from][to];
-        r.slowest_s = fmax(r.slowest_s, bytes / p->rate[from][to]);
+        const double link_s = hop_bytes(p, plan, k, pass.rows, pass.prompt) / p->rate[from][to];
+        r.sum_s += p->lat_s[from][to] + link_s;
+        r.link_s = fmax(r.link_s, link_s);
     }
+    r.slowest_s = fmax(r.slowest_s, r.link_s);
     return r;
 }
 
@@ -419,7 +415,8 @@ static double ttft_of(const struct part_problem *p, const struct part_plan *plan
 {
     if (p->prompt_rows == 0)
         return 0.0;
-    const struct ring r = ring_of(p, plan, part_chunk_rows(p), true);
+    const struct part_ring r =
+        part_ring_of(p, plan, (struct part_pass){part_chunk_rows(p), true});
     return r.sum_s + (part_chunks(p) - 1) * r.slowest_s;
 }
 
@@ -436,8 +433,9 @@ double part_full_rows(const struct part_problem *p, uint32_t n_stages)
 void part_plan_cost(const struct part_problem *p, struct part_plan *plan)
 {
     const uint32_t groups = part_groups(p, plan->n_stages);
-    const struct ring full = ring_of(p, plan, part_full_rows(p, plan->n_stages), false);
-    plan->latency_s = ring_of(p, plan, 1.0, false).sum_s;
+    const struct part_ring full =
+        part_ring_of(p, plan, (struct part_pass){part_full_rows(p, plan->n_stages), false});
+    plan->latency_s = part_ring_of(p, plan, (struct part_pass){1.0, false}).sum_s;
     plan->bottleneck_s = full.slowest_s;
     plan->cycle_s = fmax(groups * full.slowest_s, full.sum_s);
     plan->ttft_s = ttft_of(p, plan);
@@ -449,7 +447,8 @@ uint32_t part_best_groups(const struct part_problem *p, const struct part_plan *
     uint32_t best = 1;
     *cycle_s = HUGE_VAL;
     for (uint32_t groups = 1; groups <= part_groups(p, plan->n_stages); groups++) {
-        const struct ring r = ring_of(p, plan, (double)p->slots / groups, false);
+        const struct part_ring r =
+            part_ring_of(p, plan, (struct part_pass){(double)p->slots / groups, false});
         const double cycle = fmax(groups * r.slowest_s, r.sum_s);
         if (cycle < *cycle_s) {
             *cycle_s = cycle;

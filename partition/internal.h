@@ -65,6 +65,12 @@ double part_stage_layer(const struct part_problem *p, const struct part_stage *s
                         struct part_pass pass);
 double part_stage_output(const struct part_problem *p, const struct part_stage *s,
                          struct part_pass pass);
+/* What a pass costs the ring: all stages and links, the slowest of them, the slowest link. */
+struct part_ring {
+    double sum_s, slowest_s, link_s;
+};
+struct part_ring part_ring_of(const struct part_problem *p, const struct part_plan *plan,
+                              struct part_pass pass);
 /* Of a chunk of the prompt. */
 double part_stage_prompt_seconds(const struct part_problem *p, const struct part_stage *s);
 double part_attn_seconds(const struct part_problem *p, uint32_t d, uint32_t layer, double rows,
@@ -208,6 +214,16 @@ double part_bound_ring(const struct part_view *v, const struct part_bound *b, ui
  * ERR_TIMEOUT nothing known within the deadline; ERR_FULL too many columns to try; ERR_NOMEM. */
 int part_milp_solve(const struct part_view *v, const struct part_bound *bound, double deadline_s,
                     struct part_plan *plan, double *lower_s, struct err *e);
+
+/* Calls `solve`, which calls GLPK: ERR_NOMEM where that fails on its own errors, out of memory among
+ * them, otherwise what it returns. GLPK's memory is gone afterwards, and nothing was printed. */
+int part_milp_guarded(int (*solve)(void *arg), void *arg);
+
+/* The best type of each layer for a plan that is there, or with NULL those of the fewest bytes, within
+ * the budget (milp_types.c). 0; ERR_INFEASIBLE: there are none, by budget, memory or TTFT limit;
+ * ERR_TIMEOUT; ERR_NOMEM. */
+int part_milp_types(const struct part_precision *x, const struct part_plan *plan, double deadline_s,
+                    uint8_t *type);
 
 /* Lower bounds over kinds of devices instead of devices (relax.c): valid for every plan, whatever its
  * teams and divisions. NULL: no memory. */

@@ -68,13 +68,12 @@ struct milp {
     struct slow full, chunk;
     int cycle;
     glp_prob *lp;
-    jmp_buf broken;
 };
 
 static void on_error(void *info)
 {
-    struct milp *m = info;
-    longjmp(m->broken, 1);
+    jmp_buf *broken = info;
+    longjmp(*broken, 1);
 }
 
 /* Non-zero tells GLPK that the text is dealt with: it prints even with its output off when it
@@ -84,6 +83,21 @@ static int on_text(void *info, const char *text)
     (void)info;
     (void)text;
     return 1;
+}
+
+int part_milp_guarded(int (*solve)(void *arg), void *arg)
+{
+    jmp_buf broken;
+    volatile int rc = ERR_NOMEM;
+    if (setjmp(broken) == 0) {
+        glp_term_out(GLP_OFF);
+        glp_term_hook(on_text, NULL);
+        glp_error_hook(on_error, &broken);
+        rc = solve(arg);
+    }
+    glp_error_hook(NULL, NULL);
+    glp_free_env();
+    return rc;
 }
 
 static bool worth(const struct milp *m, double least)
@@ -415,16 +429,12 @@ static int allocate(struct milp *m)
     return 0;
 }
 
-/* Everything that calls GLPK, so that its failure can jump out of it. */
-static int solve_guarded(struct milp *m)
+/* Everything that calls GLPK. */
+static int solve_program(void *arg)
 {
-    if (setjmp(m->broken) != 0)
-        return ERR_NOMEM;
-    glp_term_out(GLP_OFF);
-    glp_term_hook(on_text, NULL);
-    glp_error_hook(on_error, m);
+    struct milp *m = arg;
     build(m);
-    int rc = solve_relaxed(m);
+    const int rc = solve_relaxed(m);
     return rc != 0 ? rc : solve_integer(m);
 }
 
@@ -449,11 +459,8 @@ int part_milp_solve(const struct part_view *v, const struct part_bound *bound, d
     if (m->n_columns == 0)
         goto out;
     rc = allocate(m);
-    if (rc == 0) {
-        rc = solve_guarded(m);
-        glp_error_hook(NULL, NULL);
-        glp_free_env();
-    }
+    if (rc == 0)
+        rc = part_milp_guarded(solve_program, m);
     if (rc == ERR_NOMEM)
         err_set(e, rc, "no memory for a placement program of %zu columns", m->n_columns);
     *lower = m->lower;

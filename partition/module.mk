@@ -16,6 +16,8 @@ noinst_LIBRARIES += %D%/libpart.a
 	%D%/halves.c \
 	%D%/kinds.c \
 	%D%/milp.c \
+	%D%/milp_types.c \
+	%D%/precision.c \
 	%D%/relax.c \
 	%D%/search.c \
 	%D%/solve.c \

@@ -185,6 +185,35 @@ const char *part_algorithm_name(enum part_algorithm a);
 int part_algorithm_run(enum part_algorithm a, const struct part_problem *p, struct part_plan *plan,
                        struct err *e);
 
+/* A type for each layer beside its place, under a budget of loss (partition/precision.c), after
+ * DILEMMA (Hosseinzadeh, Khamfroush, 2503.01704: its integer program for one model): each layer is
+ * on a server in one precision, the objective is the time of a token, and what quantising does to
+ * the model is a budget on a sum over layers of what it does to their weights. What differs: types
+ * are those that files have, with the seconds and bytes of each; layers lie in contiguous stages,
+ * teams and all, by Shoal's cost model; and place and types are decided in turn instead of in one
+ * program. */
+enum { PART_TYPES_MAX = 8 };
+struct part_precision {
+    uint32_t n_types;
+    /* The problem with all layers in that type, borrowed. They differ in bytes of layers and in
+     * devices' seconds of attn and ff, in nothing else. */
+    const struct part_problem *of[PART_TYPES_MAX];
+    double loss[PART_TYPES_MAX][PART_LAYERS_MAX]; /* of a layer in that type, at least 0 */
+    double budget;                                /* of the sum over the layers */
+};
+struct part_precise {
+    uint8_t type[PART_LAYERS_MAX]; /* of each layer */
+    struct part_plan plan;         /* costed with these types; without gap and left_out */
+    /* All layers in one type, whatever it loses; n_stages 0: no plan was found. */
+    struct part_plan all[PART_TYPES_MAX];
+};
+/* Within (n_types + 2) times the problems' time_limit_s. 0; ERR_INFEASIBLE: nothing within budget and
+ * memory was found; ERR_RANGE; ERR_NOMEM. */
+int part_precision_solve(const struct part_precision *x, struct part_precise *out, struct err *e);
+/* The problem with layers of these types. */
+void part_precision_mix(const struct part_precision *x, const uint8_t *type,
+                        struct part_problem *out);
+
 /* Every plan, tried: small cases only (tests, and n_devices <= 4 with n_layers <= 10). Same
  * results. */
 int part_plan_enumerate(const struct part_problem *p, struct part_plan *plan, struct err *e);
