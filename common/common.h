@@ -130,6 +130,10 @@ void base_buf_deinit(struct base_buf *b);
 int64_t base_clock_ms(void); /* monotonic */
 double base_clock_s(void);   /* monotonic, seconds */
 
+/* The median of n > 0 times or other numbers, none of them NaN; of an even n the upper
+ * one. Leaves them sorted, the smallest first. */
+double base_median(double *values, size_t n);
+
 enum base_log_level { BASE_LOG_ERROR, BASE_LOG_WARN, BASE_LOG_INFO, BASE_LOG_DEBUG };
 void base_log_init(const char *program, enum base_log_level level);
 /* One line an event on stderr: time, level, program, event, then `key=value` pairs from `fmt`.

@@ -9,6 +9,7 @@ noinst_LIBRARIES += %D%/libbase.a
 	%D%/file.c \
 	%D%/jobs.c \
 	%D%/log.c \
+	%D%/median.c \
 	%D%/memory.c \
 	%D%/rng.c \
 	%D%/span.c

@@ -71,12 +71,6 @@ static void *echo(void *arg)
     return NULL;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void ask(struct end *d)
 {
     double round_s[ROUNDS_MAX], then_s, all_s = 0;
@@ -92,8 +86,7 @@ static void ask(struct end *d)
         all_s += round_s[n++];
         then_s = now_s;
     }
-    qsort(round_s, n, sizeof *round_s, by_value);
-    d->round_s = round_s[n / 2];
+    d->round_s = base_median(round_s, n);
 }
 
 int worker_exchange_time(const char *keys, const char *self, uint32_t bytes, double *seconds,

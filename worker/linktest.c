@@ -12,7 +12,6 @@
  * Every test has a deadline. A result with rtt 0 and an error is a link that cannot be used. */
 #include "worker/linktest.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static uint8_t load[WORKER_PROBE_BYTES];
@@ -73,12 +72,6 @@ void worker_linktest_lost(struct worker_linktest *t, net_peer to)
         t->deadline_ms = 0;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void on_pong(struct worker_linktest *t, struct net *net, uint64_t nonce)
 {
     if (t->state != WORKER_TEST_PINGS || nonce != t->nonce)
@@ -88,8 +81,7 @@ static void on_pong(struct worker_linktest *t, struct net *net, uint64_t nonce)
         t->ping_due_ms = base_clock_ms() + WORKER_PING_GAP_MS;
         return;
     }
-    qsort(t->rtts, WORKER_PINGS, sizeof *t->rtts, by_value);
-    t->rtt = t->rtts[WORKER_PINGS / 2];
+    t->rtt = base_median(t->rtts, WORKER_PINGS);
     t->nonce++;
     t->state = WORKER_TEST_UP;
     t->burst_at = base_clock_s();

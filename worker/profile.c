@@ -193,12 +193,6 @@ static void set_rows(struct bench *b, uint32_t n)
                          : (struct model_row){0, middle + i % (b->c->context - middle), 0, true};
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Seconds of run(b, n), both laps: the median of some runs. */
 static void measure(struct bench *b, void (*run)(struct bench *, uint32_t), uint32_t n,
                     double out[static 2])
@@ -213,10 +207,8 @@ static void measure(struct bench *b, void (*run)(struct bench *, uint32_t), uint
             total += s[i][k] = b->lap[i];
         k++;
     }
-    for (int i = 0; i < 2; i++) {
-        qsort(s[i], (size_t)k, sizeof s[i][0], by_value);
-        out[i] = s[i][k / 2];
-    }
+    for (int i = 0; i < 2; i++)
+        out[i] = base_median(s[i], (size_t)k);
 }
 
 /* Time layers [a, z) with the first `heads` head units and `units` feed-forward units, without the

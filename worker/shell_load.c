@@ -656,22 +656,15 @@ int worker_shell_jobs_init(struct worker_shell *sh, struct err *e)
     return rc != 0 ? rc : base_jobs_new("watch", 1, &sh->watch, e);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void profile_done(struct worker_shell *sh, struct job *j)
 {
     /* Of a former coordinator's model nobody wants to know. */
     if (j->serial != sh->profile_serial || memcmp(j->card, sh->model_hash, NET_HASH_BYTES) != 0)
         return;
-    qsort(sh->noop_s, WORKER_NOOPS, sizeof *sh->noop_s, by_value);
     sh->measured = (struct worker_measured){.config = j->config,
                                             .quota = j->quota,
                                             .profile = j->profile,
-                                            .pass = sh->noop_s[WORKER_NOOPS / 2],
+                                            .pass = base_median(sh->noop_s, WORKER_NOOPS),
                                             .at_ms = j->rc == 0 ? base_clock_ms() : 0};
     memcpy(sh->measured.model, j->card, NET_HASH_BYTES);
     worker_shell_say_profile(sh, 0, j->rc == 0 ? "" : j->e.text);

@@ -24,16 +24,10 @@ static uint32_t there, back, rounds; /* bytes each way */
 static uint8_t bytes[BYTES_MAX];
 static double times[ROUNDS_MAX];
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void print(const char *what)
 {
-    qsort(times, rounds, sizeof *times, by_value);
-    printf("%s,%u,%u,%.1f,%.1f\n", what, there, back, times[rounds / 2] * 1e6,
+    const double median_s = base_median(times, rounds);
+    printf("%s,%u,%u,%.1f,%.1f\n", what, there, back, median_s * 1e6,
            times[rounds * 9 / 10] * 1e6);
 }
 

@@ -38,12 +38,6 @@ struct bench {
 enum op { MATMUL, MATMUL_SUM, N_OPS };
 static const char *const op_names[N_OPS] = {"matmul", "matmul_sum"};
 
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double thread_seconds(void)
 {
     struct timespec t = {0};
@@ -72,8 +66,7 @@ static double measure(const struct bench *b, const struct kern_table *t, enum op
         }
         seconds[pass] = thread_seconds() - start;
     }
-    qsort(seconds, PASSES, sizeof seconds[0], compare_doubles);
-    return seconds[PASSES / 2];
+    return base_median(seconds, PASSES);
 }
 
 static const uint32_t batches[] = {1, 4, 16, N_X_MAX};
@@ -117,8 +110,7 @@ static void report_blas(const struct bench *b)
             }
             seconds[pass] = (thread_seconds() - start) / N_MATRICES;
         }
-        qsort(seconds, PASSES, sizeof seconds[0], compare_doubles);
-        print_row("openblas", "cblas_sgemm", KERN_F32, batches[k], bytes, seconds[PASSES / 2]);
+        print_row("openblas", "cblas_sgemm", KERN_F32, batches[k], bytes, base_median(seconds, PASSES));
     }
 #else
     (void)b;

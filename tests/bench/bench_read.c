@@ -33,12 +33,6 @@ static void read_part(void *arg, unsigned part, unsigned n_parts)
     j->sums[part] = a + b + c + d;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Median seconds of a pass; 0: no threads to be had. */
 static double measure(struct job *j, unsigned n_threads, unsigned n_passes)
 {
@@ -52,8 +46,7 @@ static double measure(struct job *j, unsigned n_threads, unsigned n_passes)
         seconds[i > 0 ? i - 1 : 0] = base_clock_s() - begun;
     }
     kern_pool_free(p);
-    qsort(seconds, n_passes, sizeof seconds[0], compare_doubles);
-    return seconds[n_passes / 2];
+    return base_median(seconds, n_passes);
 }
 
 int main(int argc, char **argv)

@@ -140,6 +140,15 @@ static void checked_arithmetic(void **state)
     assert_int_equal(base_round_up(64, 64), 64);
 }
 
+static void median_of_odd_and_even(void **state)
+{
+    double five[] = {3, -1, 7, 2, 5}, four[] = {4, 1, 3, 2}, one[] = {6};
+    (void)state;
+    assert_true(base_median(five, 5) == 3 && five[0] == -1 && five[4] == 7);
+    assert_true(base_median(four, 4) == 3);
+    assert_true(base_median(one, 1) == 6);
+}
+
 /* The first numbers from seed 1234567, as the paper's Java class gives them. */
 static void rng_known_numbers(void **state)
 {
@@ -572,6 +581,7 @@ int main(void)
         cmocka_unit_test(err_sentences),
         cmocka_unit_test(span_compare),
         cmocka_unit_test(checked_arithmetic),
+        cmocka_unit_test(median_of_odd_and_even),
         cmocka_unit_test(rng_known_numbers),
         cmocka_unit_test(bytes_as_text),
         cmocka_unit_test(alloc_and_live_count),

@@ -491,12 +491,6 @@ static void test_quotas(void **state)
 
 /* ---- the table ---- */
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The best of the published algorithms, in parts of the solver's objective. */
 static double best_published(const struct part_plan *mine, const char **name)
 {
@@ -544,10 +538,11 @@ static int print_table(double limit_s, uint32_t from, uint32_t to)
                100 * plan.gap, plan.solve_s, ratio, theirs);
         fflush(stdout);
     }
-    qsort(gaps, n, sizeof *gaps, by_value);
-    if (n > 0)
-        printf("\n%u clusters: median gap %.1f %%, worst %.1f %%\n", n,
-               100 * (gaps[(n - 1) / 2] + gaps[n / 2]) / 2, 100 * gaps[n - 1]);
+    if (n > 0) {
+        const double median = base_median(gaps, n);
+        printf("\n%u clusters: median gap %.1f %%, worst %.1f %%\n", n, 100 * median,
+               100 * gaps[n - 1]);
+    }
     return 0;
 }
 
