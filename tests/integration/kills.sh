@@ -78,10 +78,11 @@ goes_on()
 
 # ---- networks ----------------------------------------------------------------------------------------
 
-# A network for each worker, and this one at the bridge.
+# A network for each worker, and this one at the bridge. The bridge has an address of its own: otherwise it takes that of a
+# port, and another when this port is cut off, and the other workers' packets to the coordinator are lost with it.
 make_networks()
 {
-    ip link set lo up && ip link add br0 type bridge forward_delay 0 &&
+    ip link set lo up && ip link add br0 address 02:00:00:00:00:01 type bridge forward_delay 0 &&
         ip addr add 10.77.1.1/24 dev br0 && ip link set br0 up || return 1
     n=10
     for name in $workers; do
