@@ -6,9 +6,10 @@
  * which an integer program has not, and it says what a person would gain by acting on it. The second
  * board has its twin's times and memory, and its best links to the others.
  *
- * Time is shared between the questions that are left, so the answer to a big one may be a plan that
- * is good and not proven: what it would bring is then "at least" that. A question that no better plan
- * was found for, and none excluded, is called open. Left out: two changes at a time. */
+ * Each begins with the plan at hand, which mostly is one of the changed program too. Time is shared
+ * between the questions that are left, so the answer to a big one may be a plan that is good and not
+ * proven: what it would bring is then "at least" that. A question that no better plan was found for,
+ * and none excluded, is called open. Left out: two changes at a time. */
 #include "coordinator/coordinator.h"
 
 #include <math.h>
@@ -73,7 +74,8 @@ static enum answer answer(struct asking *a, uint32_t present, int *rc)
     a->left -= a->left > 1 ? 1 : 0;
     if (left_s < 1e-3)
         return NOT_FOUND;
-    const int solved = coord_solve(&a->c, a->blocks, &a->p, present, NULL, &a->with, &a->e);
+    const int solved =
+        coord_solve(&a->c, a->blocks, &a->p, present, &a->now->plan, &a->with, &a->e);
     if (solved == ERR_NOMEM)
         *rc = solved;
     if (solved != 0)

@@ -366,6 +366,8 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     if ((rc = check_pins(c, b, e)) != 0)
         goto out;
     build_problem(c, b, p, present, c->ttft_ms > 0 ? COORD_BATCHES - 1 : 1, problem, node);
+    const bool had = by_devices(problem, now, node, &last);
+    problem->begin = had ? &last : NULL;
     memset(&plan, 0, sizeof plan);
     if ((rc = part_algorithm_run((enum part_algorithm)c->algorithm, problem, &plan, e)) != 0)
         goto out;
@@ -374,7 +376,6 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     part_plan_cost(problem, &plan);
     if ((rc = keep_plan(problem, b, &plan, node, out, e)) != 0)
         goto out;
-    const bool had = by_devices(problem, now, node, &last);
     if (had) {
         part_plan_cost(problem, &last);
         out->now_latency_s = last.latency_s;

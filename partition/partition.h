@@ -63,6 +63,8 @@ enum part_granularity {
 
 enum part_exchange { PART_ANY_SHAPE, PART_ONLY_STAR, PART_ONLY_MESH };
 
+struct part_plan;
+
 /* The placement problem. Diagonals of lat_s and rate are not read. */
 struct part_problem {
     uint32_t n_layers, n_devices;
@@ -93,6 +95,9 @@ struct part_problem {
     uint32_t prompt_rows, chunk_rows;
     double ttft_max_s;
     bool use_all; /* every device gets work */
+    /* A plan to begin with, such as the one in force, or NULL: where it fits, the solver's is no worse.
+     * Only its stages are read. The algorithms by name do not look. */
+    const struct part_plan *begin;
     double time_limit_s;
 };
 

@@ -179,6 +179,16 @@ static int solve_questions(struct solving *s, struct err *e)
     return 0;
 }
 
+static void begin_with_given(struct solving *s)
+{
+    if (s->p->begin == NULL)
+        return;
+    struct part_plan given = *s->p->begin;
+    part_plan_cost(s->p, &given);
+    if (part_plan_fits(s->p, &given))
+        s->plan = given;
+}
+
 /* What published algorithms find is where a large search begins, so it never ends above them. */
 static void begin_with_published(struct solving *s)
 {
@@ -215,6 +225,8 @@ static int solve_all(struct solving *s, struct err *e)
 {
     const bool large = (!s->exact || s->p->n_devices > SMALL_DEVICES) && s->must == 0;
     s->relax = large ? part_relax_new(s->p) : NULL;
+    if (s->must == 0)
+        begin_with_given(s);
     if (large)
         begin_with_published(s);
     if (large)

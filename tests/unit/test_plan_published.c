@@ -340,6 +340,28 @@ static void hold_against(uint32_t number, double limit_s, struct part_plan *plan
     }
 }
 
+/* With a good plan given and next to no time, the solver's is no worse; one that breaks a rule is not
+ * taken. */
+static void test_begins_with_given(void **state)
+{
+    (void)state;
+    static struct part_plan good, again;
+    char name[96];
+    hold_against(3, 1.0, &good, name);
+    const double objective = part_plan_objective(&prob, &good);
+    prob.begin = &good;
+    prob.time_limit_s = 1e-3;
+    assert_int_equal(part_plan_solve(&prob, &again, NULL), 0);
+    assert_true(part_plan_objective(&prob, &again) <= objective * (1.0 + 1e-9));
+    assert_true(again.gap > 0.0 && part_plan_fits(&prob, &again));
+
+    const uint32_t leader = good.stages[0].members[0].device;
+    prob.devices[leader].memory_bytes = 1;
+    prob.time_limit_s = 0.2;
+    assert_int_equal(part_plan_solve(&prob, &again, NULL), 0);
+    assert_true(part_plan_find(&again, leader, NULL) == again.n_stages);
+}
+
 static void test_clusters(void **state)
 {
     (void)state;
@@ -560,6 +582,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_splits_by_hand),
         cmocka_unit_test(test_heads_by_hand),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_begins_with_given),
         cmocka_unit_test(test_clusters),
         cmocka_unit_test(test_bound_is_below_optimum),
         cmocka_unit_test(test_quotas),
