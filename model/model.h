@@ -332,7 +332,7 @@ struct model_exec_config {
     unsigned n_threads;
     const struct kern_table *kernels;
     bool fast; /* numerics: fast; kern_fast_open has been called */
-    bool small_pages; /* weights are mapped files, or lie where such would: for speed alone */
+    bool small_pages; /* weights lie in pages of 4 KiB, as most mapped files do: for speed alone */
 };
 /* What a slice takes, before anything is allocated; the planner and the executor use this one. */
 struct model_memory {

@@ -34,6 +34,7 @@
 enum {
     FILL = 0x34,
     SPAN_BYTES = 64 << 20,
+    BLOCK_BYTES = 8 << 20,
     RUNS_MIN = 5,
     RUNS_MAX = 400,
     SHARE = 4 /* the smaller share is one part in so many */
@@ -57,6 +58,8 @@ struct bench {
     size_t coded;
     double lap[2]; /* seconds of the run at hand: of the two halves, or of all in the first */
     void **pieces; /* [model_n_pieces] made-up content, NULL where not needed yet */
+    struct base_arena **blocks; /* [model_n_pieces at most] where it lies, in pages as the store's */
+    uint32_t n_blocks;
 };
 
 static double now_s(const struct bench *b)
@@ -76,31 +79,38 @@ static void fill(void *to, struct model_piece p, size_t bytes)
         memcpy((uint8_t *)to + i, &one, sizeof one);
 }
 
+/* In the last block, or in a new one. */
+static void *take(struct bench *b, size_t bytes)
+{
+    const size_t block = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+    void *at = b->n_blocks > 0 ? base_arena_take(b->blocks[b->n_blocks - 1], bytes) : NULL;
+    if (at != NULL)
+        return at;
+    struct base_arena *a = base_arena_new(block);
+    if (a == NULL)
+        return NULL;
+    if (!b->c->small_pages)
+        base_arena_large_pages(a, 0, 1);
+    b->blocks[b->n_blocks++] = a;
+    return base_arena_take(a, bytes);
+}
+
 static const void *make_piece(void *arg, uint32_t number)
 {
     struct bench *b = arg;
     const struct model_piece p = model_piece_at(b->m, number);
     const size_t bytes = model_piece_bytes(b->m, p);
-    bool made = false;
-    void *at;
-    if (b->pieces[number] == NULL) {
-        b->pieces[number] = base_alloc(bytes + KERN_ALIGN);
-        if (b->pieces[number] == NULL)
-            return NULL;
-        made = true;
-    }
-    at = (void *)(((uintptr_t)b->pieces[number] + KERN_ALIGN - 1) & ~(uintptr_t)(KERN_ALIGN - 1));
-    if (made)
-        fill(at, p, bytes);
-    return at;
+    if (b->pieces[number] == NULL && (b->pieces[number] = take(b, bytes)) != NULL)
+        fill(b->pieces[number], p, bytes);
+    return b->pieces[number];
 }
 
 static void free_pieces(struct bench *b)
 {
-    for (uint32_t i = 0; i < model_n_pieces(b->m); i++) {
-        base_free(b->pieces[i]);
+    for (uint32_t i = 0; i < model_n_pieces(b->m); i++)
         b->pieces[i] = NULL;
-    }
+    while (b->n_blocks > 0)
+        base_arena_free(b->blocks[--b->n_blocks]);
 }
 
 /* As model_exec_run does it, the halves timed one by one; all rows are one tile. */
@@ -351,6 +361,7 @@ static void bench_free(struct bench *b)
         free_pieces(b);
     model_sampler_free(b->sampler);
     base_free(b->pieces);
+    base_free(b->blocks);
     base_free(b->logits);
     base_free(b->hidden);
     base_free(b->sum);
@@ -379,9 +390,10 @@ int worker_profile_run(const struct model *m, const struct model_exec_config *c,
     b->code = base_zalloc(model_sums_bytes_max(1, model_shape(m)->n_embd, MODEL_WIRE_EXACT), 1);
     b->logits = base_zalloc((size_t)WORKER_LOGIT_ROWS * model_shape(m)->n_vocab, sizeof(float));
     b->pieces = base_zalloc(model_n_pieces(m), sizeof *b->pieces);
+    b->blocks = base_zalloc(model_n_pieces(m), sizeof *b->blocks);
     b->sampler = model_sampler_new(model_shape(m)->n_vocab);
     if (b->hidden != NULL && b->sum != NULL && b->code != NULL && b->logits != NULL &&
-        b->pieces != NULL && b->sampler != NULL && (rc = time_kinds(b, out, e)) == 0)
+        b->pieces != NULL && b->blocks != NULL && b->sampler != NULL && (rc = time_kinds(b, out, e)) == 0)
         rc = time_ends(b, out, e);
     bench_free(b);
     return rc == ERR_NOTFOUND

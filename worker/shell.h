@@ -100,6 +100,7 @@ struct worker_shell {
     struct model *model,
         *old_models[16]; /* cards of former coordinators: engines may still point into them */
     uint32_t n_old_models;
+    bool large_pages; /* what the store maps lies in such */
     enum worker_loading loading;
     bool card_posted;            /* the card is with the disk thread */
     struct job *jobs, *pass_job; /* all; the one that serves every pass */

@@ -34,6 +34,7 @@ struct job {
     uint8_t card[NET_HASH_BYTES]; /* CARD, PROFILE: its hash */
     /* CARD */
     struct model *model;
+    bool large_pages;
     /* ENGINE, PASS, SERVE, FREE */
     struct worker_shard shard; /* hashes are the job's own copy */
     struct model_exec_config config;
@@ -97,6 +98,7 @@ static void run_card(struct job *j)
     j->rc = worker_store_map(j->shell->store, j->card, &ptr, &bytes, &j->e);
     if (j->rc == 0)
         j->rc = model_open_card((struct span){ptr, bytes}, &j->model, &j->e);
+    j->large_pages = worker_store_large_pages(j->shell->store);
 }
 
 static void run_pass(struct job *j)
@@ -180,7 +182,7 @@ static struct model_exec_config exec_config(const struct worker_shell *sh, uint3
         .n_threads = sh->threads,
         .kernels = sh->kernels,
         .fast = sh->config.fast,
-        .small_pages = true, /* the store's packs */
+        .small_pages = !sh->large_pages,
     };
 }
 
@@ -300,6 +302,7 @@ static void card_done(struct worker_shell *sh, struct job *j)
     }
     if (j->rc == 0) {
         sh->model = j->model;
+        sh->large_pages = j->large_pages;
         memcpy(sh->model_hash, j->card, NET_HASH_BYTES);
         j->model = NULL;
     }

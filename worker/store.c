@@ -461,8 +461,10 @@ int worker_store_begin(struct worker_store *s, const uint8_t hash[static NET_HAS
     if (r->fd < 0) {
         rc = worker_store_io_error(s, e, "open", name);
         give_up(s, r);
+        return rc;
     }
-    return rc;
+    worker_pack_grow(s, worker_pack_find(s, r->piece.pack), r->fd);
+    return 0;
 }
 
 int worker_store_write(struct worker_store *s, const uint8_t hash[static NET_HASH_BYTES],
@@ -591,6 +593,7 @@ void worker_store_close(struct worker_store *s)
     if (worker_store_sync(s, &e) != 0) {
         base_log(BASE_LOG_WARN, "store-not-synced", "reason=\"%s\"", e.text);
     }
+    (void)worker_packs_trim(s, NULL); /* otherwise the next start does it */
     free_all(s);
 }
 
@@ -623,11 +626,23 @@ int worker_store_map(struct worker_store *s, const uint8_t hash[static NET_HASH_
     p->use = ++s->clock;
     *ptr = pack->map + p->offset;
     *bytes = p->bytes;
-    /* In one go, as its pages would be read one by one. */
+    /* In one go, as its pages would be read one by one; but not ahead, where that would make small ones
+     * of large ones. */
     const size_t before = p->offset % (size_t)sysconf(_SC_PAGESIZE);
     (void)madvise((void *)(uintptr_t)(pack->map + p->offset - before), before + p->bytes,
-                  MADV_WILLNEED);
+                  pack->large ? MADV_POPULATE_READ : MADV_WILLNEED);
     return 0;
+}
+
+bool worker_store_large_pages(const struct worker_store *s)
+{
+    uint32_t mapped = 0, large = 0;
+
+    for (uint32_t i = 0; i < s->n_packs; i++) {
+        mapped += s->packs[i].map != NULL;
+        large += s->packs[i].large;
+    }
+    return 2 * large > mapped;
 }
 
 struct worker_store_stats worker_store_stats(const struct worker_store *s)

@@ -39,10 +39,12 @@ void worker_store_close(struct worker_store *s);
 
 bool worker_store_has(const struct worker_store *s, const uint8_t hash[static NET_HASH_BYTES]);
 /* The piece's bytes, WORKER_STORE_ALIGN-aligned, borrowed until the store is closed or the piece is
- * evicted or found corrupt. Counts as a use; its pages begin to be read from the disk, and nothing
- * beside them will be. ERR_NOTFOUND, ERR_IO, ERR_NOMEM. */
+ * evicted or found corrupt. Counts as a use; its pages begin to be read from the disk (large ones are
+ * there when it returns), and nothing beside them will be. ERR_NOTFOUND, ERR_IO, ERR_NOMEM. */
 int worker_store_map(struct worker_store *s, const uint8_t hash[static NET_HASH_BYTES],
                      const void **ptr, size_t *bytes, struct err *e);
+/* Do mapped pieces lie in large pages, as far as pieces have been mapped? For speed alone. */
+bool worker_store_large_pages(const struct worker_store *s);
 
 /* ---- receiving ------------------------------------------------------------------------------- */
 

@@ -10,6 +10,14 @@
  * it: Linux looks at the file's length when a page is first touched, and no page is touched before
  * its piece was written. So nothing that was handed out ever moves.
  *
+ * Weights are read from end to end for each token, and the hardware sees less far ahead in pages of
+ * 4 KiB than in large ones. Linux keeps a file in large pages where the file system can (XFS, ext4 from
+ * Linux 6.16 on), but in pages that are as small as what it was written in, which is a message. A hole that
+ * is read through a mapping that asks for large pages becomes one, though, and what is then written goes
+ * into it. So the file is grown by whole large pages, and these are read before a piece begins them;
+ * what is left over at its end is cut off when the store is closed or opened. Where no large pages come
+ * of it, packs are as they would be otherwise.
+ *
  * The invariant: live_bytes and n_live of a pack are the sum over the pieces in the table and in
  * flight that lie in it, and no two of these overlap. */
 #define _GNU_SOURCE /* fallocate: POSIX cannot give back the middle of a file */
@@ -24,7 +32,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { CHECK_CHUNK = 64 * 1024 }; /* bytes read at once to hash a piece */
+enum {
+    CHECK_CHUNK = 64 * 1024, /* bytes read at once to hash a piece */
+    LARGE_BYTES = 2 << 20    /* a large page, as x86-64 and arm64 with pages of 4 KiB have them */
+};
+_Static_assert(WORKER_STORE_PACK_BYTES % LARGE_BYTES == 0, "packs are whole large pages");
 
 /* ---- packs ----------------------------------------------------------------------------------- */
 
@@ -175,8 +187,33 @@ void worker_pack_release(struct worker_store *s, const struct store_piece *p)
     }
 }
 
+/* Has the page at p come as a part of a large one? */
+static bool is_large(const volatile uint8_t *p)
+{
+    unsigned long long begin = 0, end = 0, kib = 0, a, b;
+    char line[256];
+    FILE *f = fopen("/proc/self/smaps", "re");
+
+    if (f == NULL) {
+        return false;
+    }
+    (void)*p;
+    while (kib == 0 && fgets(line, sizeof line, f) != NULL) {
+        if (sscanf(line, "%llx-%llx ", &a, &b) == 2) {
+            begin = a;
+            end = b;
+        }
+        if (begin <= (uintptr_t)p && (uintptr_t)p < end) {
+            (void)sscanf(line, "FilePmdMapped: %llu", &kib);
+        }
+    }
+    (void)fclose(f);
+    return kib > 0;
+}
+
 int worker_pack_map(struct worker_store *s, struct store_pack *pack, struct err *e)
 {
+    struct stat st;
     void *p;
     int fd;
 
@@ -194,12 +231,32 @@ int worker_pack_map(struct worker_store *s, struct store_pack *pack, struct err 
         (void)close(fd);
         return rc;
     }
-    (void)close(fd);
     /* What lies around a page belongs to other plans. Where memory is short, megabytes of it read with
      * each page that had to go would drive out the next ones. */
     (void)madvise(p, WORKER_STORE_PACK_BYTES, MADV_RANDOM);
+    (void)madvise(p, WORKER_STORE_PACK_BYTES, MADV_HUGEPAGE);
     pack->map = p;
+    pack->large = fstat(fd, &st) == 0 && st.st_size > 0 && is_large(p);
+    (void)close(fd);
     return 0;
+}
+
+void worker_pack_grow(struct worker_store *s, struct store_pack *pack, int fd)
+{
+    struct stat st;
+    uint64_t from, to;
+
+    if (fstat(fd, &st) != 0 || (pack->map != NULL && !pack->large)) {
+        return;
+    }
+    from = base_round_up((uint64_t)st.st_size, LARGE_BYTES);
+    to = base_round_up(pack->end_bytes, LARGE_BYTES);
+    if (from >= to || ftruncate(fd, (off_t)to) != 0 || worker_pack_map(s, pack, NULL) != 0) {
+        return;
+    }
+    for (uint64_t at = from; pack->large && at < to; at += LARGE_BYTES) {
+        (void)*(const volatile uint8_t *)(pack->map + at);
+    }
 }
 
 uint64_t worker_packs_disk_bytes(const struct worker_store *s)

@@ -20,6 +20,7 @@ struct store_pack {
     uint32_t n_live;     /* these pieces */
     bool unsynced;
     const uint8_t *map; /* [WORKER_STORE_PACK_BYTES], NULL until the first use */
+    bool large;         /* and mapped: its first page is a large one */
 };
 
 struct store_receiving {
@@ -101,6 +102,9 @@ struct store_pack *worker_pack_obtain(struct worker_store *s, uint32_t id); /* N
 void worker_pack_charge(struct worker_store *s, const struct store_piece *p);
 void worker_pack_release(struct worker_store *s, const struct store_piece *p);
 int worker_pack_map(struct worker_store *s, struct store_pack *pack, struct err *e);
+/* Before a piece that was charged is written to fd, the pack's file: make large pages ready for it
+ * where there are such. */
+void worker_pack_grow(struct worker_store *s, struct store_pack *pack, int fd);
 /* Cut off what lies behind the last piece of each pack, and give back space between pieces that an
  * eviction or a receipt cut short by a crash left taken. No piece is in flight. */
 int worker_packs_trim(struct worker_store *s, struct err *e);

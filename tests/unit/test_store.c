@@ -91,6 +91,38 @@ static void test_nothing_around_a_piece_is_read_with_it(void **state)
     samples_free(x, 1);
 }
 
+/* Large pages are claimed where the system shows some, and what the file was made longer for them goes
+ * when the store is closed. */
+static void test_large_pages_where_there_are_any(void **state)
+{
+    enum { N = 3, BYTES = 1500000 };
+    struct sample x[N];
+    struct worker_store *s = open_ok(0);
+    char line[256], path[2 * PATH_BYTES];
+    unsigned long kib = 0;
+    struct stat st;
+    const void *at;
+    size_t bytes;
+
+    (void)state;
+    samples_new(x, N, 3, BYTES);
+    put_ok(s, x, N);
+    assert_int_equal(count_there(s, x, N), N);
+    assert_int_equal(worker_store_map(s, x[0].hash, &at, &bytes, NULL), 0);
+    mapping_line(at, "FilePmdMapped:", line, sizeof line);
+    assert_int_equal(sscanf(line, "FilePmdMapped: %lu", &kib), 1);
+    assert_true(worker_store_large_pages(s) == (kib > 0));
+    print_message("large pages: %lu KiB\n", kib);
+    worker_store_close(s);
+    file_path("pack-00000001", path);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, N * worker_store_room(BYTES));
+    s = open_ok(0);
+    assert_int_equal(count_there(s, x, N), N);
+    worker_store_close(s);
+    samples_free(x, N);
+}
+
 static void test_pointers_stay_while_packs_fill(void **state)
 {
     enum { N = 5 };
@@ -484,6 +516,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_what_goes_in_comes_out),
         TEST(test_nothing_around_a_piece_is_read_with_it),
+        TEST(test_large_pages_where_there_are_any),
         TEST(test_pointers_stay_while_packs_fill),
         TEST(test_a_second_process_is_refused),
         TEST(test_folders),
