@@ -89,7 +89,8 @@ struct coord_move_cost {
 };
 /* Solve for the nodes in `present`: the plan and its left_out come back by node. Codes of
  * part_plan_solve; ERR_RANGE for a pin that this model has no heads for. `now`, the plan in force
- * or the last one that was, by node, or NULL, is costed beside it, and the solver begins with it. */
+ * or the last one that was, by node, or NULL, is costed beside it, and the solver begins with it. `search_only`: as in the
+ * problem. */
 struct coord_solution {
     struct part_plan plan;
     double stage_s[PART_DEVICES_MAX];        /* predicted seconds of a pass of one row */
@@ -107,7 +108,7 @@ struct coord_solution {
 };
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
                 const struct coord_profile *p, uint32_t present, const struct part_plan *now,
-                struct coord_solution *out, struct err *e);
+                bool search_only, struct coord_solution *out, struct err *e);
 /* KV heads [*head0, *head1) that a member's query heads read, where `share` of these read one KV head and
  * `width` are one head unit; *head0 == *head1: none. */
 void coord_kv_heads(uint32_t share, uint32_t width, const struct part_member *m, uint32_t *head0,

@@ -7,8 +7,8 @@
  * board has its twin's times and memory, and its best links to the others.
  *
  * Each begins with the plan at hand, which mostly is one of the changed program too. Time is shared
- * between the questions that are left, so the answer to a big one may be a plan that is good and not
- * proven: what it would bring is then "at least" that. A question that no better plan was found for,
+ * between the questions that are left, and large ones are only searched for better plans, so what such
+ * a plan would bring is "at least" that. A question that no better plan was found for,
  * and none excluded, is called open. Left out: two changes at a time. */
 #include "coordinator/coordinator.h"
 
@@ -75,7 +75,7 @@ static enum answer answer(struct asking *a, uint32_t present, int *rc)
     if (left_s < 1e-3)
         return NOT_FOUND;
     const int solved =
-        coord_solve(&a->c, a->blocks, &a->p, present, &a->now->plan, &a->with, &a->e);
+        coord_solve(&a->c, a->blocks, &a->p, present, &a->now->plan, true, &a->with, &a->e);
     if (solved == ERR_NOMEM)
         *rc = solved;
     if (solved != 0)

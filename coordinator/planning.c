@@ -355,7 +355,7 @@ static bool by_devices(const struct part_problem *problem, const struct part_pla
 
 int coord_solve(const struct net_config *c, const struct coord_blocks *b,
                 const struct coord_profile *p, uint32_t present, const struct part_plan *now,
-                struct coord_solution *out, struct err *e)
+                bool search_only, struct coord_solution *out, struct err *e)
 {
     struct part_problem *problem = base_alloc(sizeof *problem);
     struct part_plan plan, last;
@@ -368,6 +368,7 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     build_problem(c, b, p, present, c->ttft_ms > 0 ? COORD_BATCHES - 1 : 1, problem, node);
     const bool had = by_devices(problem, now, node, &last);
     problem->begin = had ? &last : NULL;
+    problem->search_only = search_only;
     memset(&plan, 0, sizeof plan);
     if ((rc = part_algorithm_run((enum part_algorithm)c->algorithm, problem, &plan, e)) != 0)
         goto out;

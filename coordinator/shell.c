@@ -79,7 +79,7 @@ static void run_plan(void *arg)
 {
     struct plan_job *j = arg;
     j->rc = coord_solve(&j->config, &j->blocks, &j->profile, j->present,
-                        j->now.n_stages > 0 ? &j->now : NULL, &j->solution, &j->e);
+                        j->now.n_stages > 0 ? &j->now : NULL, false, &j->solution, &j->e);
 }
 
 static void plan_done(struct shell *sh, struct plan_job *j)

@@ -98,6 +98,7 @@ struct part_problem {
     /* A plan to begin with, such as the one in force, or NULL: where it fits, the solver's is no worse.
      * Only its stages are read. The algorithms by name do not look. */
     const struct part_plan *begin;
+    bool search_only; /* large problems: all time for finding plans, none for a bound; gap is 1 then */
     double time_limit_s;
 };
 

@@ -395,16 +395,29 @@ static bool apply(const struct search *s, struct list *o, enum move_kind kind, u
     }
 }
 
+/* The devices, those without work first: who begins with a good plan wants to know what they bring. */
+static void idle_first(const struct list *o, uint32_t n, uint32_t *order)
+{
+    uint32_t at = 0;
+    for (int works = 0; works < 2; works++)
+        for (uint32_t d = 0; d < n; d++)
+            if ((place_of(o, d) < o->n) == (works == 1))
+                order[at++] = d;
+}
+
 /* Move as long as that helps. */
 static struct score descend(struct search *s, struct list *o)
 {
     const uint32_t n = s->v->n_devices;
+    uint32_t order[PART_DEVICES_MAX];
     struct score best = list_score(s, o);
     for (bool again = true; again;) {
         again = false;
+        idle_first(o, n, order);
         for (int kind = 0; kind < MOVES; kind++)
-            for (uint32_t a = 0; a < n; a++)
+            for (uint32_t k = 0; k < n; k++)
                 for (uint32_t b = 0; b <= n; b++) {
+                    const uint32_t a = kind == MOVE_JOIN || kind == MOVE_ALONE ? order[k] : k;
                     struct list next = *o;
                     if (b == n && kind != MOVE_ALONE)
                         continue;

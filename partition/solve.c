@@ -26,7 +26,8 @@ struct solving {
     uint32_t must; /* devices forced in, besides the problem's own */
     bool exact;
     struct part_bound *bound;
-    struct part_relax *relax; /* NULL in small problems and forced questions, and without memory */
+    struct part_relax *relax; /* NULL in small problems, forced questions, where nobody wants a bound,
+                                 and without memory */
     struct part_plan plan;    /* the best so far; n_stages 0: none */
     double lower;             /* PART_NEVER: there is no plan */
     double deadline_s;
@@ -154,7 +155,8 @@ static int solve_questions(struct solving *s, struct err *e)
             if (q[k].step == STEP_DONE || closed(s, q[k].lower))
                 continue;
             open++;
-            if (next == n || q[k].lower < q[next].lower)
+            if (next == n || q[k].lower < q[next].lower ||
+                (q[k].lower == q[next].lower && q[k].n_stages == s->plan.n_stages))
                 next = k;
         }
         if (next == n || (s->plan.n_stages > 0 && base_clock_s() >= s->deadline_s))
@@ -224,7 +226,7 @@ static void begin_with_latency(struct solving *s)
 static int solve_all(struct solving *s, struct err *e)
 {
     const bool large = (!s->exact || s->p->n_devices > SMALL_DEVICES) && s->must == 0;
-    s->relax = large ? part_relax_new(s->p) : NULL;
+    s->relax = large && !s->p->search_only ? part_relax_new(s->p) : NULL;
     if (s->must == 0)
         begin_with_given(s);
     if (large)

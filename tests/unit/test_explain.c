@@ -85,7 +85,7 @@ static void explain(void)
     const uint32_t present = (UINT32_C(1) << profile.n_nodes) - 1;
     struct err e = {0};
     coord_profile_complete(&profile, &blocks);
-    if (coord_solve(&config, &blocks, &profile, present, NULL, &solution, &e) != 0 ||
+    if (coord_solve(&config, &blocks, &profile, present, NULL, false, &solution, &e) != 0 ||
         coord_explain(&config, &blocks, &profile, present, &solution, TIME_S, &reasons, &e) != 0)
         fail_msg("%s", e.text);
 }
