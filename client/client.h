@@ -45,6 +45,7 @@ struct cli_options {
     bool fast;        /* numerics: fast */
     uint32_t n;       /* tokens; UINT32_MAX: to the end of the context */
     uint32_t threads; /* 0: as many as cores */
+    float precision;  /* percent */
     uint32_t chunk, context, bench_prompt, bench_tokens, bench_runs;
     struct model_sampling sampling;
     struct span stops[CLI_STOPS_MAX];

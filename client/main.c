@@ -33,10 +33,10 @@ static const struct cli_command commands[] = {
      CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(JSON), CLI_BIT(CONFIG), 0, 0, cli_status},
     {"top", "-c FILE", "Shows a cluster's nodes live, with what they did in the last minute.",
      CLI_BIT(CONFIG) | CLI_BIT(KEY), CLI_BIT(CONFIG), 0, 0, cli_top},
-    {"plan", "-c FILE [--profile FILE [-m GGUF]] [--svg OUT] [--json]",
+    {"plan", "-c FILE [--profile FILE [-m GGUF] [--precision PERCENT]] [--svg OUT] [--json]",
      "Shows the plan in force, or solves for one from measurements in a file.",
-     CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(PROFILE) | CLI_BIT(MODEL) | CLI_BIT(SVG) |
-         CLI_BIT(JSON),
+     CLI_BIT(CONFIG) | CLI_BIT(KEY) | CLI_BIT(PROFILE) | CLI_BIT(MODEL) | CLI_BIT(PRECISION) |
+         CLI_BIT(SVG) | CLI_BIT(JSON),
      CLI_BIT(CONFIG), 0, 0, cli_plan},
     {"drain", "-c FILE NAME",
      "Empties a worker: its work and KV cache go to the others, no token is lost.",

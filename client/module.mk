@@ -21,6 +21,7 @@ noinst_LIBRARIES += %D%/libcli.a
 	%D%/perplexity.c \
 	%D%/plan.c %D%/plan.h \
 	%D%/plan_card.c %D%/plan_drawing.h \
+	%D%/plan_precision.c \
 	%D%/plan_svg.c \
 	%D%/plan_text.c \
 	%D%/quantize.c \

@@ -10,7 +10,6 @@
  * Measurements are matched with the configuration's workers by name; a worker that the file does
  * not know is left out, and said to be. */
 #include "client/plan.h"
-#include "coordinator/coordinator.h"
 
 #include <string.h>
 
@@ -64,7 +63,33 @@ static void match(struct solver *s)
     }
 }
 
-static int read_inputs(const struct cli_options *o, struct solver *s, struct err *e)
+/* With --precision: types for the layers, and from then on the model is the one that they make. */
+static int choose_types(const struct cli_options *o, struct solver *s, struct model **m,
+                        struct cli_plan *out, struct err *e)
+{
+    const struct model_quantise how = {.n_threads = cli_threads(o), .stop = cli_interrupted};
+    const struct coord_blocks file = s->blocks;
+    struct model *made = NULL;
+    int rc = coord_precision(&s->config, s->model, *m, &s->profile, s->present,
+                             o->precision / 100.0, &how, &out->precision, e);
+    if (rc == ERR_UNSUPPORTED)
+        err_wrap(e, rc, "%s has its types already", s->model);
+    if (rc == 0)
+        rc = model_quantised_open(model_gguf(*m), out->precision.list, &made, e);
+    if (rc != 0)
+        return rc;
+    model_close(*m);
+    *m = made;
+    coord_blocks_of(made, &s->config, &s->blocks);
+    coord_profile_retype(&s->profile, &file, &s->blocks);
+    out->precise = true;
+    out->budget = o->precision;
+    out->source = o->model != NULL ? o->model : "IN";
+    return 0;
+}
+
+static int read_inputs(const struct cli_options *o, struct solver *s, struct cli_plan *out,
+                       struct err *e)
 {
     struct model *m = NULL;
     int rc = net_config_read(o->config, &s->config, e);
@@ -76,16 +101,19 @@ static int read_inputs(const struct cli_options *o, struct solver *s, struct err
     if (rc != 0)
         return rc;
     coord_blocks_of(m, &s->config, &s->blocks);
-    model_close(m);
-    coord_profile_complete(&s->read, &s->blocks);
     match(s);
-    if (s->blocks.n_layers != s->read.n_layers)
-        return err_set(e, ERR_MISMATCH, "%s was measured on a model of %u layers, %s has %u",
-                       o->profile, s->read.n_layers, s->model, s->blocks.n_layers);
-    if (s->present == 0)
-        return err_set(e, ERR_INFEASIBLE, "%s has no measurements of any worker of %s", o->profile,
-                       o->config);
-    return 0;
+    if (s->read.n_layers != 0 && s->blocks.n_layers != s->read.n_layers)
+        rc = err_set(e, ERR_MISMATCH, "%s was measured on a model of %u layers, %s has %u",
+                     o->profile, s->read.n_layers, s->model, s->blocks.n_layers);
+    else if (s->present == 0)
+        rc = err_set(e, ERR_INFEASIBLE, "%s has no measurements of any worker of %s", o->profile,
+                     o->config);
+    else if ((o->given & CLI_BIT(PRECISION)) != 0)
+        rc = choose_types(o, s, &m, out, e);
+    if (rc == 0)
+        coord_profile_complete(&s->profile, &s->blocks);
+    model_close(m);
+    return rc;
 }
 
 static const char *reason_of(const struct solver *s, uint32_t i)
@@ -170,7 +198,7 @@ static int solve_here(const struct cli_options *o, struct cli_plan *out, struct 
     int rc;
     if (s == NULL)
         return err_set(e, ERR_NOMEM, "out of memory for the placement problem");
-    rc = read_inputs(o, s, e);
+    rc = read_inputs(o, s, out, e);
     if (rc == 0)
         rc = coord_solve(&s->config, &s->blocks, &s->profile, s->present, NULL, false, &s->solution, e);
     if (rc == 0)
@@ -257,6 +285,8 @@ static int print_json(const struct cli_plan *p, struct err *e)
     bad |= json_object_set_new(o, "predicted_ttft_ms", cli_json_number(st->ttft_predicted));
     bad |= json_object_set_new(o, "prompt", json_integer(st->prompt));
     bad |= json_object_set_new(o, "why", why);
+    if (p->precise)
+        bad |= json_object_set_new(o, "precision", cli_plan_precision_json(p));
     return cli_json_print(o, bad != 0, e);
 }
 
@@ -276,6 +306,10 @@ int cli_plan(const struct cli_options *o, struct err *e)
     int rc;
     if (o->model != NULL && o->profile == NULL)
         return err_set(e, ERR_USAGE, "-m goes with --profile: a running cluster has its model");
+    if ((o->given & CLI_BIT(PRECISION)) != 0 && o->profile == NULL)
+        return err_set(e, ERR_USAGE,
+                       "--precision goes with --profile: a running cluster's model "
+                       "has its types");
     p = base_zalloc(1, sizeof *p);
     if (p == NULL)
         return err_set(e, ERR_NOMEM, "out of memory for the plan");

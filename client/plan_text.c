@@ -100,6 +100,8 @@ void cli_plan_print(const struct cli_plan *p)
     printf("cluster %s, model ", st->cluster);
     cli_put_name(base_span_str(st->model), sizeof st->model);
     printf("\n\n");
+    if (p->precise)
+        cli_plan_print_precision(p);
     print_table(p);
     print_predictions(p);
     for (uint32_t i = 0; i < st->n_nodes; i++) {

@@ -130,6 +130,33 @@ int coord_explain(const struct net_config *c, const struct coord_blocks *b,
                   const struct coord_profile *p, uint32_t present, const struct coord_solution *s,
                   double limit_s, struct coord_reasons *out, struct err *e);
 
+/* A type for each layer of a model that is not quantised yet, so that the cluster is as quick as it can
+ * be with weights that are at most `budget` off (partition.h names the paper; coordinator/precision.c).
+ * A layer's loss is model_quantise_losses'; that of layers is the root of their mean. */
+struct coord_precise_row {
+    bool found; /* a plan; the rest but loss is of it */
+    double loss, latency_s, rate;
+    uint64_t memory_bytes; /* of all boards */
+};
+struct coord_precise {
+    uint32_t n_layers;
+    uint8_t choice[MODEL_LAYERS_MAX]; /* a model_quantise_choice for each layer */
+    double loss[MODEL_LAYERS_MAX];
+    uint64_t bytes[MODEL_LAYERS_MAX]; /* of the layer's weights */
+    char list[10 * MODEL_LAYERS_MAX]; /* for model_quantise */
+    struct coord_precise_row chosen, all[MODEL_QUANTISE_CHOICES]; /* all layers in one type */
+};
+/* `p` as coord_profile_read has it, by the configuration's workers. `how` says threads and stop. Takes
+ * some times the configuration's solve_s. ERR_UNSUPPORTED where the model is quantised; codes of
+ * part_precision_solve and model_quantise_losses. */
+int coord_precision(const struct net_config *c, const char *path, const struct model *m,
+                    const struct coord_profile *p, uint32_t present, double budget,
+                    const struct model_quantise *how, struct coord_precise *out, struct err *e);
+/* Times that were measured with the weights of `from`, for those of `to`; not of boards that figures
+ * describe, whose times coord_profile_complete makes. */
+void coord_profile_retype(struct coord_profile *p, const struct coord_blocks *from,
+                          const struct coord_blocks *to);
+
 /* What a worker holds by a plan: layers, its share of each, and the ends. */
 struct coord_shard {
     uint32_t layer0, layer1;

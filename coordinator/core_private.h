@@ -460,4 +460,15 @@ double coord_core_pace(struct coord_core *c, double history[static WATCH_SAMPLES
 /* core_status.c */
 void coord_core_status(struct coord_core *c, uint64_t client, struct coord_actions *out);
 
+/* ---- planning inputs (planning.c) ------------------------------------------------------------- */
+
+/* The placement problem for the nodes in `present`; device_node[PART_DEVICES_MAX] are its devices'.
+ * `batch`: through which of the larger batches a device's lines go. */
+void coord_problem_build(const struct net_config *c, const struct coord_blocks *b,
+                         const struct coord_profile *p, uint32_t present, uint32_t batch,
+                         struct part_problem *out, uint32_t *device_node);
+/* Tokens a second with all slots in use, in as many groups of rows. */
+double coord_batch_rate(const struct part_problem *problem, const struct part_plan *plan,
+                        uint32_t *groups);
+
 #endif

@@ -8,6 +8,7 @@ noinst_LIBRARIES += %D%/libcoord.a
 	%D%/manifest.c \
 	%D%/move_cost.c \
 	%D%/planning.c \
+	%D%/precision.c \
 	%D%/profile_ini.c \
 	%D%/reader.c \
 	%D%/records.c \

@@ -198,9 +198,9 @@ static void fill_wishes(struct part_problem *out, const struct net_config *c)
     out->time_limit_s = c->solve_s;
 }
 
-static void build_problem(const struct net_config *c, const struct coord_blocks *b,
-                          const struct coord_profile *p, uint32_t present, uint32_t batch,
-                          struct part_problem *out, uint32_t *device_node)
+void coord_problem_build(const struct net_config *c, const struct coord_blocks *b,
+                         const struct coord_profile *p, uint32_t present, uint32_t batch,
+                         struct part_problem *out, uint32_t *device_node)
 {
     memset(out, 0, sizeof *out);
     for (uint32_t i = 0; i < p->n_nodes; i++)
@@ -266,9 +266,8 @@ static uint32_t choose_chunk(const struct net_config *c, const struct coord_bloc
                                             : (uint32_t)rows;
 }
 
-/* Tokens a second with all slots in use, in as many groups of rows. */
-static double batch_rate(const struct part_problem *problem, const struct part_plan *plan,
-                         uint32_t *groups)
+double coord_batch_rate(const struct part_problem *problem, const struct part_plan *plan,
+                        uint32_t *groups)
 {
     double cycle_s;
     *groups = part_best_groups(problem, plan, &cycle_s);
@@ -329,7 +328,7 @@ static int keep_plan(const struct part_problem *problem, const struct coord_bloc
     memset(out->plan.left_out, 0, sizeof out->plan.left_out);
     for (uint32_t d = 0; d < problem->n_devices; d++)
         memcpy(out->plan.left_out[node[d]], plan->left_out[d], PART_REASON_MAX);
-    out->batch_rate = batch_rate(problem, plan, &out->groups);
+    out->batch_rate = coord_batch_rate(problem, plan, &out->groups);
     base_free(free_links);
     return 0;
 }
@@ -365,7 +364,7 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
         return err_set(e, rc, "out of memory for the placement problem");
     if ((rc = check_pins(c, b, e)) != 0)
         goto out;
-    build_problem(c, b, p, present, c->ttft_ms > 0 ? COORD_BATCHES - 1 : 1, problem, node);
+    coord_problem_build(c, b, p, present, c->ttft_ms > 0 ? COORD_BATCHES - 1 : 1, problem, node);
     const bool had = by_devices(problem, now, node, &last);
     problem->begin = had ? &last : NULL;
     problem->search_only = search_only;
@@ -373,7 +372,7 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
     if ((rc = part_algorithm_run((enum part_algorithm)c->algorithm, problem, &plan, e)) != 0)
         goto out;
     const double gap = plan.gap, solve_s = plan.solve_s;
-    build_problem(c, b, p, present, 1, problem, node);
+    coord_problem_build(c, b, p, present, 1, problem, node);
     part_plan_cost(problem, &plan);
     if ((rc = keep_plan(problem, b, &plan, node, out, e)) != 0)
         goto out;
@@ -381,10 +380,10 @@ int coord_solve(const struct net_config *c, const struct coord_blocks *b,
         part_plan_cost(problem, &last);
         out->now_latency_s = last.latency_s;
         uint32_t groups;
-        out->now_batch_rate = batch_rate(problem, &last, &groups);
+        out->now_batch_rate = coord_batch_rate(problem, &last, &groups);
     }
     out->chunk = choose_chunk(c, b, p, &out->plan);
-    build_problem(c, b, p, present, COORD_BATCHES - 1, problem, node);
+    coord_problem_build(c, b, p, present, COORD_BATCHES - 1, problem, node);
     problem->prompt_rows = c->prompt;
     problem->chunk_rows = out->chunk;
     part_plan_cost(problem, &plan);

@@ -21,6 +21,7 @@ INTEGRATION_TESTS = \
 	%D%/checkpoint.sh \
 	%D%/reload.sh \
 	%D%/plan.sh \
+	%D%/precision.sh \
 	%D%/reuse.sh \
 	%D%/chat.sh \
 	%D%/files.sh \

@@ -270,6 +270,40 @@ static void test_shipped_profiles(void **state)
             assert_true(i == k || (a.rtt[i][k] > 0 && a.rate[i][k] > 0));
 }
 
+/* A board's times, taken as measured with one type, go over to another as the figures would have it:
+ * reading the weights is all that takes its time here. */
+static void test_another_type(void **state)
+{
+    static struct coord_blocks small;
+    const char *text = "[node x]\n memory: 1 GiB\n bandwidth: 1e9\n int8: 1e15\n half: 0.001\n";
+    (void)state;
+    small = blocks;
+    for (uint32_t l = 0; l < small.n_layers; l++) {
+        small.layers[l].head_bytes /= 2;
+        small.layers[l].kv_bytes /= 2;
+        small.layers[l].ff_bytes /= 4;
+    }
+    small.run_bytes /= 8;
+    is_good(text);
+    b = a;
+    coord_profile_retype(&a, &blocks, &small);
+    assert_int_equal(a.nodes[0].rows[0], 0); /* figures only: nothing to change yet */
+    coord_profile_complete(&a, &blocks);
+    coord_profile_retype(&a, &blocks, &small);
+    coord_profile_complete(&b, &small);
+    for (unsigned i = 0; i < COORD_BATCHES; i++) {
+        const struct coord_batch *x = &a.nodes[0].batches[i], *y = &b.nodes[0].batches[i];
+        for (uint32_t l = 0; l < small.n_layers; l++) {
+            assert_true(fabs(x->ffn[l] - y->ffn[l]) < 1e-9);
+            /* Of attention what reads the KV cache is charged as weights. */
+            assert_true(fabs(x->attention[l] - y->attention[l]) <
+                        (double)small.cache_bytes * small.n_kv_heads / small.slots / 1e9);
+        }
+        assert_true(fabs(x->output - y->output) < 0.001);
+        assert_true(x->output > 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_short_forms),
         cmocka_unit_test(test_mistakes_are_named),
         cmocka_unit_test(test_figures_give_times),
+        cmocka_unit_test(test_another_type),
         cmocka_unit_test(test_algorithms),
         cmocka_unit_test(test_shipped_profiles),
     };
