@@ -69,11 +69,17 @@ static double keep(struct search *s, const uint8_t *type, struct part_plan *plan
     return objective;
 }
 
-/* The best plan for the types of the mix. Codes of part_plan_solve. */
+/* The best plan for the types of the mix, beginning with the plan that is there. Nobody asks for its
+ * gap. Codes of part_plan_solve. */
 static int place(struct search *s, struct part_plan *plan, struct err *e)
 {
+    const struct part_plan begin = *plan;
+    s->p->begin = begin.n_stages > 0 ? &begin : NULL;
+    s->p->search_only = true;
     s->p->time_limit_s = fmax(until(s, share_place) - base_clock_s(), 1e-3);
-    return part_plan_solve(s->p, plan, e);
+    const int rc = part_plan_solve(s->p, plan, e);
+    s->p->begin = NULL;
+    return rc;
 }
 
 /* Types for the plan, a plan for the types, and so on. */
@@ -135,7 +141,7 @@ static int begin_everywhere(struct search *s, struct err *e)
 {
     const struct part_precision *x = s->x;
     uint8_t type[PART_LAYERS_MAX] = {0};
-    struct part_plan plan;
+    struct part_plan plan = {.n_stages = 0};
     for (uint32_t q = 0; q < x->n_types; q++) {
         memset(type, (int)q, sizeof type);
         *s->p = *x->of[q];
