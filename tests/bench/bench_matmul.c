@@ -4,8 +4,9 @@
  * type, rows, cols, n_x, GB/s of packed weights, Gop/s (two operations a weight and row of x).
  * Times are of this thread's processor clock, so that a busy machine spoils fewer of them.
  *
- * Arguments: a table's name to restrict it to one, then a type's to restrict it further; `all` also
- * measures the definition, which takes a while. Where OpenBLAS is built in, its F32 product of the
+ * Arguments: a table's name to restrict it to one, then a type's to restrict it further, then `small`
+ * for weights in pages of 4 KiB instead of large ones; `all` also measures the definition, which takes
+ * a while. Where OpenBLAS is built in, its F32 product of the
  * same shapes stands below as the yardstick. */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -27,6 +28,7 @@ enum { ROWS = 2048, COLS = 2048, N_MATRICES = 16, N_X_MAX = 64, PASSES = 5 };
 
 struct bench {
     uint8_t *weights; /* N_MATRICES packed F32 matrices, or more of smaller types, back to back */
+    bool small_pages;
     size_t weight_bytes;
     float *f, *a, *s, *y;
     int8_t *q;
@@ -58,7 +60,7 @@ static double measure(const struct bench *b, const struct kern_table *t, enum op
             struct kern_matrix m;
             uint8_t bad[N_X_MAX] = {0};
             kern_matrix_bind(&m, type, ROWS, COLS, 0, b->weights + i * bytes);
-            m.small_pages = true; /* as malloc gives them */
+            m.small_pages = b->small_pages;
             if (op == MATMUL)
                 t->matmul[type](&m, 0, ROWS / KERN_GROUP, &x, n_x, b->y, ROWS);
             else
@@ -110,7 +112,8 @@ static void report_blas(const struct bench *b)
             }
             seconds[pass] = (thread_seconds() - start) / N_MATRICES;
         }
-        print_row("openblas", "cblas_sgemm", KERN_F32, batches[k], bytes, base_median(seconds, PASSES));
+        print_row("openblas", "cblas_sgemm", KERN_F32, batches[k], bytes,
+                  base_median(seconds, PASSES));
     }
 #else
     (void)b;
@@ -122,7 +125,7 @@ static bool prepare(struct bench *b)
     const size_t bytes = N_MATRICES * kern_packed_bytes(KERN_F32, ROWS, COLS, 0);
     uint64_t rng = 1;
     b->weight_bytes = bytes;
-    b->weights = base_alloc(bytes + KERN_ALIGN);
+    struct base_arena *arena = base_arena_new(bytes);
     b->f = base_zalloc(N_X_MAX * COLS, sizeof *b->f);
     b->a = base_zalloc(N_X_MAX * COLS / KERN_BLOCK, sizeof *b->a);
     b->s = base_zalloc(N_X_MAX * COLS / KERN_BLOCK, sizeof *b->s);
@@ -130,10 +133,12 @@ static bool prepare(struct bench *b)
     b->acc = base_zalloc(N_X_MAX * ROWS, sizeof *b->acc);
     b->q = base_zalloc(N_X_MAX * COLS, 1);
     b->h = base_zalloc(N_X_MAX * COLS / 16, sizeof *b->h);
-    if (b->weights == NULL || b->f == NULL || b->a == NULL || b->s == NULL || b->y == NULL ||
+    if (arena == NULL || b->f == NULL || b->a == NULL || b->s == NULL || b->y == NULL ||
         b->acc == NULL || b->q == NULL || b->h == NULL)
         return false;
-    b->weights += KERN_ALIGN - (uintptr_t)b->weights % KERN_ALIGN;
+    if (!b->small_pages)
+        base_arena_large_pages(arena, 0, 1);
+    b->weights = base_arena_take(arena, bytes);
     for (size_t i = 0; i < bytes; i += 8) { /* as any type: small finite numbers */
         const uint64_t r = base_rng_next(&rng) & 0x2fff2fff2fff2fffu;
         memcpy(b->weights + i, &r, 8);
@@ -166,7 +171,7 @@ int main(int argc, char **argv)
 {
     const char *only = argc > 1 ? argv[1] : kern_table_select(NULL)->name;
     const char *only_type = argc > 2 ? argv[2] : NULL;
-    struct bench b;
+    struct bench b = {.small_pages = argc > 3 && strcmp(argv[3], "small") == 0};
     if (!prepare(&b)) {
         fprintf(stderr, "bench_matmul: out of memory\n");
         return 1;
