@@ -314,7 +314,7 @@ static void attention_tile(struct model_exec *x, uint32_t layer, const struct mo
     model_settle(x, n, mark, NULL, bad);
     attend_rows(&j);
     model_settle(x, n, mark, NULL, bad);
-    model_add_units(x, l->out, x->heads.n_units, x->unit_width, &x->mixed, n, mark, sum, bad);
+    model_add_units(x, l->out, 0, x->heads.n_units, x->unit_width, &x->mixed, n, mark, sum, bad);
 }
 
 /* Rows from one of two places: hidden, or normed where that is not NULL. */

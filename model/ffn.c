@@ -2,16 +2,23 @@
  * SiLU or GELU, and the slice's share of ffn_down as fixed-point sums.
  *
  * The gate, up and product of a column stay with one thread, which therefore needs no barrier
- * between them; ffn_down then goes by output rows like attn_output. The last unit of a model may be
- * short: it has the columns that are left, padded to whole groups of rows in scratch only. */
+ * between them; ffn_down then goes by output rows like attn_output. Where there are few rows, as in
+ * decoding, a thread does whole units instead, as many as all threads can have alike: a unit's three
+ * matrices lie one behind the other, and are read best in that order. Its share of ffn_down then goes
+ * to sums of its own, which are integers, so that the order in which they come together is nobody's
+ * business. The last unit of a model may be short: it has the columns that are left, padded to whole
+ * groups of rows in scratch only. */
 #include "model/model_private.h"
 
 #include <assert.h>
+#include <string.h>
 
 struct ffn_job {
     struct model_exec *x;
     const struct model_layer *layer;
     uint32_t n;
+    uint32_t whole; /* units before this one are done whole */
+    int64_t *sum;   /* [n, n_embd] */
 };
 
 /* Columns [col0, col0 + n_cols) of unit u: gate, up and their product. */
@@ -38,13 +45,35 @@ static void gate_columns(const struct ffn_job *j, unsigned part, uint32_t u, uin
     }
 }
 
-/* Threads share the units' blocks of columns, which are what is quantised together. */
+/* Whole units, to the thread's own sums. */
+static void whole_part(void *arg, unsigned part, unsigned n_parts)
+{
+    const struct ffn_job *j = arg;
+    struct model_exec *x = j->x;
+    const struct model_layer *l = j->layer;
+    uint32_t n_embd = x->model->shape.n_embd, first, last;
+    int64_t *sum = j->sum;
+    if (part > 0) {
+        sum = x->sums + (size_t)(part - 1) * MODEL_FEW_ROWS * n_embd;
+        memset(sum, 0, (size_t)j->n * n_embd * sizeof *sum);
+    }
+    model_share(j->whole, part, n_parts, &first, &last);
+    for (uint32_t u = first; u < last; u++) {
+        gate_columns(j, part, u, 0, l->gate[u].n_rows);
+        model_add_columns(x, part, &l->down[u], 0, (n_embd + KERN_GROUP - 1) / KERN_GROUP,
+                          &x->wide, u * x->model->shape.unit_cols, j->n, sum);
+    }
+}
+
+/* Threads share the other units' blocks of columns, which are what is quantised together. */
 static void gate_part(void *arg, unsigned part, unsigned n_parts)
 {
     const struct ffn_job *j = arg;
     const struct model_exec *x = j->x;
     uint32_t unit_blocks = x->model->shape.unit_cols / KERN_BLOCK, first, last;
-    model_share(x->n_ff * unit_blocks, part, n_parts, &first, &last);
+    model_share((x->n_ff - j->whole) * unit_blocks, part, n_parts, &first, &last);
+    first += j->whole * unit_blocks;
+    last += j->whole * unit_blocks;
     while (first < last) {
         uint32_t u = first / unit_blocks, col0 = first % unit_blocks * KERN_BLOCK;
         uint32_t n_cols = j->layer->gate[u].n_rows; /* of the whole unit; the last may be short */
@@ -64,11 +93,25 @@ static void gate_part(void *arg, unsigned part, unsigned n_parts)
 static void ffn_tile(struct model_exec *x, uint32_t layer, uint32_t n, int64_t *sum, uint32_t *bad)
 {
     const struct model_layer *l = &x->layers[layer - x->slice.layer0];
-    struct ffn_job j = {x, l, n};
+    struct ffn_job j = {.x = x, .layer = l, .n = n, .sum = sum};
+    const unsigned n_threads = x->config.n_threads;
+    const size_t n_sums = (size_t)n * x->model->shape.n_embd;
     uint32_t mark = 1 + layer;
-    model_phase(x, gate_part, &j, x->config.n_threads);
+    if (n <= MODEL_FEW_ROWS && x->n_ff >= n_threads) {
+        j.whole = x->n_ff - x->n_ff % n_threads;
+        model_phase(x, whole_part, &j, n_threads);
+        for (unsigned part = 1; part < n_threads; part++) {
+            const int64_t *own =
+                x->sums + (size_t)(part - 1) * MODEL_FEW_ROWS * x->model->shape.n_embd;
+            for (size_t i = 0; i < n_sums; i++)
+                sum[i] += own[i];
+        }
+    }
+    if (j.whole < x->n_ff)
+        model_phase(x, gate_part, &j, n_threads);
     model_settle(x, n, mark, NULL, bad);
-    model_add_units(x, l->down, x->n_ff, x->model->shape.unit_cols, &x->wide, n, mark, sum, bad);
+    model_add_units(x, l->down, j.whole, x->n_ff, x->model->shape.unit_cols, &x->wide, n, mark, sum,
+                    bad);
 }
 
 /* Rows from one of two places: hidden, or normed where that is not NULL. */

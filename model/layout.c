@@ -138,6 +138,8 @@ void model_exec_carve_all(struct model_exec *x, struct model_carver *c)
     x->unit = carve(c, x->config.fast && x->n_layers > 0 ? tile * x->unit_stride : 0,
                     sizeof *x->unit);
     x->sum = carve(c, x->n_layers > 0 ? tile * s->n_embd : 0, sizeof *x->sum);
+    x->sums = carve(c, x->n_ff > 0 ? (threads - 1) * MODEL_FEW_ROWS * s->n_embd : 0,
+                    sizeof *x->sums);
 }
 
 /* Everything about an executor that follows without allocating. */

@@ -117,6 +117,7 @@ void model_slice_heads(const struct model *m, const struct model_slice *s,
 
 enum {
     MODEL_TILE_ROWS = 64,     /* rows that pass through a step together: bounds the scratch */
+    MODEL_FEW_ROWS = 8,       /* rows that take no longer than reading the weights, or little */
     MODEL_THREADS_MAX = 256,  /* threads of one executor */
     MODEL_KV_MAP_BYTES = 4096 /* KV mappings are counted in multiples of it */
 };
@@ -183,6 +184,7 @@ struct model_exec {
     float *unit;             /* [tile, unit_stride] sums before they become fixed point; likewise */
     size_t unit_stride;      /* n_embd rounded up to whole groups */
     int64_t *sum;            /* [tile, n_embd] model_exec_run's own sums */
+    int64_t *sums;           /* [threads - 1][MODEL_FEW_ROWS, n_embd] of threads after the first */
 };
 
 /* Counts the scratch where arena is NULL, takes it otherwise. */
@@ -229,11 +231,16 @@ void model_norm_rows(struct model_exec *x, const float *weight, bool integer, co
  * rows that are bad or turn out to be. */
 void model_take_normed(struct model_exec *x, enum model_norm norm, uint32_t layer, uint32_t n,
                        const uint8_t *normed, uint32_t *bad);
-/* sum[t] += over units u: w[u] times columns [u * unit_cols, ...) of act, as fixed point; zeros
- * for rows that are bad or turn out to be. */
-void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t n_units,
-                     uint32_t unit_cols, const struct model_act *act, uint32_t n, uint32_t mark,
-                     int64_t *sum, uint32_t *bad);
+/* sum[t] += over units u of [unit0, n_units): w[u] times columns [u * unit_cols, ...) of act, as
+ * fixed point; zeros for rows that are bad or turn out to be. */
+void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t unit0,
+                     uint32_t n_units, uint32_t unit_cols, const struct model_act *act, uint32_t n,
+                     uint32_t mark, int64_t *sum, uint32_t *bad);
+/* Of one matrix, from column `col` of act on, groups [group0, group1) of output rows; `part` is the
+ * calling thread's, and gets the flags. */
+void model_add_columns(struct model_exec *x, unsigned part, const struct kern_matrix *w,
+                       uint32_t group0, uint32_t group1, const struct model_act *act, uint32_t col,
+                       uint32_t n, int64_t *sum);
 /* hidden[t] += the closed sum of row t plus bias, through post_norm where there is one (NULL:
  * neither). Bad rows are left as they are, and so is a row whose norm fails, which becomes bad. */
 void model_close_rows(struct model_exec *x, const int64_t *sum, const float *bias,

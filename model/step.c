@@ -215,7 +215,7 @@ struct unit_job {
     const struct kern_matrix *w; /* [n_units] of [n_embd, columns of the unit] */
     const struct model_act *act;
     int64_t *sum; /* [n, n_embd] */
-    uint32_t n_units, unit_cols, n;
+    uint32_t unit0, n_units, unit_cols, n;
 };
 
 /* Units lie in pieces of their own, and a kernel reads ahead inside one matrix only: ask for the
@@ -234,9 +234,9 @@ static void fast_units(struct unit_job *j, unsigned part, uint32_t group0, uint3
     struct model_exec *x = j->x;
     uint32_t n_embd = x->model->shape.n_embd, row1 = group1 * KERN_GROUP;
     uint8_t *flags = model_flags(x, part);
-    for (uint32_t u = 0; u < j->n_units; u++) {
+    for (uint32_t u = j->unit0; u < j->n_units; u++) {
         struct kern_act in = kern_act_columns(model_act_view(j->act), u * j->unit_cols);
-        kern_fast_matmul(&j->w[u], group0, group1, &in, j->n, u > 0,
+        kern_fast_matmul(&j->w[u], group0, group1, &in, j->n, u > j->unit0,
                          x->panel + (size_t)part * KERN_FAST_PANEL, x->unit, x->unit_stride);
     }
     for (uint32_t t = 0; t < j->n; t++) {
@@ -259,40 +259,46 @@ static uint32_t groups_at_once(uint32_t n)
     return groups > 0 ? groups : 1;
 }
 
+void model_add_columns(struct model_exec *x, unsigned part, const struct kern_matrix *w,
+                       uint32_t group0, uint32_t group1, const struct model_act *act, uint32_t col,
+                       uint32_t n, int64_t *sum)
+{
+    struct kern_act in = kern_act_columns(model_act_view(act), col);
+    x->kern->matmul_sum[w->type](w, group0, group1, &in, n, sum, x->model->shape.n_embd,
+                                 model_flags(x, part));
+}
+
 /* A thread owns a range of output rows for all units, so that it alone adds to their sums. */
 static void unit_part(void *arg, unsigned part, unsigned n_parts)
 {
     struct unit_job *j = arg;
     struct model_exec *x = j->x;
     uint32_t n_embd = x->model->shape.n_embd, first, last, step = groups_at_once(j->n);
-    uint8_t *flags = model_flags(x, part);
     model_share((n_embd + KERN_GROUP - 1) / KERN_GROUP, part, n_parts, &first, &last);
     if (first == last)
         return;
-    if (is_fast(x, &j->w[0], j->n)) {
+    if (is_fast(x, &j->w[j->unit0], j->n)) {
         fast_units(j, part, first, last);
         return;
     }
     for (uint32_t group0 = first; group0 < last; group0 += step) {
         uint32_t group1 = last - group0 < step ? last : group0 + step;
-        for (uint32_t u = 0; u < j->n_units; u++) {
-            struct kern_act in = kern_act_columns(model_act_view(j->act), u * j->unit_cols);
-            const struct kern_matrix *w = &j->w[u];
+        for (uint32_t u = j->unit0; u < j->n_units; u++) {
             if (u + 1 < j->n_units)
                 fetch_ahead(&j->w[u + 1], group0);
-            x->kern->matmul_sum[w->type](w, group0, group1, &in, j->n, j->sum, n_embd, flags);
+            model_add_columns(x, part, &j->w[u], group0, group1, j->act, u * j->unit_cols, j->n,
+                              j->sum);
         }
     }
 }
 
-void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t n_units,
-                     uint32_t unit_cols, const struct model_act *act, uint32_t n, uint32_t mark,
-                     int64_t *sum, uint32_t *bad)
+void model_add_units(struct model_exec *x, const struct kern_matrix *w, uint32_t unit0,
+                     uint32_t n_units, uint32_t unit_cols, const struct model_act *act, uint32_t n,
+                     uint32_t mark, int64_t *sum, uint32_t *bad)
 {
-    struct unit_job j = {x, w, act, sum, n_units, unit_cols, n};
-    if (n_units == 0)
-        return;
-    model_phase(x, unit_part, &j, x->config.n_threads);
+    struct unit_job j = {x, w, act, sum, unit0, n_units, unit_cols, n};
+    if (unit0 < n_units)
+        model_phase(x, unit_part, &j, x->config.n_threads);
     model_settle(x, n, mark, NULL, bad);
     for (uint32_t t = 0; t < n; t++) {
         if (bad[t] != 0)
