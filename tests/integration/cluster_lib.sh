@@ -357,6 +357,12 @@ row()
     grep -E "^$1 " "$lab/status.txt"
 }
 
+# stored_kib NAME: KiB that a worker's pieces take on its disk; a pack's length is more than that.
+stored_kib()
+{
+    du -k -c "$lab/store-$1"/pack-* 2>/dev/null | tail -n 1 | cut -f 1
+}
+
 # Bytes shipped for the plan in force, as the last status says them ("0 B", "4.0 MiB").
 shipped()
 {

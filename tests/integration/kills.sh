@@ -52,7 +52,7 @@ when_resumed()
 
 fetches()
 {
-    test -n "$(find "$lab/store-$1" -type f -size +200k 2>/dev/null)"
+    test "$(stored_kib "$1")" -gt 200
 }
 
 ask()

@@ -86,7 +86,7 @@ stop_cluster >/dev/null || fail "all end with status 0 after damage"
 
 has_begun()
 {
-    test -n "$(find "$lab/store-beta" -type f -size +256k 2>/dev/null)"
+    test "$(stored_kib beta)" -gt 256
 }
 
 # interrupt NAME: begin with an empty store at beta and kill the program as soon as beta has some of its
@@ -107,7 +107,7 @@ interrupt()
 
 stored_bytes()
 {
-    cat "$lab/store-beta"/pack-* | wc -c
+    echo $((1024 * $(stored_kib beta)))
 }
 
 for victim in beta coordinator; do
