@@ -322,7 +322,7 @@ static bool go_on(struct worker_core *c, struct worker_pass_row *r, int32_t toke
     if (c->plan.output_first) {
         r->row = (struct model_row){r->row.slot, position, token, false};
         r->sample = false;
-    } else if (worker_core_is_first(c)) {
+    } else if (worker_core_is_first(c) && worker_slot_may_wait(&c->slots[r->row.slot])) {
         worker_core_decode_wait(c, r->row.slot, position, token);
     }
     return !worker_core_is_first(c);

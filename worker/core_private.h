@@ -171,6 +171,13 @@ static inline bool worker_core_has_output(const struct worker_core *c)
     return c->plan.output_first ? worker_core_is_first(c) : worker_core_is_last(c);
 }
 
+/* A row of text may wait in the slot: none does, and its prompt has been taken. Rows that come where they
+ * may not are from a peer that is not what it should be, and dropped. */
+static inline bool worker_slot_may_wait(const struct worker_slot *s)
+{
+    return !s->waiting && s->prompt == NULL;
+}
+
 /* Logits are made of the row at this position: for the next token, or to be reported. */
 static inline bool worker_slot_wants_logits(const struct worker_slot *s, uint32_t position)
 {

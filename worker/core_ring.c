@@ -317,7 +317,7 @@ static void on_ring_tokens(struct worker_core *c, const struct net_msg_RING_TOKE
     for (uint32_t i = 0; i < m->requests.n; i++) {
         const uint32_t slot = net_u32_at(m->slots, i), position = net_u32_at(m->positions, i);
         struct worker_slot *s = worker_core_slot_of(c, slot, net_u64_at(m->requests, i));
-        if (s != NULL && !s->waiting && s->prompt == NULL && position < c->context)
+        if (s != NULL && worker_slot_may_wait(s) && position < c->context)
             worker_core_decode_wait(c, slot, position, net_i32_at(m->tokens, i));
     }
 }
@@ -338,7 +338,7 @@ static void on_rows_back(struct worker_core *c, const struct net_msg_ROWS *m,
             s->away--;
             c->n_away--;
             keep(out, WORKER_FROM_PROMPT, at, i, 1);
-        } else if ((s->flags & 1) == 0 && !s->waiting && s->prompt == NULL) {
+        } else if ((s->flags & 1) == 0 && worker_slot_may_wait(s)) {
             worker_core_decode_wait(c, slot, position, 0);
             keep(out, WORKER_FROM_DECODE, slot, i, 1);
         }
