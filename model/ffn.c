@@ -103,8 +103,8 @@ static void ffn_tile(struct model_exec *x, uint32_t layer, uint32_t n, int64_t *
         for (unsigned part = 1; part < n_threads; part++) {
             const int64_t *own =
                 x->sums + (size_t)(part - 1) * MODEL_FEW_ROWS * x->model->shape.n_embd;
-            for (size_t i = 0; i < n_sums; i++)
-                sum[i] += own[i];
+            for (size_t i = 0; i < n_sums; i++) /* those of bad rows may wrap around: they go */
+                sum[i] = (int64_t)((uint64_t)sum[i] + (uint64_t)own[i]);
         }
     }
     if (j.whole < x->n_ff)
