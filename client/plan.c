@@ -200,7 +200,8 @@ static int solve_here(const struct cli_options *o, struct cli_plan *out, struct 
         return err_set(e, ERR_NOMEM, "out of memory for the placement problem");
     rc = read_inputs(o, s, out, e);
     if (rc == 0)
-        rc = coord_solve(&s->config, &s->blocks, &s->profile, s->present, NULL, false, &s->solution, e);
+        rc = coord_solve(&s->config, &s->blocks, &s->profile, s->present, NULL, false, &s->solution,
+                         e);
     if (rc == 0)
         rc = coord_explain(&s->config, &s->blocks, &s->profile, s->present, &s->solution,
                            s->config.solve_s, &s->reasons, e);

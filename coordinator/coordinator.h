@@ -89,8 +89,8 @@ struct coord_move_cost {
 };
 /* Solve for the nodes in `present`: the plan and its left_out come back by node. Codes of
  * part_plan_solve; ERR_RANGE for a pin that this model has no heads for. `now`, the plan in force
- * or the last one that was, by node, or NULL, is costed beside it, and the solver begins with it. `search_only`: as in the
- * problem. */
+ * or the last one that was, by node, or NULL, is costed beside it, and the solver begins with it.
+ * `search_only`: as in the problem. */
 struct coord_solution {
     struct part_plan plan;
     double stage_s[PART_DEVICES_MAX];        /* predicted seconds of a pass of one row */

@@ -190,7 +190,8 @@ int model_quantised_open(const struct gguf *g, const char *type, struct model **
     struct base_buf card = {0};
     uint64_t n_values = 0;
     j.new.types = base_zalloc(model_gguf_n_tensors(g) + 1, sizeof *j.new.types);
-    int rc = j.new.types == NULL ? ERR_NOMEM : model_quantise_types(g, type, &j.new, e);
+    int rc = j.new.types == NULL ? err_set(e, ERR_NOMEM, "out of memory for the table of tensors")
+                                 : model_quantise_types(g, type, &j.new, e);
     if (rc == 0) {
         w = model_gguf_writer_new();
         put_metadata(&j, w);

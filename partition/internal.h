@@ -219,6 +219,13 @@ int part_milp_solve(const struct part_view *v, const struct part_bound *bound, d
  * them, otherwise what it returns. GLPK's memory is gone afterwards, and nothing was printed. */
 int part_milp_guarded(int (*solve)(void *arg), void *arg);
 
+/* Milliseconds until then as GLPK takes them, at least 1. */
+int part_milp_left_ms(double deadline_s);
+/* The relaxation of a program, under part_milp_guarded. 0 optimal, ERR_INFEASIBLE, ERR_TIMEOUT anything
+ * else. */
+struct glp_prob;
+int part_milp_relax(struct glp_prob *lp, double deadline_s);
+
 /* The best type of each layer for a plan that is there, or with NULL those of the fewest bytes, within
  * the budget (milp_types.c). 0; ERR_INFEASIBLE: there are none, by budget, memory or TTFT limit;
  * ERR_TIMEOUT; ERR_NOMEM. */

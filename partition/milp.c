@@ -367,28 +367,32 @@ static void on_node(glp_tree *tree, void *info)
         glp_ios_heur_sol(tree, m->point);
 }
 
-static int left_ms(const struct milp *m)
+int part_milp_left_ms(double deadline_s)
 {
-    double ms = (m->deadline_s - base_clock_s()) * 1e3;
+    const double ms = (deadline_s - base_clock_s()) * 1e3;
     return ms < 1.0 ? 1 : ms > 1e9 ? INT_MAX : (int)ms;
 }
 
-/* The relaxation. 0 optimal, ERR_INFEASIBLE, ERR_TIMEOUT anything else. */
-static int solve_relaxed(struct milp *m)
+int part_milp_relax(glp_prob *lp, double deadline_s)
 {
     glp_smcp how;
     glp_init_smcp(&how);
     how.msg_lev = GLP_MSG_OFF;
-    how.tm_lim = left_ms(m);
-    glp_adv_basis(m->lp, 0);
-    if (glp_simplex(m->lp, &how) != 0)
+    how.tm_lim = part_milp_left_ms(deadline_s);
+    glp_adv_basis(lp, 0);
+    if (glp_simplex(lp, &how) != 0)
         return ERR_TIMEOUT;
-    if (glp_get_status(m->lp) == GLP_NOFEAS)
+    if (glp_get_status(lp) == GLP_NOFEAS)
         return ERR_INFEASIBLE;
-    if (glp_get_status(m->lp) != GLP_OPT)
-        return ERR_TIMEOUT;
-    m->lower = fmax(m->lower, glp_get_obj_val(m->lp) / m->scale);
-    return 0;
+    return glp_get_status(lp) == GLP_OPT ? 0 : ERR_TIMEOUT;
+}
+
+static int solve_relaxed(struct milp *m)
+{
+    const int rc = part_milp_relax(m->lp, m->deadline_s);
+    if (rc == 0)
+        m->lower = fmax(m->lower, glp_get_obj_val(m->lp) / m->scale);
+    return rc;
 }
 
 static int solve_integer(struct milp *m)
@@ -396,7 +400,7 @@ static int solve_integer(struct milp *m)
     glp_iocp how;
     glp_init_iocp(&how);
     how.msg_lev = GLP_MSG_OFF;
-    how.tm_lim = left_ms(m);
+    how.tm_lim = part_milp_left_ms(m->deadline_s);
     how.tol_obj = 1e-9;
     how.bt_tech = GLP_BT_BLB;
     how.cb_func = on_node;

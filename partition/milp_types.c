@@ -12,7 +12,6 @@
 #include "partition/internal.h"
 
 #include <glpk.h>
-#include <limits.h>
 
 /* Sums are scaled so that they are about this much (milp.c says why); bytes are counted in MiB. */
 static const double scale_to = 1e3, byte_scale = 1.0 / (1 << 20);
@@ -171,27 +170,15 @@ static void build_bytes(struct types *t)
 
 /* ---- solving --------------------------------------------------------------------------------- */
 
-static int left_ms(const struct types *t)
-{
-    const double ms = (t->deadline_s - base_clock_s()) * 1e3;
-    return ms < 1.0 ? 1 : ms > 1e9 ? INT_MAX : (int)ms;
-}
-
 static int run(struct types *t)
 {
-    glp_smcp relaxed;
     glp_iocp how;
-    glp_init_smcp(&relaxed);
-    relaxed.msg_lev = GLP_MSG_OFF;
-    relaxed.tm_lim = left_ms(t);
-    glp_adv_basis(t->lp, 0);
-    if (glp_simplex(t->lp, &relaxed) != 0)
-        return ERR_TIMEOUT;
-    if (glp_get_status(t->lp) != GLP_OPT)
-        return glp_get_status(t->lp) == GLP_NOFEAS ? ERR_INFEASIBLE : ERR_TIMEOUT;
+    const int relaxed = part_milp_relax(t->lp, t->deadline_s);
+    if (relaxed != 0)
+        return relaxed;
     glp_init_iocp(&how);
     how.msg_lev = GLP_MSG_OFF;
-    how.tm_lim = left_ms(t);
+    how.tm_lim = part_milp_left_ms(t->deadline_s);
     how.mip_gap = close_enough;
     how.cov_cuts = GLP_ON;
     const int rc = glp_intopt(t->lp, &how);

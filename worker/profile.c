@@ -393,7 +393,8 @@ int worker_profile_run(const struct model *m, const struct model_exec_config *c,
     b->blocks = base_zalloc(model_n_pieces(m), sizeof *b->blocks);
     b->sampler = model_sampler_new(model_shape(m)->n_vocab);
     if (b->hidden != NULL && b->sum != NULL && b->code != NULL && b->logits != NULL &&
-        b->pieces != NULL && b->blocks != NULL && b->sampler != NULL && (rc = time_kinds(b, out, e)) == 0)
+        b->pieces != NULL && b->blocks != NULL && b->sampler != NULL &&
+        (rc = time_kinds(b, out, e)) == 0)
         rc = time_ends(b, out, e);
     bench_free(b);
     return rc == ERR_NOTFOUND
